@@ -1,0 +1,39 @@
+# Two commands on a bare machine: `make demo` and `make test`. Each sets up .venv by itself.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: help demo test check wheel setup clean
+.DEFAULT_GOAL := help
+
+help: ## Say what can be made.
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+setup: $(READY) ## Make .venv with the package and all that its tests need.
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fgdeploy is developed on Python >= 3.11; this is " + sys.version.split()[0] + "; try make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet --editable '.[cpu,export,dev]'
+	@touch $@
+
+demo: $(READY) ## Run the whole way on generated images: export, hash, index, search, evaluate, parity.
+	$(PY) -m fgdeploy demo
+
+test: $(READY) ## Run every test.
+	$(PY) -m pytest
+
+check: $(READY) ## Lint, format check and types.
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+wheel: $(READY) ## Build wheel and sdist, and check what is in them.
+	rm -rf dist build
+	$(PY) -m build --outdir dist .
+	$(PY) .ci/check_dist.py dist
+
+clean: ## Remove everything that make made.
+	rm -rf $(VENV) build dist demo *.egg-info

@@ -1,0 +1,270 @@
+"""From settings to a PyTorch model: backbone, weights, stages and hash head, all checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fgdeploy import photos
+from fgdeploy.codes import check_bits
+from fgdeploy.errors import CheckpointError, DataError, ImageError, UsageError
+from fgdeploy.export.graph import DeployGraph, Head, shortcuts
+from fgdeploy.export.settings import Settings
+from fgdeploy.images import Preprocess
+from fgdeploy.models import checkpoint, hub, methods, vit
+from fgdeploy.models.checkpoint import StateDict
+from fgdeploy.models.heads import ClassHashHead, ProjectionHead
+from fgdeploy.models.staged import PUBLISHED, StagedViT
+from fgdeploy.models.stages import Stage, check
+from fgdeploy.models.vit import Normalisation, ViT
+from fgdeploy.training.projection import Projection, fit_itq, random_hyperplanes
+
+DEFAULT_BITS = 64
+DEFAULT_SIZE = 224
+
+Notify = Callable[[str], None]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model: what the deployed graph and its PyTorch reference are both made from."""
+
+    method: methods.Method
+    backbone: str
+    image_size: int
+    vit: ViT
+    stages: tuple[Stage, ...]
+    head: Head
+    head_facts: dict[str, Any]
+    norm: Normalisation
+    preprocess: Preprocess
+    source: str
+
+    @property
+    def bits(self) -> int:
+        """Return the bits of a code."""
+        head = self.head
+        return int(
+            (head.head_hash if isinstance(head, ClassHashHead) else head.linear).out_features
+        )
+
+    def deployed(self, logits: bool = False, without: frozenset[str] = frozenset()) -> DeployGraph:
+        """Return the graph to export, with every exact simplification but those in `without`."""
+        encoder = self.method.encoder(self.vit, self.stages, shortcuts(without))
+        return DeployGraph(self.vit, encoder, self.head, self.norm, logits, without).eval()
+
+    def published(self, logits: bool = False) -> DeployGraph:
+        """Return the reference: the forward pass as published, nothing simplified."""
+        from fgdeploy.export.graph import SIMPLIFICATIONS
+
+        encoder = self.method.encoder(self.vit, self.stages, PUBLISHED)
+        every = frozenset(SIMPLIFICATIONS)
+        return DeployGraph(self.vit, encoder, self.head, self.norm, logits, every).eval()
+
+
+def assemble(
+    settings: Settings,
+    notify: Notify = lambda message: None,
+    progress: Progress = lambda done, total: None,
+    projection: Projection | None = None,
+) -> Model:
+    """Build and load the model that `settings` describe.
+
+    notify: told what was chosen where the settings leave it open. progress: (done, total) photos
+    while a head is fitted. projection: a fitted head to use in place of fitting one.
+    Raises UsageError, CheckpointError, StageError, DataError or ImageError.
+    """
+    method = methods.get(settings.method)
+    state = checkpoint.read(settings.checkpoint) if settings.checkpoint else None
+    name = settings.checkpoint.name if settings.checkpoint else settings.weights
+    backbone, size = _backbone_and_size(settings, method, state, notify)
+    kind = _head_kind(settings, state, notify)
+    net = _load(settings, backbone, size, state, name)
+    shape = vit.shape(net)
+    stages = (
+        method.schedule.stages(shape.depth, shape.patches)
+        if settings.stages is None
+        else check(settings.stages, shape.depth, shape.patches)
+    )
+    norm = vit.normalisation(net)
+    resize = (
+        round(size * method.resize_ratio) if settings.crop is None else round(size / settings.crop)
+    )
+    preprocess = Preprocess(size, resize, method.interpolation, norm.mean, norm.std)
+    encoder = method.encoder(net, stages, shortcuts(frozenset()))
+    head: Head
+    if kind == "trained":
+        assert state is not None
+        head, facts = _trained_head(settings, state, shape.width, name)
+    else:
+        if projection is None:
+            projection, facts = _fitted_head(
+                settings,
+                kind,
+                shape.width,
+                lambda: _Embedder(net, encoder, norm, preprocess),
+                progress,
+            )
+        else:
+            facts = {"kind": kind}
+        head = ProjectionHead(
+            torch.tensor(projection.weight, dtype=torch.float32),
+            torch.tensor(projection.bias, dtype=torch.float32),
+        )
+    net.eval().requires_grad_(False)
+    return Model(
+        method,
+        backbone,
+        size,
+        net,
+        stages,
+        head.eval().requires_grad_(False),
+        facts,
+        norm,
+        preprocess,
+        name,
+    )
+
+
+def _backbone_and_size(
+    settings: Settings, method: methods.Method, state: StateDict | None, notify: Notify
+) -> tuple[str, int]:
+    if settings.backbone is not None:
+        size = settings.image_size or _size_in_name(settings.backbone)
+        return settings.backbone, size
+    if state is None:
+        return method.backbone, settings.image_size or DEFAULT_SIZE
+    backbone, size = vit.guess_backbone(state)
+    notify(f"backbone {backbone} at {size} pixels, told from the checkpoint's shapes")
+    return backbone, settings.image_size or size
+
+
+def _size_in_name(backbone: str) -> int:
+    """Return the input size in a timm name such as vit_small_patch14_reg4_dinov2 or ..._384."""
+    match = re.search(r"_(\d{3})(?:\.|_|$)", backbone)
+    if match:
+        return int(match[1])
+    patch = re.search(r"patch(\d+)", backbone)
+    side = int(patch[1]) if patch else 16
+    return DEFAULT_SIZE // side * side
+
+
+def _head_kind(settings: Settings, state: StateDict | None, notify: Notify) -> str:
+    has_trained = state is not None and "head_hash.weight" in state
+    if settings.head == "trained" and not has_trained:
+        raise CheckpointError(
+            "the trained head needs a --checkpoint with head_hash.weight; "
+            "use --head itq --fit-data FOLDER or --head lsh instead"
+        )
+    if settings.head == "itq" and settings.fit_data is None:
+        raise UsageError("--head itq is fitted on photos; name a folder or CSV with --fit-data")
+    if settings.head != "auto":
+        return settings.head
+    if has_trained:
+        return "trained"
+    kind = "lsh" if settings.fit_data is None else "itq"
+    hint = "; --head itq --fit-data FOLDER ranks better" if kind == "lsh" else ""
+    notify(f"hash head {kind} (no trained one{hint})")
+    return kind
+
+
+def _load(settings: Settings, backbone: str, size: int, state: StateDict | None, name: str) -> ViT:
+    net = vit.create(backbone, size, seed=settings.seed)
+    if state is not None:
+        checkpoint.load_backbone(net, state, name)
+    elif settings.weights == "pretrained":
+        source = hub.pretrained(backbone, size)
+        checkpoint.load_backbone(net, source.state_dict(), backbone)
+    return net
+
+
+def _trained_head(
+    settings: Settings, state: StateDict, width: int, name: str
+) -> tuple[ClassHashHead, dict[str, Any]]:
+    keys = ("head.weight", "head.bias", "head_hash.weight", "head_hash.bias")
+    if missing := [key for key in keys if key not in state]:
+        raise CheckpointError(f"{name} lacks {', '.join(missing)}, which the trained head needs")
+    outer, inner = state["head_hash.weight"], state["head.weight"]
+    if outer.ndim != 2 or inner.ndim != 2:
+        raise CheckpointError(
+            f"{name}: expected matrices head.weight and head_hash.weight, got "
+            f"{tuple(inner.shape)} and {tuple(outer.shape)}"
+        )
+    bits, classes = (int(side) for side in outer.shape)
+    if settings.bits is not None and settings.bits != bits:
+        raise CheckpointError(
+            f"--bits {settings.bits} does not match {name}, whose hash head has {bits} bits; "
+            "leave --bits out, or fit another head with --head itq"
+        )
+    check_bits(bits)
+    head = ClassHashHead(width, classes, bits)
+    given = {key: state[key] for key in keys}
+    checkpoint.load_matching(head, given, head.state_dict(), name)
+    return head, {"kind": "trained", "classes": classes}
+
+
+def _fitted_head(
+    settings: Settings,
+    kind: str,
+    width: int,
+    embedder: Callable[[], _Embedder],
+    progress: Progress,
+) -> tuple[Projection, dict[str, Any]]:
+    bits = DEFAULT_BITS if settings.bits is None else settings.bits
+    facts: dict[str, Any] = {"kind": kind, "seed": settings.seed}
+    rows = None
+    if settings.fit_data is not None:
+        found = photos.read(settings.fit_data)
+        if any(photo.split == "train" for photo in found):
+            found = photos.of_split(found, "train")  # never fit on what will be asked
+        chosen = photos.spread(found, settings.fit_images, settings.seed)
+        rows, skipped = embedder().run([photo.path for photo in chosen], progress)
+        facts |= {"photos": len(rows), "skipped": skipped}
+    if kind == "itq":
+        assert rows is not None
+        return fit_itq(rows, bits, settings.seed), facts
+    mean = None
+    if rows is not None:
+        from fgdeploy.training.projection import normalise
+
+        mean = normalise(rows).mean(axis=0)
+    return random_hyperplanes(width, bits, settings.seed, mean), facts
+
+
+class _Embedder:
+    """Embeddings of photos from the PyTorch model, in batches."""
+
+    def __init__(
+        self, net: ViT, encoder: StagedViT, norm: Normalisation, preprocess: Preprocess
+    ) -> None:
+        self._embed = vit.FoldedEmbedding(net, norm)
+        self._encoder = encoder.eval()
+        self._preprocess = preprocess
+
+    def run(
+        self, paths: list[Path], progress: Progress, batch: int = 32
+    ) -> tuple[npt.NDArray[np.float32], int]:
+        """Return the embeddings (N, D) and how many photos could not be read."""
+        rows, frames, skipped = [], [], 0
+        for number, path in enumerate(paths, start=1):
+            try:
+                frames.append(self._preprocess.frame(path))
+            except ImageError:
+                skipped += 1
+            if frames and (len(frames) == batch or number == len(paths)):
+                with torch.inference_mode():
+                    x = self._embed(torch.from_numpy(np.stack(frames)))
+                    rows.append(self._encoder.encode(x).numpy())
+                frames = []
+            progress(number, len(paths))
+        if not rows:
+            raise DataError(f"none of the {len(paths)} photos of --fit-data can be read")
+        return np.concatenate(rows), skipped

@@ -1,0 +1,65 @@
+"""Hold an exported graph against PyTorch before anybody may use it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from fgdeploy.bundle import Bundle
+from fgdeploy.engines import open_engine
+from fgdeploy.errors import ExportError
+from fgdeploy.export.reference import PyTorchEngine
+from fgdeploy.images import Frame
+from fgdeploy.parity import Parity, compare
+
+MAX_HASH_DIFF = 1e-4
+FRAMES = 8
+
+
+def frames_for(size: int, photos: Sequence[Frame], seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Return 8 frames (8, S, S, 3): the given ones first, then smooth generated pictures."""
+    chooser = np.random.default_rng(seed)
+    frames = [np.asarray(photo) for photo in photos[:FRAMES]]
+    while len(frames) < FRAMES:
+        frames.append(_generated(size, chooser))
+    return np.stack(frames)
+
+
+def _generated(size: int, chooser: np.random.Generator) -> Frame:
+    """Draw overlapping waves with a little noise: structure for attention to choose from."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    picture = np.zeros((size, size, 3))
+    for _ in range(6):
+        fx, fy, phase = chooser.uniform(-12, 12), chooser.uniform(-12, 12), chooser.uniform(0, 6.3)
+        wave = np.sin(2 * np.pi * (fx * x + fy * y) + phase)
+        picture += wave[..., None] * chooser.uniform(-30, 30, 3)
+    picture += chooser.normal(0, 8, picture.shape) + chooser.uniform(60, 190, 3)
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+def prove(bundle: Bundle, reference: PyTorchEngine, frames: npt.NDArray[np.uint8]) -> Parity:
+    """Run the bundle's fp32 graph in ONNX Runtime and compare it with PyTorch.
+
+    Raises ExportError unless max |hash difference| <= 1e-4 and every code bit with |hash| > 1e-3
+    is equal, in one batch and photo by photo.
+    """
+    expected = reference.run(frames)
+    with open_engine(bundle, "onnxruntime") as engine:
+        batch = engine.run(frames)
+        singles = [engine.run(frames[i : i + 1]) for i in range(len(frames))]
+    alone_hash = np.concatenate([single.hash for single in singles])
+    alone_code = np.concatenate([single.code for single in singles])
+    results = [
+        compare(expected.hash, expected.code, batch.hash, batch.code),
+        compare(expected.hash, expected.code, alone_hash, alone_code),
+    ]
+    worst = max(results, key=lambda result: (result.clear_bits_differ, result.max_hash_diff))
+    if worst.max_hash_diff > MAX_HASH_DIFF or worst.clear_bits_differ:
+        raise ExportError(
+            f"the graph differs from PyTorch: max |hash difference| {worst.max_hash_diff:.2g} "
+            f"(limit {MAX_HASH_DIFF:g}), {worst.clear_bits_differ} clear bits differ; nothing was "
+            "written; try another --opset, or --without early-gather,cls-last,cls-row"
+        )
+    return worst

@@ -1,0 +1,16 @@
+"""The command line: each command parses, makes one library call, and shows the result.
+
+Command modules import what they need inside their functions, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command line; installed as `fgdeploy`."""
+    from fgdeploy.cli.app import app
+
+    app(prog_name="fgdeploy")
+
+
+__all__ = ["main"]

@@ -1,0 +1,43 @@
+"""`fgdeploy doctor`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import typer
+
+from fgdeploy.cli import show
+
+
+def doctor(as_json: show.JsonOption = False) -> None:
+    """Say what this machine can run and what is missing; exit 1 if no engine can run."""
+    from fgdeploy.doctor import examine
+
+    machine = examine()
+    if as_json:
+        show.emit_json(dataclasses.asdict(machine))
+    else:
+        memory = "unknown" if machine.memory_gib is None else f"{machine.memory_gib} GiB"
+        rows = [
+            ("Python", machine.python),
+            ("system", machine.system),
+            ("CPU", f"{machine.cpu}, {machine.cores} cores, {memory}"),
+            ("extensions", " ".join(machine.cpu_features) or "none known"),
+            ("NVIDIA driver", machine.nvidia_driver or "none"),
+        ]
+        typer.echo(show.table(rows) + "\n")
+        packages = [
+            (
+                p.name,
+                p.version or "-",
+                p.purpose,
+                "" if p.version else f'pip install "fgdeploy[{p.extra}]"',
+            )
+            for p in machine.packages
+        ]
+        typer.echo(show.table(packages, ("package", "version", "for", "if missing")) + "\n")
+        typer.echo(f"engines that can run here: {', '.join(machine.engines) or 'none'}")
+        typer.echo(f"export: {'yes' if machine.can_export else 'no'}")
+    if not machine.engines:
+        show.say('error: no engine is installed; run: pip install "fgdeploy[cpu]"')
+        raise typer.Exit(1)

@@ -1,0 +1,117 @@
+"""`fgdeploy export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fgdeploy.cli import show
+from fgdeploy.errors import MissingDependency
+
+
+def export(
+    method: Annotated[str, typer.Option(help="The method: eet.")] = "eet",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The bundle to write. Default: METHOD.fgd."),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Weights: .safetensors, .pth or .pt, the authors' or timm's names."),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="Without --checkpoint: pretrained (timm's hub) or random (trials).")
+    ] = "pretrained",
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="A timm ViT or DeiT. Default: told from the checkpoint, else the method's."
+        ),
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Input side in pixels.")] = None,
+    stages: Annotated[
+        str | None,
+        typer.Option(
+            help="BLOCK:TOKENS pairs, blocks from 1, such as 4:98,8:49,10:12; or none for dense."
+        ),
+    ] = None,
+    head: Annotated[
+        str, typer.Option(help="Hash head: auto, trained, itq (needs --fit-data) or lsh.")
+    ] = "auto",
+    bits: Annotated[int | None, typer.Option(help="Bits of a code, 8 to 512. Default: 64.")] = None,
+    fit_data: Annotated[
+        Path | None,
+        typer.Option(help="Photos to fit the head on: a folder, or a CSV (its train split)."),
+    ] = None,
+    fit_images: Annotated[
+        int, typer.Option(help="Most photos to fit on, spread over the classes.")
+    ] = 4096,
+    crop: Annotated[
+        float | None,
+        typer.Option(
+            help="Middle part of the short side that is used, 0 to 1. Default: the method's."
+        ),
+    ] = None,
+    logits: Annotated[
+        bool, typer.Option("--logits", help="Keep the class logits as output.")
+    ] = False,
+    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")] = 18,
+    seed: Annotated[int, typer.Option(help="Seed of all random choices.")] = 0,
+    without: Annotated[
+        str, typer.Option(help="Exact simplifications to leave out, by name, with commas.")
+    ] = "",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a bundle of that name.")
+    ] = False,
+) -> None:
+    """Export a model as a bundle, proven equal to PyTorch."""
+    from fgdeploy.models.stages import parse
+
+    stage_list = None if stages is None else parse(stages)
+    target = Path(f"{method}.fgd") if output is None else output
+    try:
+        from fgdeploy.export.exporter import export_bundle
+        from fgdeploy.export.settings import Settings
+    except ModuleNotFoundError as error:
+        raise MissingDependency(error.name or "torch", "export", "exporting") from None
+    settings = Settings(
+        method=method,
+        backbone=backbone,
+        checkpoint=checkpoint,
+        weights=weights,
+        head=head,
+        bits=bits,
+        stages=stage_list,
+        image_size=image_size,
+        crop=crop,
+        fit_data=fit_data,
+        fit_images=fit_images,
+        logits=logits,
+        opset=opset,
+        seed=seed,
+        without=frozenset(name.strip() for name in without.split(",") if name.strip()),
+    )
+    done = export_bundle(
+        settings, target, overwrite, notify=show.say, progress=show.progress("fitting the head")
+    )
+    manifest, parity = done.bundle.manifest, done.parity
+    plan = ", ".join(f"{s.block}:{s.keep}" for s in manifest.stages) or "none (dense)"
+    macs = manifest.macs
+    rows = [
+        ("model", f"{manifest.method} on {manifest.backbone}, {manifest.image_size} px"),
+        ("weights", manifest.weights["source"]),
+        ("stages", plan),
+        ("head", f"{manifest.head['kind']}, {manifest.bits} bits"),
+        ("G MACs", f"{macs['exported'] / 1e9:.2f} (dense {macs['dense'] / 1e9:.2f})"),
+        (
+            "parity",
+            f"max |hash difference| {parity.max_hash_diff:.1e} to PyTorch, "
+            f"{parity.bit_agreement:.2%} of bits equal on {parity.photos} images",
+        ),
+    ]
+    typer.echo(show.table(rows))
+    if manifest.weights["source"] == "random":
+        show.say("random weights: good for trying the way through, not for ranking")
+    show.say(f"wrote {target}; next: fgdeploy index add gallery.fgi PHOTOS --bundle {target}")

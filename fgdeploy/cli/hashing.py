@@ -1,0 +1,48 @@
+"""`fgdeploy hash`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fgdeploy.cli import show
+
+
+def hash_photos(
+    source: Annotated[
+        Path, typer.Argument(help="A folder, an image, or a CSV (path,class,split).")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path(
+        "codes.npz"
+    ),
+    bundle: show.BundleOption = None,
+    backend: show.BackendOption = "auto",
+    threads: show.ThreadsOption = None,
+    batch: show.BatchOption = 8,
+    strict: show.StrictOption = False,
+) -> None:
+    """Hash photos into an .npz file: codes, paths, labels, bits, fingerprint."""
+    from fgdeploy.codes import CodeFile
+    from fgdeploy.errors import DataError
+    from fgdeploy.hasher import hash_all, load
+    from fgdeploy.photos import read
+
+    if output.suffix != ".npz" or not output.parent.is_dir():
+        raise DataError(f"-o {output}: expected a name ending in .npz in a folder that exists")
+    photos = read(source)
+    with load(show.default_bundle(bundle), backend, threads=threads, batch=batch) as hasher:
+        run = hash_all(hasher, photos, strict, show.progress("hashing"))
+        CodeFile(
+            run.outputs.code,
+            [photo.path.as_posix() for photo in run.photos],
+            [photo.label or "" for photo in run.photos],
+            hasher.bits,
+            hasher.fingerprint,
+        ).save(output)
+        show.say(
+            f"hashed {len(run.photos)} photos into {hasher.bits}-bit codes in {output} with "
+            f"{hasher.engine.backend}; next: fgdeploy index add gallery.fgi {source}"
+        )
+    show.report_skipped(run.skipped)

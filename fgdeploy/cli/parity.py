@@ -1,0 +1,104 @@
+"""`fgdeploy parity`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fgdeploy.cli import show
+
+
+def parity(
+    source: Annotated[Path, typer.Argument(help="Photos: a folder, an image, or a CSV.")],
+    bundle: show.BundleOption = None,
+    reference: Annotated[
+        str, typer.Option(help="BACKEND[:PRECISION], or pytorch (needs --checkpoint).")
+    ] = "onnxruntime:fp32",
+    candidate: Annotated[
+        str | None, typer.Option(help="BACKEND[:PRECISION]. Default: the next that can run here.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="For pytorch: the checkpoint the bundle was exported from.")
+    ] = None,
+    images: Annotated[int, typer.Option(help="Most photos to compare, spread over classes.")] = 256,
+    max_hash_diff: Annotated[
+        float | None, typer.Option(help="Limit: largest |hash difference|.")
+    ] = None,
+    min_bit_agreement: Annotated[
+        float | None, typer.Option(help="Limit: share of equal bits, 0 to 1.")
+    ] = None,
+    min_identical: Annotated[
+        float | None, typer.Option(help="Limit: share of identical codes, 0 to 1.")
+    ] = None,
+    min_top10: Annotated[
+        float | None, typer.Option(help="Limit: overlap of the ten nearest, 0 to 1.")
+    ] = None,
+    max_map_drop: Annotated[
+        float | None, typer.Option(help="Limit: loss of mAP in points of 100, with labels.")
+    ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Write the result into the bundle's manifest.")
+    ] = False,
+    strict: show.StrictOption = False,
+    as_json: show.JsonOption = False,
+) -> None:
+    """Compare two engines on the same photos; exit 1 if a limit is not kept.
+
+    Limits come from the bundle's manifest; an option replaces the one it names.
+    """
+    from fgdeploy.bundle import open_bundle
+    from fgdeploy.parity import Thresholds
+    from fgdeploy.parity_run import choose_candidate, compare_engines, open_by_name
+    from fgdeploy.photos import read, spread
+
+    opened = open_bundle(show.default_bundle(bundle))
+    flags = Thresholds(max_hash_diff, min_bit_agreement, min_identical, min_top10, max_map_drop)
+    limits = Thresholds.from_json({**opened.manifest.thresholds, **flags.to_json()})
+    name = candidate or choose_candidate(reference)
+    photos = spread(read(source), images)
+    with (
+        open_by_name(opened, reference, checkpoint) as left,
+        open_by_name(opened, name, checkpoint) as right,
+    ):
+        result, skipped = compare_engines(
+            opened, left, right, photos, strict, show.progress("comparing")
+        )
+    broken = result.breaches(limits)
+    entry = {"reference": reference, "candidate": name, **dataclasses.asdict(result)}
+    if record:
+        opened.record_parity(entry)
+    if as_json:
+        show.emit_json({**entry, "limits": limits.to_json(), "breaches": broken})
+    else:
+        typer.echo(f"{name} against {reference} on {result.photos} photos")
+        typer.echo(show.table(_rows(entry)))
+    if broken:
+        show.say(f"error: {name} does not keep to {reference}: {'; '.join(broken)}")
+        raise typer.Exit(1)
+    show.say("within all limits: " + ", ".join(f"{k}={v:g}" for k, v in limits.to_json().items()))
+    show.report_skipped(skipped)
+
+
+_WORDS = {
+    "max_hash_diff": ("max |hash difference|", "{:.2e}"),
+    "mean_hash_diff": ("mean |hash difference|", "{:.2e}"),
+    "mean_cosine": ("cosine, mean", "{:.7f}"),
+    "min_cosine": ("cosine, lowest", "{:.7f}"),
+    "bit_agreement": ("equal bits", "{:.3%}"),
+    "identical_codes": ("identical codes", "{:.2%}"),
+    "top10_overlap": ("top-10 overlap", "{:.2%}"),
+    "map_reference": ("mAP, reference", "{:.4f}"),
+    "map_candidate": ("mAP, candidate", "{:.4f}"),
+    "map_drop": ("mAP drop, points", "{:+.3f}"),
+}
+
+
+def _rows(entry: dict[str, object]) -> list[tuple[str, str]]:
+    return [
+        (words, form.format(entry[key]))
+        for key, (words, form) in _WORDS.items()
+        if entry[key] is not None
+    ]

@@ -1,0 +1,98 @@
+"""What commands have in common: where output goes, the default bundle, tables and progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fgdeploy.errors import UsageError
+
+SKIPPED = 3  # exit code when photos were left out
+
+BundleOption = Annotated[
+    Path | None,
+    typer.Option("--bundle", "-b", help="The bundle. Default: the one *.fgd in this folder."),
+]
+BackendOption = Annotated[
+    str, typer.Option("--backend", help="auto, onnxruntime or openvino.", metavar="NAME")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", help="CPU threads. Default: all cores.")
+]
+BatchOption = Annotated[int, typer.Option("--batch", help="Photos in one run of the engine.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first unreadable photo.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def say(message: str) -> None:
+    """Print a message to stderr; stdout is for data."""
+    typer.echo(message, err=True)
+
+
+def emit_json(value: Any) -> None:
+    """Print one JSON value on one line."""
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def default_bundle(given: Path | None) -> Path:
+    """Return the bundle that is meant: `given`, or the only *.fgd here. Raises UsageError."""
+    if given is not None:
+        return given
+    found = sorted(path for path in Path().glob("*.fgd") if path.is_dir())
+    if len(found) == 1:
+        return found[0]
+    what = f"{len(found)} bundles ({', '.join(map(str, found[:4]))})" if found else "no bundle"
+    raise UsageError(f"{what} in this folder; name one with --bundle")
+
+
+def table(rows: Sequence[Sequence[Any]], header: Sequence[str] = ()) -> str:
+    """Return rows as aligned columns; numbers to the right."""
+    lines = [[str(cell) for cell in row] for row in ([header] if header else []) + list(rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)] if lines else []
+    numeric = [
+        all(isinstance(row[i], (int, float)) or _number(str(row[i])) for row in rows)
+        for i in range(len(widths))
+    ]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _number(text: str) -> bool:
+    return text.replace(".", "").replace(",", "").replace("-", "").isdigit()
+
+
+def progress(label: str) -> Callable[[int, int], None]:
+    """Return a callback (done, total) that keeps one line on a terminal's stderr up to date."""
+    start = time.monotonic()
+
+    def update(done: int, total: int) -> None:
+        if not sys.stderr.isatty():
+            return
+        seconds = max(time.monotonic() - start, 1e-9)
+        left = seconds / max(done, 1) * (total - done)
+        text = f"\r{label} {done}/{total}  {done / seconds:.0f}/s  {left:.0f} s left "
+        sys.stderr.write(text + ("\n" if done >= total else ""))
+        sys.stderr.flush()
+
+    return update
+
+
+def report_skipped(errors: Sequence[str]) -> None:
+    """Name the photos that were left out and exit with 3, or return if there are none."""
+    if not errors:
+        return
+    for error in errors:
+        say(f"skipped: {error}")
+    say(f"{len(errors)} photos skipped (--strict stops at the first)")
+    raise typer.Exit(SKIPPED)

@@ -1,0 +1,101 @@
+"""Photos into an index, and queries against it: where the hasher meets the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fgdeploy.bundle import sha256
+from fgdeploy.errors import DataError, ImageError
+from fgdeploy.hasher import Hasher
+from fgdeploy.photos import Photo
+from fgdeploy.retrieval.store import Index, Item
+
+# Photos per transaction: an interrupted run loses at most these.
+COMMIT_EVERY = 256
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Report:
+    """What became of photos: added (new or changed), already there, skipped with reasons."""
+
+    added: int = 0
+    known: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+
+def add_photos(
+    index: Index,
+    hasher: Hasher,
+    photos: Sequence[Photo],
+    strict: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Report:
+    """Hash photos and add them, with bounded memory; a photo that is there unchanged is left alone.
+
+    An unreadable photo is named in the report, or raises ImageError if `strict`. Raises
+    IndexStoreError if the index is of another model.
+    """
+    index.require(hasher.fingerprint, hasher.bits)
+    report, known = Report(), index.known()
+    fresh: list[Photo] = []
+    digests: list[str] = []
+    for photo in photos:
+        digest = _digest(photo.path)
+        if known.get(str(photo.path.resolve())) == digest:
+            report.known += 1
+        else:
+            fresh.append(photo)
+            digests.append(digest)
+
+    def skip(position: int, error: ImageError) -> None:
+        report.skipped.append(str(error))
+
+    waiting: list[Item] = []
+    for hashed in hasher.stream((photo.path for photo in fresh), on_error=None if strict else skip):
+        for position, code in zip(hashed.positions, hashed.outputs.code, strict=True):
+            photo = fresh[position]
+            waiting.append(
+                Item(str(photo.path.resolve()), code.tobytes(), photo.label, digests[position])
+            )
+        if len(waiting) >= COMMIT_EVERY:
+            report.added += index.add(waiting)
+            waiting = []
+        progress(hashed.positions[-1] + 1, len(fresh))
+    report.added += index.add(waiting) if waiting else 0
+    return report
+
+
+def _digest(path: Path) -> str:
+    """Return a file's sha256, or nothing for one that cannot be read; decoding will say why."""
+    try:
+        return sha256(path)
+    except OSError:
+        return ""
+
+
+def open_or_create(path: Path, hasher: Hasher) -> tuple[Index, bool]:
+    """Open the index at `path`, or create it for the hasher's model; True if it was created."""
+    if path.exists():
+        index = Index.open(path)
+        try:
+            index.require(hasher.fingerprint, hasher.bits)
+        except BaseException:
+            index.close()
+            raise
+        return index, False
+    return Index.create(path, hasher.fingerprint, hasher.bits), True
+
+
+def find_id(index: Index, name: str) -> int:
+    """Return the id that `name` means: an id, or a photo's path. Raises DataError."""
+    if name.isdecimal():
+        return int(name)
+    wanted = str(Path(name).resolve())
+    for item in index.items():
+        if item.path == wanted:
+            return item.id
+    raise DataError(f"{name} is neither an id nor the path of an item; see: fgdeploy index list")

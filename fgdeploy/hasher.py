@@ -1,0 +1,216 @@
+"""Photos to hash codes: the runtime that a camera application embeds. Never imports torch."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from fgdeploy.bundle import Bundle, Manifest, open_bundle
+from fgdeploy.engines import Engine, Outputs, open_engine
+from fgdeploy.errors import DataError, ImageError, UsageError
+from fgdeploy.images import Frame, ImageLike
+from fgdeploy.photos import Photo
+
+DEFAULT_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """One batch that came back: positions in the input, and the outputs for them, row by row."""
+
+    positions: list[int]
+    outputs: Outputs
+
+
+class Hasher:
+    """A bundle and an engine. Encodes paths, uint8 arrays or Pillow images; a context manager.
+
+    While the engine works on one batch, threads decode the next. Not for use from several threads
+    at once: open one for each.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine, batch: int = DEFAULT_BATCH) -> None:
+        if batch < 1:
+            raise UsageError(f"expected a batch of at least one photo, got {batch}")
+        self.bundle = bundle
+        self.engine = engine
+        self.batch = batch
+
+    @property
+    def manifest(self) -> Manifest:
+        """Return the bundle's manifest."""
+        return self.bundle.manifest
+
+    @property
+    def bits(self) -> int:
+        """Return the bits of a code."""
+        return self.bundle.manifest.bits
+
+    @property
+    def fingerprint(self) -> str:
+        """Return what codes of this model can be compared by."""
+        return self.bundle.manifest.fingerprint
+
+    def __enter__(self) -> Hasher:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the engine."""
+        self.engine.close()
+
+    def encode(self, images: ImageLike | Iterable[ImageLike]) -> npt.NDArray[np.uint8]:
+        """Return the codes, uint8 (N, ceil(bits/8)), most significant bit first.
+
+        images: one photo or many, each a path, a uint8 array (H, W[, 3 or 4]) or a Pillow image;
+        an array (N, H, W, 3) counts as N photos. Raises ImageError at the first unreadable one.
+        """
+        return self.encode_full(images).code
+
+    def encode_full(self, images: ImageLike | Iterable[ImageLike]) -> Outputs:
+        """Return codes, real-valued hashes (N, bits) and what else the graph gives, as `encode`."""
+        parts = [hashed.outputs for hashed in self.stream(_listed(images))]
+        if not parts:
+            return Outputs(
+                np.zeros((0, self.manifest.code_bytes), np.uint8),
+                np.zeros((0, self.bits), np.float32),
+            )
+        return _concatenate(parts)
+
+    def stream(
+        self,
+        images: Iterable[ImageLike],
+        on_error: Callable[[int, ImageError], None] | None = None,
+    ) -> Iterator[Hashed]:
+        """Yield batches in order, with bounded memory however many photos there are.
+
+        on_error: called with (position, error) for an unreadable photo, which is then left out;
+        without it the ImageError is raised.
+        """
+        positions: list[int] = []
+        frames: list[Frame] = []
+        for position, frame in self._decoded(images, on_error):
+            positions.append(position)
+            frames.append(frame)
+            if len(frames) == self.batch:
+                yield Hashed(positions, self.engine.run(np.stack(frames)))
+                positions, frames = [], []
+        if frames:
+            yield Hashed(positions, self.engine.run(np.stack(frames)))
+
+    def _decoded(
+        self, images: Iterable[ImageLike], on_error: Callable[[int, ImageError], None] | None
+    ) -> Iterator[tuple[int, Frame]]:
+        make = self.manifest.preprocess.frame
+        workers = max(1, min(4, os.cpu_count() or 1))
+        waiting: deque[tuple[int, Future[Frame]]] = deque()
+        with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+            try:
+                source = iter(enumerate(images))
+                exhausted = False
+                while waiting or not exhausted:
+                    while not exhausted and len(waiting) < 2 * self.batch:
+                        item = next(source, None)
+                        if item is None:
+                            exhausted = True
+                        else:
+                            waiting.append((item[0], pool.submit(make, item[1])))
+                    if not waiting:
+                        break
+                    position, future = waiting.popleft()
+                    try:
+                        frame = future.result()
+                    except ImageError as error:
+                        if on_error is None:
+                            raise
+                        on_error(position, error)
+                    else:
+                        yield position, frame
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class HashRun:
+    """The photos that were hashed, their outputs row by row, and why others were skipped."""
+
+    photos: list[Photo]
+    outputs: Outputs
+    skipped: list[str]
+
+
+def hash_all(
+    hasher: Hasher,
+    photos: Sequence[Photo],
+    strict: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> HashRun:
+    """Hash a list of photos; unreadable ones are named in the result, or stop it if `strict`.
+
+    Raises ImageError if `strict`, DataError if no photo at all can be read.
+    """
+    skipped: list[str] = []
+    kept: list[int] = []
+    parts: list[Outputs] = []
+
+    def skip(position: int, error: ImageError) -> None:
+        skipped.append(str(error))
+
+    for hashed in hasher.stream((p.path for p in photos), on_error=None if strict else skip):
+        kept.extend(hashed.positions)
+        parts.append(hashed.outputs)
+        progress(hashed.positions[-1] + 1, len(photos))
+    if not parts:
+        raise DataError(f"none of {len(photos)} photos can be read; the first: {skipped[0]}")
+    return HashRun([photos[position] for position in kept], _concatenate(parts), skipped)
+
+
+def _concatenate(parts: Sequence[Outputs]) -> Outputs:
+    return Outputs(
+        np.concatenate([part.code for part in parts]),
+        np.concatenate([part.hash for part in parts]),
+        _join([part.embedding for part in parts]),
+        _join([part.logits for part in parts]),
+    )
+
+
+def load(
+    path: str | os.PathLike[str],
+    backend: str = "auto",
+    precision: str = "fp32",
+    threads: int | None = None,
+    batch: int = DEFAULT_BATCH,
+) -> Hasher:
+    """Open and verify a bundle and start an engine on it: `fgdeploy.load("eet.fgd")`.
+
+    Raises BundleError, EngineError, MissingDependency or UsageError.
+    """
+    bundle = open_bundle(path)
+    return Hasher(bundle, open_engine(bundle, backend, precision, threads), batch)
+
+
+def _listed(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
+    if isinstance(images, np.ndarray):
+        return list(images) if images.ndim == 4 else [images]
+    if isinstance(images, (str, os.PathLike)) or hasattr(images, "convert"):
+        return [images]  # type: ignore[list-item]
+    return images
+
+
+def _join(parts: Sequence[npt.NDArray[np.float32] | None]) -> npt.NDArray[np.float32] | None:
+    held = [part for part in parts if part is not None]
+    return np.concatenate(held) if held else None

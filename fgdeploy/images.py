@@ -1,0 +1,196 @@
+"""Photos to frames: decoding that copes with what cameras and the web produce, and the resize.
+
+The same code runs in training, calibration and on the device, so there is one set of pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Union
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fgdeploy.errors import ImageError
+
+# Formats whose decoders run in process; PostScript and friends, which start programs, stay out.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .png .webp .bmp .gif .tif .tiff .ppm .pgm .jp2 .avif .mpo".split()  # noqa: SIM905
+)
+INTERPOLATIONS: Mapping[str, Image.Resampling] = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+ImageLike = Union[str, "os.PathLike[str]", npt.NDArray[np.uint8], Image.Image]
+Frame = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a photo becomes a frame: scale the short side to `resize`, cut the middle `size` square.
+
+    Both steps are one resampling of the centre square, with antialiasing (Pillow's filters), so
+    that no intermediate image is made however long and thin the photo is. `mean` and `std` (RGB,
+    in 0..1) are not applied here: the graph holds them, folded into the patch embedding.
+    """
+
+    size: int
+    resize: int
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.size <= self.resize:
+            raise ValueError(f"crop size {self.size} must lie in 1..{self.resize} (the resize)")
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f"interpolation {self.interpolation!r} is none of {', '.join(INTERPOLATIONS)}"
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError("mean and std take three values each, and std is above zero")
+
+    def frame(self, source: ImageLike) -> Frame:
+        """Return the frame, uint8 (size, size, 3) RGB. Raises ImageError."""
+        image = decode(source, shortest=2 * self.resize)
+        width, height = image.size
+        side = min(width, height) * self.size / self.resize
+        left, top = (width - side) / 2, (height - side) / 2
+        square = image.resize(
+            (self.size, self.size),
+            INTERPOLATIONS[self.interpolation],
+            box=(left, top, left + side, top + side),
+        )
+        return np.asarray(square)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest's `preprocess` entry."""
+        return {**asdict(self), "crop": "center", "colour": "RGB", "folded_into_graph": True}
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Preprocess:
+        """Read the manifest's `preprocess` entry. Raises ValueError, KeyError or TypeError."""
+        red, green, blue = (float(value) for value in entry["mean"])
+        std = tuple(float(value) for value in entry["std"])
+        if len(std) != 3:
+            raise ValueError("std takes three values")
+        return cls(
+            int(entry["size"]),
+            int(entry["resize"]),
+            str(entry["interpolation"]),
+            (red, green, blue),
+            (std[0], std[1], std[2]),
+        )
+
+
+def name_of(source: ImageLike) -> str:
+    """Return what to call `source` in a message."""
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else "the image in memory"
+
+
+def decode(source: ImageLike, shortest: int | None = None) -> Image.Image:
+    """Return `source` as an upright 8-bit RGB image; transparency is shown over white.
+
+    source: a path; a uint8 array (H, W), (H, W, 3) RGB or (H, W, 4) RGBA; or a Pillow image.
+    shortest: JPEGs may be decoded at 1/2, 1/4 or 1/8 scale as long as the short side keeps at
+    least this many pixels. Raises ImageError for what is missing, damaged, no image, larger than
+    Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`), or has no defined range (32-bit pixels).
+    """
+    name = name_of(source)
+    try:
+        if isinstance(source, np.ndarray):
+            return _upright(_from_array(source))
+        if isinstance(source, Image.Image):
+            return _upright(source)
+        with Image.open(source, formats=FORMATS) as image:
+            _check_size(image, name)
+            if shortest is not None and image.format == "JPEG":
+                image.draft(image.mode, (shortest, shortest))
+            image.load()
+            return _upright(image)
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise ImageError(f"{name} is a folder; expected an image file") from None
+    except PermissionError:
+        raise ImageError(f"{name}: not readable (permission denied); check its rights") from None
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"{name} is not an image that can be read (known: {', '.join(FORMATS)}); "
+            "remove it or convert it"
+        ) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{name} is too large to decode safely: {error}") from None
+    except (
+        Exception
+    ) as error:  # a damaged file makes decoders raise anything, struct.error included
+        raise ImageError(f"{name} is damaged or unreadable: {error}; replace the file") from None
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    width, height = image.size
+    if limit is not None and width * height > limit:
+        raise ImageError(
+            f"{name} has {width}x{height} pixels, more than Pillow's limit of {limit}; "
+            "scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+        )
+
+
+def _from_array(array: npt.NDArray[np.uint8]) -> Image.Image:
+    shape = array.shape
+    if array.dtype != np.uint8 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
+        raise ImageError(
+            f"expected a uint8 array (H, W), (H, W, 3) RGB or (H, W, 4) RGBA, "
+            f"got {array.dtype} {shape}; convert it first"
+        )
+    if 0 in shape:
+        raise ImageError(f"expected an image with pixels, got an array of shape {shape}")
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):  # 16-bit greyscale: keep the high byte
+        return _sixteen_bit(image)
+    if image.mode == "F":
+        raise ImageError("32-bit float pixels have no defined range; convert to 8 or 16 bit first")
+    if image.mode in ("LA", "PA", "La", "RGBa", "RGBA") or "transparency" in image.info:
+        colour = image.convert("RGBA")
+        white = Image.new("RGBA", colour.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, colour).convert("RGB")
+    return image.convert("RGB")
+
+
+def _sixteen_bit(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise ImageError(
+            f"pixels reach from {values.min()} to {values.max()}; expected 0..65535; "
+            "convert to 8 or 16 bit first"
+        )
+    return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+
+
+def find(folder: Path) -> list[Path]:
+    """Return the image files below `folder`, sorted, without hidden files and other suffixes."""
+    found: list[Path] = []
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found.extend(
+            Path(root, name)
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+        )
+    return sorted(found)

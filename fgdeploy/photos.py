@@ -1,0 +1,128 @@
+"""Lists of labelled photos: a folder, a single file, or a CSV with path, class and split."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fgdeploy import images
+from fgdeploy.errors import DataError
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photo: where it lies, its class (None if unknown) and its split (None if undivided)."""
+
+    path: Path
+    label: str | None = None
+    split: str | None = None
+
+
+def read(source: Path, labels: Path | None = None) -> list[Photo]:
+    """List the photos of a folder, an image file, or a CSV (columns path, class, split).
+
+    In a folder the label is the name of the folder that a photo lies in. `labels` names a CSV
+    that says otherwise: its paths are relative to `source` (or to the CSV itself), and photos
+    that it does not list keep their folder's name. Raises DataError.
+    """
+    if source.suffix.lower() == ".csv":
+        if labels is not None:
+            raise DataError(f"{source} is a CSV already; give either it or --labels, not both")
+        return read_csv(source)
+    if source.is_file():
+        found = [source]
+    elif source.is_dir():
+        found = images.find(source)
+    else:
+        raise DataError(f"no folder, image or CSV at {source}; check the path")
+    if not found:
+        raise DataError(
+            f"no images in {source} (looked for {' '.join(sorted(images.SUFFIXES))}); "
+            "check the folder"
+        )
+    photos = [Photo(path, path.resolve().parent.name) for path in found]
+    if labels is None:
+        return photos
+    listed = {photo.path.resolve(): photo for photo in read_csv(labels, source)}
+    return [
+        Photo(photo.path, known.label, known.split)
+        if (known := listed.get(photo.path.resolve()))
+        else photo
+        for photo in photos
+    ]
+
+
+def read_csv(source: Path, root: Path | None = None) -> list[Photo]:
+    """List the photos of a CSV with the columns path, class and (optional) split.
+
+    Relative paths count from `root` if the file is there, else from the CSV's own folder.
+    Raises DataError with the line number for rows that are short, empty or have no file.
+    """
+    try:
+        with open(source, newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.reader(stream))
+    except FileNotFoundError:
+        raise DataError(f"no CSV at {source}; check the path") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{source} is not a UTF-8 CSV: {error}") from error
+    header = [name.strip().lower() for name in rows[0]] if rows else []
+    if "path" not in header or "class" not in header:
+        raise DataError(
+            f"{source}: expected a header with the columns path,class[,split], got "
+            f"{','.join(header) or 'an empty file'}"
+        )
+    at_path, at_class = header.index("path"), header.index("class")
+    at_split = header.index("split") if "split" in header else None
+    photos = []
+    for number, row in enumerate(rows[1:], start=2):
+        if not any(cell.strip() for cell in row):
+            continue
+        if len(row) < len(header):
+            raise DataError(
+                f"{source} line {number}: expected {len(header)} columns, got {len(row)}"
+            )
+        path = _locate(row[at_path], source.parent, root)
+        if path is None:
+            raise DataError(f"{source} line {number}: no file {row[at_path]!r}; correct the path")
+        split = row[at_split].strip().lower() or None if at_split is not None else None
+        photos.append(Photo(path, row[at_class].strip() or None, split))
+    if not photos:
+        raise DataError(f"{source} lists no photos; add rows below the header")
+    return photos
+
+
+def _locate(name: str, folder: Path, root: Path | None) -> Path | None:
+    places = [folder / name] if root is None else [root / name, folder / name]
+    return next((place for place in places if place.is_file()), None)
+
+
+def of_split(photos: Sequence[Photo], split: str) -> list[Photo]:
+    """Return the photos of one split; all of them if the list is undivided. Raises DataError."""
+    known = sorted({photo.split for photo in photos if photo.split})
+    if not known:
+        return list(photos)
+    if split not in known:
+        raise DataError(f"no photos of split {split!r}; the list has {', '.join(known)}")
+    return [photo for photo in photos if photo.split == split]
+
+
+def spread(photos: Sequence[Photo], count: int, seed: int = 0) -> list[Photo]:
+    """Pick at most `count` photos, spread evenly over the classes, the same for the same seed."""
+    import random
+
+    chooser = random.Random(seed)
+    classes: dict[str, list[Photo]] = {}
+    for photo in photos:
+        classes.setdefault(photo.label or "", []).append(photo)
+    for members in classes.values():
+        chooser.shuffle(members)
+    rounds = max((len(members) for members in classes.values()), default=0)
+    turns = [
+        members[turn]
+        for turn in range(rounds)
+        for _, members in sorted(classes.items())
+        if turn < len(members)
+    ]
+    return turns[:count]

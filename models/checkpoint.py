@@ -1,0 +1,160 @@
+"""Read checkpoints without running anything that they hold, and fit them to a model."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fgdeploy.errors import CheckpointError
+from fgdeploy.models.vit import ViT
+
+StateDict = dict[str, Tensor]
+
+# Where training scripts put the state dict, outermost first.
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "student")
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+def read(path: Path) -> StateDict:
+    """Return the tensors of a .safetensors, .pth, .pt or .bin file by name, wrappers removed.
+
+    torch files are read with `weights_only=True`: pickled objects are refused, not run. Raises
+    CheckpointError.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}; check --checkpoint")
+    if path.suffix == ".safetensors":
+        content: Any = _read_safetensors(path)
+    else:
+        content = _read_torch(path)
+    return unwrap(content, path.name)
+
+
+def _read_safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from None
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" in str(error) or "weights_only" in str(error).lower():
+            found = _word_after("GLOBAL ", str(error))
+            raise CheckpointError(
+                f"{path} holds Python objects{found}, which fgdeploy never runs; where you trust "
+                "it, load it yourself and torch.save(model.state_dict(), NEW)"
+            ) from None
+        raise CheckpointError(f"{path} is not a whole PyTorch checkpoint; copy it again") from None
+    except Exception as error:  # torch raises many kinds for a damaged file
+        reason = " ".join(str(error).split())[:120]
+        raise CheckpointError(
+            f"{path} is not a PyTorch or safetensors checkpoint ({reason}); check the file"
+        ) from None
+
+
+def _word_after(mark: str, text: str) -> str:
+    _, found, rest = text.partition(mark)
+    return f" ({rest.split()[0]})" if found and rest.split() else ""
+
+
+def unwrap(content: Any, name: str) -> StateDict:
+    """Return the innermost state dict of `content`, without `module.` prefixes."""
+    while isinstance(content, Mapping):
+        inner = next(
+            (content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None
+        )
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{name}: expected a state dict, got {type(content).__name__}")
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise CheckpointError(f"{name} holds no tensors by name; save model.state_dict()")
+    for prefix in _PREFIXES:
+        if all(key.startswith(prefix) for key in tensors):
+            tensors = {key[len(prefix) :]: value for key, value in tensors.items()}
+    return tensors
+
+
+def load_backbone(vit: ViT, state: Mapping[str, Tensor], name: str) -> None:
+    """Copy a timm-named state dict into `vit`, resizing positions; the class head stays as it is.
+
+    Keys of class and hash heads are left to their own loaders. Raises CheckpointError that names
+    the first missing, misshapen or unknown keys.
+    """
+    wanted = {key: value for key, value in vit.state_dict().items() if not _is_head(key)}
+    given = {key: value for key, value in state.items() if not _is_head(key)}
+    if "pos_embed" in given and "pos_embed" in wanted:
+        given["pos_embed"] = _resize_positions(given["pos_embed"], vit)
+    load_matching(vit, given, wanted, name)
+
+
+def load_matching(
+    module: nn.Module, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str
+) -> None:
+    """Copy `given` into `module` if it has exactly the keys and shapes of `wanted`."""
+    missing = [key for key in wanted if key not in given]
+    shapes = [
+        f"{key} {tuple(given[key].shape)}, expected {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in given and given[key].shape != wanted[key].shape
+    ]
+    unknown = [key for key in given if key not in wanted]
+    for what, keys in (("lacks", missing), ("has misshapen", shapes), ("has unknown", unknown)):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise CheckpointError(
+                f"{name} {what} {'; '.join(keys[:3])}{more}; it is of another backbone, size or "
+                "method: check --backbone, --image-size and --method"
+            )
+    broken = [key for key in wanted if not bool(torch.isfinite(given[key]).all())]
+    if broken:
+        raise CheckpointError(
+            f"{name}: {broken[0]} holds NaN or infinite values; use another epoch"
+        )
+    module.load_state_dict({**module.state_dict(), **given})
+
+
+def _is_head(key: str) -> bool:
+    return key.split(".")[0] in ("head", "head_hash", "head_dist", "pre_logits", "fc_norm")
+
+
+def _resize_positions(position: Tensor, vit: ViT) -> Tensor:
+    """Resize position rows to the model's grid, bilinear, other tokens' rows kept (EET's code)."""
+    target = vit.pos_embed
+    if position.ndim != 3 or position.shape == target.shape:
+        return position
+    fixed = 0 if vit.no_embed_class else int(vit.num_prefix_tokens)
+    count = position.shape[1] - fixed
+    side, grid = round(max(count, 0) ** 0.5), vit.patch_embed.grid_size
+    if side * side != count or side == 0 or position.shape[2] != target.shape[2]:
+        return position
+    rows = position[:, fixed:].reshape(1, side, side, -1).permute(0, 3, 1, 2).float()
+    resized = F.interpolate(rows, size=grid, mode="bilinear", align_corners=False)
+    rows = resized.permute(0, 2, 3, 1).reshape(1, grid[0] * grid[1], -1)
+    return torch.cat([position[:, :fixed], rows.to(position.dtype)], dim=1)
+
+
+def fingerprint(*modules: nn.Module) -> str:
+    """Return the sha256 of the modules' weights: names, types, shapes, bytes, in order of name."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for key, value in sorted(module.state_dict().items()):
+            array = value.detach().cpu().contiguous().numpy()
+            digest.update(f"{key} {array.dtype} {array.shape}\n".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,96 @@
+"""Hash heads without labels: PCA with iterative quantisation (ITQ), and random hyperplanes (LSH).
+
+Both work on L2-normalised embeddings z and give hash = W z + b, shape [bits].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fgdeploy.codes import check_bits
+from fgdeploy.errors import DataError
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A fitted head: weight float64 (bits, D) and bias (bits,)."""
+
+    weight: FloatArray
+    bias: FloatArray
+
+    def hash(self, embeddings: npt.NDArray[np.floating]) -> FloatArray:
+        """Return the real-valued hashes (N, bits) of embeddings (N, D)."""
+        return normalise(embeddings) @ self.weight.T + self.bias
+
+
+def normalise(embeddings: npt.NDArray[np.floating]) -> FloatArray:
+    """Scale rows to length one."""
+    rows = np.asarray(embeddings, dtype=np.float64)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(length, 1e-12))
+
+
+def fit_itq(
+    embeddings: npt.NDArray[np.floating], bits: int, seed: int = 0, iterations: int = 50
+) -> Projection:
+    """Fit PCA and the rotation that quantises it best (Gong et al., ITQ, CVPR 2011, section 3).
+
+    embeddings: (N, D). PCA gives at most min(D, N - 1) directions; where more bits are asked for,
+    further rotations of the same directions follow, each refined from its own random start.
+    Raises DataError for fewer than two distinct embeddings or values that are not finite.
+    """
+    check_bits(bits)
+    if not np.isfinite(embeddings).all():
+        raise DataError("the embeddings hold NaN or infinite values; check the checkpoint")
+    rows = normalise(embeddings)
+    mean = rows.mean(axis=0)
+    centred = rows - mean
+    _, values, directions = np.linalg.svd(centred, full_matrices=False)
+    rank = int((values > values[0] * 1e-6).sum()) if values.size and values[0] > 1e-9 else 0
+    if rank == 0:
+        raise DataError(
+            f"an ITQ head needs at least two different photos, got {len(rows)} that look the same; "
+            "point --fit-data at more photos"
+        )
+    chooser = np.random.default_rng(seed)
+    blocks = []
+    for start in range(0, bits, rank):
+        width = min(rank, bits - start)
+        principal = directions[:width]
+        rotation = _rotate(centred @ principal.T, chooser, iterations)
+        blocks.append((principal.T @ rotation).T)
+    weight = np.concatenate(blocks)
+    return Projection(weight, -weight @ mean)
+
+
+def _rotate(projected: FloatArray, chooser: np.random.Generator, iterations: int) -> FloatArray:
+    """Return the orthogonal R that brings sign(V R) and V R together (Gong et al., eq. 2)."""
+    width = projected.shape[1]
+    rotation, _ = np.linalg.qr(chooser.standard_normal((width, width)))
+    for _ in range(iterations):
+        signs = np.where(projected @ rotation > 0, 1.0, -1.0)
+        left, _, right = np.linalg.svd(projected.T @ signs)
+        rotation = left @ right
+    return np.asarray(rotation)
+
+
+def random_hyperplanes(
+    width: int, bits: int, seed: int = 0, mean: FloatArray | None = None
+) -> Projection:
+    """Return seeded random hyperplanes, orthogonal in blocks of `width` (super-bit LSH, Ji et al.).
+
+    mean: (D,) of normalised embeddings, to cut through the middle of the data where it is known.
+    """
+    check_bits(bits)
+    chooser = np.random.default_rng(seed)
+    blocks = []
+    for start in range(0, bits, width):
+        square, _ = np.linalg.qr(chooser.standard_normal((width, width)))
+        blocks.append(square[: bits - start])
+    weight = np.concatenate(blocks)
+    return Projection(weight, np.zeros(bits) if mean is None else -weight @ mean)
