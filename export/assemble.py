@@ -86,7 +86,7 @@ def assemble(
     state = checkpoint.read(settings.checkpoint) if settings.checkpoint else None
     name = settings.checkpoint.name if settings.checkpoint else settings.weights
     backbone, size = _backbone_and_size(settings, method, state, notify)
-    kind = _head_kind(settings, state, notify)
+    kind = _head_kind(settings, state)
     net = _load(settings, backbone, size, state, name)
     shape = vit.shape(net)
     stages = (
@@ -94,6 +94,9 @@ def assemble(
         if settings.stages is None
         else check(settings.stages, shape.depth, shape.patches)
     )
+    if settings.head == "auto" and kind != "trained":
+        hint = "; --head itq --fit-data FOLDER ranks better" if kind == "lsh" else ""
+        notify(f"hash head {kind} (no trained one{hint})")
     norm = vit.normalisation(net)
     resize = (
         round(size * method.resize_ratio) if settings.crop is None else round(size / settings.crop)
@@ -157,7 +160,7 @@ def _size_in_name(backbone: str) -> int:
     return DEFAULT_SIZE // side * side
 
 
-def _head_kind(settings: Settings, state: StateDict | None, notify: Notify) -> str:
+def _head_kind(settings: Settings, state: StateDict | None) -> str:
     has_trained = state is not None and "head_hash.weight" in state
     if settings.head == "trained" and not has_trained:
         raise CheckpointError(
@@ -170,10 +173,7 @@ def _head_kind(settings: Settings, state: StateDict | None, notify: Notify) -> s
         return settings.head
     if has_trained:
         return "trained"
-    kind = "lsh" if settings.fit_data is None else "itq"
-    hint = "; --head itq --fit-data FOLDER ranks better" if kind == "lsh" else ""
-    notify(f"hash head {kind} (no trained one{hint})")
-    return kind
+    return "lsh" if settings.fit_data is None else "itq"
 
 
 def _load(settings: Settings, backbone: str, size: int, state: StateDict | None, name: str) -> ViT:

@@ -18,7 +18,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from fgdeploy.errors import ImageError
 
 # Formats whose decoders run in process; PostScript and friends, which start programs, stay out.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
+# Pillow's JPEG opener takes MPO, the cameras' JPEG with several pictures, along.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .png .webp .bmp .gif .tif .tiff .ppm .pgm .jp2 .avif .mpo".split()  # noqa: SIM905
 )
@@ -111,7 +112,7 @@ def decode(source: ImageLike, shortest: int | None = None) -> Image.Image:
             return _upright(source)
         with Image.open(source, formats=FORMATS) as image:
             _check_size(image, name)
-            if shortest is not None and image.format == "JPEG":
+            if shortest is not None:
                 image.draft(image.mode, (shortest, shortest))
             image.load()
             return _upright(image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,23 +52,20 @@ def _read_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "weights_only" in str(error).lower():
-            found = _word_after("GLOBAL ", str(error))
+        found = re.search(r"Unsupported (?:global|class).*?GLOBAL (\S+)", str(error))
+        if found is None:
             raise CheckpointError(
-                f"{path} holds Python objects{found}, which fgdeploy never runs; where you trust "
-                "it, load it yourself and torch.save(model.state_dict(), NEW)"
+                f"{path} is not a whole PyTorch checkpoint; check the file, or copy it again"
             ) from None
-        raise CheckpointError(f"{path} is not a whole PyTorch checkpoint; copy it again") from None
-    except Exception as error:  # torch raises many kinds for a damaged file
-        reason = " ".join(str(error).split())[:120]
         raise CheckpointError(
-            f"{path} is not a PyTorch or safetensors checkpoint ({reason}); check the file"
+            f"{path} holds Python objects ({found[1]}), which fgdeploy never runs; where you trust "
+            "it, load it yourself and torch.save(model.state_dict(), NEW)"
         ) from None
-
-
-def _word_after(mark: str, text: str) -> str:
-    _, found, rest = text.partition(mark)
-    return f" ({rest.split()[0]})" if found and rest.split() else ""
+    except Exception as error:  # torch raises many kinds for a damaged file
+        reason = " ".join(str(error).split())[:60] or type(error).__name__
+        raise CheckpointError(
+            f"{path} is not a whole PyTorch or safetensors checkpoint ({reason}); check the file"
+        ) from None
 
 
 def unwrap(content: Any, name: str) -> StateDict:

@@ -25,10 +25,14 @@ def pretrained(backbone: str, image_size: int) -> ViT:
     with _offline_if_unreachable():
         try:
             return timm.create_model(
-                backbone, pretrained=True, img_size=image_size, global_pool="token"
+                backbone,
+                pretrained=True,
+                img_size=image_size,
+                global_pool="token",
+                dynamic_img_size=False,
             ).eval()
         except Exception as error:  # the hub client, timm and torch raise many kinds
-            reason = " ".join(str(error).split())[:120]
+            reason = type(error).__name__
             raise CheckpointError(
                 f"no pretrained weights for {backbone} ({reason}); either connect to the network "
                 "(or fill timm's hub cache), or give --checkpoint FILE, or try --weights random"

@@ -41,6 +41,7 @@ def create(backbone: str, image_size: int, classes: int = 0, seed: int = 0) -> V
                 num_classes=classes,
                 img_size=image_size,
                 global_pool="token",
+                dynamic_img_size=False,
             )
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -15,6 +16,15 @@ from fgdeploy.cli import demo, doctor, evaluate, export, gallery, hashing, inspe
 from fgdeploy.errors import FgdeployError
 
 INTERRUPTED = 130
+
+_NO_RIGHT = "choose a place that can be written; nothing half-written was left"
+_HINTS = {
+    errno.ENOSPC: "free some space, or write elsewhere; nothing half-written was left",
+    errno.EDQUOT: "free some space, or write elsewhere; nothing half-written was left",
+    errno.EROFS: _NO_RIGHT,
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
+}
 
 
 class _OneLineErrors(TyperGroup):
@@ -35,7 +45,8 @@ class _OneLineErrors(TyperGroup):
             raise typer.Exit(1) from None
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            self._show(ctx, f"{where}{error.strerror or error}; nothing half-written was left")
+            hint = _HINTS.get(error.errno or 0, "nothing half-written was left")
+            self._show(ctx, f"{where}{error.strerror or error}; {hint}")
             raise typer.Exit(1) from None
 
     @staticmethod
