@@ -1,0 +1,49 @@
+"""A small real bundle and photos for the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from fgdeploy.export.exporter import export_bundle
+from fgdeploy.export.settings import Settings
+from fgdeploy.models.stages import Stage
+from fgdeploy.synthetic import write_moths
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def moths(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sub-species of six photos, with split.csv."""
+    folder = tmp_path_factory.mktemp("photos") / "moths"
+    write_moths(folder, 3, 6, size=96)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """EET on a random small ViT at 64 pixels, 32 bits."""
+    target = tmp_path_factory.mktemp("bundles") / "eet.fgd"
+    stages = (Stage(2, 8), Stage(4, 4))
+    settings = Settings(
+        backbone="test_vit", weights="random", image_size=64, stages=stages, bits=32, head="lsh"
+    )
+    return export_bundle(settings, target).bundle.path
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `fgdeploy ARGUMENTS` in an empty folder, as from a shell."""
+    from fgdeploy.cli.app import app
+
+    monkeypatch.chdir(tmp_path)
+    runner = CliRunner()
+
+    def call(*arguments: object) -> Result:
+        return runner.invoke(app, [str(argument) for argument in arguments])
+
+    return call
