@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -20,6 +22,13 @@ class PyTorchEngine(Engine):
     def __init__(self, graph: DeployGraph, manifest: Manifest) -> None:
         super().__init__(manifest)
         self._graph = graph.eval()
+
+    def in_float64(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        """Return the hashes (B, bits) computed in float64, to tell rounding from error."""
+        with torch.inference_mode():
+            values = copy.deepcopy(self._graph).double()(torch.tensor(frames))
+        hashes: npt.NDArray[np.float64] = values[1].numpy()  # code, hash, ...
+        return hashes
 
     def _run(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         with torch.inference_mode():

@@ -50,7 +50,17 @@ def create(backbone: str, image_size: int, classes: int = 0, seed: int = 0) -> V
             "choose a vit_* or deit* backbone and a size that its patches divide"
         ) from None
     _check_plain(vit, backbone, image_size)
+    _open_layer_scales(vit)
     return vit.eval()
+
+
+def _open_layer_scales(vit: Any) -> None:
+    """Let every block of a random model act: timm starts layer scales near zero, for training."""
+    with torch.no_grad():
+        for block in vit.blocks:
+            for scale in (block.ls1, block.ls2):
+                if hasattr(scale, "gamma"):
+                    scale.gamma.fill_(1.0)
 
 
 def _check_plain(vit: Any, backbone: str, image_size: int) -> None:

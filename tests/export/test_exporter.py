@@ -215,9 +215,17 @@ def test_a_graph_with_wrong_numbers_is_caught(
         return facts
 
     monkeypatch.setattr(graph, "write_onnx", sabotage)
-    with pytest.raises(ExportError, match="differs from PyTorch"):
+    with pytest.raises(ExportError, match=r"differs from PyTorch.*try another --opset"):
         export_bundle(RANDOM, tmp_path / "bad.fgd")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_near_tie_is_told_from_a_wrong_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "MAX_HASH_DIFF", 1e-12)  # below what float32 can keep
+    with pytest.raises(ExportError, match=r"own float32 and float64 differ by .*--seed"):
+        export_bundle(RANDOM, tmp_path / "bad.fgd")
 
 
 @pytest.mark.parametrize(
