@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
 from fgdeploy.bundle import Manifest
+from fgdeploy.closing import Closing
 from fgdeploy.errors import EngineError
 
 FloatArray = npt.NDArray[np.float32]
@@ -36,7 +36,7 @@ class Outputs:
         return cls(**copied)
 
 
-class Engine(ABC):
+class Engine(Closing):
     """A compiled model, a context manager. `run` checks its input, `_run` does the work."""
 
     backend: str
@@ -45,17 +45,6 @@ class Engine(ABC):
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
         self._open = True
-
-    def __enter__(self) -> Engine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Free the engine; running it afterwards raises EngineError. Twice does no harm."""

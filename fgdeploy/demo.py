@@ -67,23 +67,25 @@ def run_demo(
     remark = f"{source} weights and a label-free hash head; nothing is trained" + (
         ", so it is the way through that counts here" if source == "random" else ""
     )
-    report = Report(chance=1 / species, remark=remark)
-
-    start = time.monotonic()
-    table = write_moths(
-        folder / "photos", species, images, seed=seed, progress=progress("drawing moths")
+    demo = _Demo(folder, Report(1 / species, remark), notify, progress)
+    demo.draw(species, images, seed)
+    settings = Settings(
+        backbone=BACKBONE,
+        checkpoint=checkpoint,
+        weights=weights,
+        head="itq",
+        bits=BITS,
+        fit_data=folder / "photos" / "split.csv",
+        fit_images=256,
+        seed=seed,
     )
-    listed = photos.read(table)
-    _step(report, notify, "draw", start, f"{len(listed)} photos of {species} sub-species")
-
-    origin = (checkpoint, weights)
-    dense = _export(folder / "dense.fgd", (), report, notify, progress, table, origin, seed)
-    pruned = _export(folder / "eet.fgd", None, report, notify, progress, table, origin, seed)
-    _search(folder, pruned, listed, report, notify, progress)
-    for name, bundle in (("dense", dense), ("EET, pruned", pruned)):
-        _evaluate(name, bundle, listed, report, notify, progress)
-    _parity(pruned, listed, report, notify, progress)
-    return report
+    dense = demo.export("dense.fgd", dataclasses.replace(settings, stages=()))
+    pruned = demo.export("eet.fgd", settings)
+    demo.search(pruned)
+    demo.evaluate("dense", dense)
+    demo.evaluate("EET, pruned", pruned)
+    demo.parity(pruned)
+    return demo.report
 
 
 def _prepare(folder: Path) -> None:
@@ -95,109 +97,87 @@ def _prepare(folder: Path) -> None:
     (folder / MARKER).touch()
 
 
-def _step(report: Report, notify: Notify, name: str, start: float, result: str) -> None:
-    seconds = f"{time.monotonic() - start:.1f}"
-    report.steps.append((name, seconds, result))
-    notify(f"{name}: {result} ({seconds} s)")
+class _Demo:
+    """The steps of one run; each adds its row to the report."""
 
+    def __init__(
+        self, folder: Path, report: Report, notify: Notify, progress: ProgressMaker
+    ) -> None:
+        self.folder = folder
+        self.report = report
+        self._notify = notify
+        self._progress = progress
+        self._photos: list[photos.Photo] = []
 
-def _export(
-    target: Path,
-    stages: tuple[()] | None,
-    report: Report,
-    notify: Notify,
-    progress: ProgressMaker,
-    table: Path,
-    origin: tuple[Path | None, str],
-    seed: int,
-) -> Bundle:
-    start = time.monotonic()
-    settings = Settings(
-        backbone=BACKBONE,
-        checkpoint=origin[0],
-        weights=origin[1],
-        head="itq",
-        bits=BITS,
-        stages=stages,
-        fit_data=table,
-        fit_images=256,
-        seed=seed,
-    )
-    done = export_bundle(settings, target, progress=progress("fitting the hash head"))
-    size = (target / "model.onnx").stat().st_size / 1e6
-    proof = f"max |hash difference| to PyTorch {done.parity.max_hash_diff:.0e}"
-    _step(report, notify, f"export {target.name}", start, f"{size:.0f} MB, {proof}")
-    return done.bundle
+    def _done(self, name: str, start: float, result: str) -> None:
+        seconds = f"{time.monotonic() - start:.1f}"
+        self.report.steps.append((name, seconds, result))
+        self._notify(f"{name}: {result} ({seconds} s)")
 
+    def draw(self, species: int, images: int, seed: int) -> None:
+        """Draw the photos."""
+        start, progress = time.monotonic(), self._progress("drawing moths")
+        table = write_moths(self.folder / "photos", species, images, seed=seed, progress=progress)
+        self._photos = photos.read(table)
+        self._done("draw", start, f"{len(self._photos)} photos of {species} sub-species")
 
-def _search(
-    folder: Path,
-    bundle: Bundle,
-    listed: list[photos.Photo],
-    report: Report,
-    notify: Notify,
-    progress: ProgressMaker,
-) -> None:
-    start = time.monotonic()
-    asking = photos.spread(photos.of_split(listed, "test"), 4)
-    with load(bundle.path) as hasher:
-        index, _ = open_or_create(folder / "gallery.fgi", hasher)
-        with index:
-            added = add_photos(
-                index, hasher, photos.of_split(listed, "train"), True, progress("indexing")
-            ).added
-            _step(report, notify, "index", start, f"{added} codes of {hasher.bits} bits")
-            start = time.monotonic()
-            answers = index.search(hasher.encode([photo.path for photo in asking]), 8)
-        pairs = [(photo.path, hits) for photo, hits in zip(asking, answers, strict=True)]
-        write_contact_sheet(folder / "search.html", pairs, hasher.bits)
-    _step(report, notify, "search", start, f"{len(pairs)} queries, see {folder / 'search.html'}")
+    def export(self, name: str, settings: Settings) -> Bundle:
+        """Export one bundle."""
+        start, target = time.monotonic(), self.folder / name
+        done = export_bundle(settings, target, progress=self._progress("fitting the hash head"))
+        size = done.bundle.graph().stat().st_size / 1e6
+        proof = f"max |hash difference| to PyTorch {done.parity.max_hash_diff:.0e}"
+        self._done(f"export {name}", start, f"{size:.0f} MB, {proof}")
+        return done.bundle
 
+    def search(self, bundle: Bundle) -> None:
+        """Index the training photos and ask with four of the others."""
+        start = time.monotonic()
+        asking = photos.spread(photos.of_split(self._photos, "test"), 4)
+        gallery = photos.of_split(self._photos, "train")
+        with load(bundle.path) as hasher:
+            index, _ = open_or_create(self.folder / "gallery.fgi", hasher)
+            with index:
+                progress = self._progress("indexing")
+                added = add_photos(index, hasher, gallery, True, progress).added
+                self._done("index", start, f"{added} codes of {hasher.bits} bits")
+                start = time.monotonic()
+                answers = index.search(hasher.encode([photo.path for photo in asking]), 8)
+            pairs = [(photo.path, hits) for photo, hits in zip(asking, answers, strict=True)]
+            sheet = self.folder / "search.html"
+            write_contact_sheet(sheet, pairs, hasher.bits)
+        self._done("search", start, f"{len(pairs)} queries, see {sheet}")
 
-def _evaluate(
-    name: str,
-    bundle: Bundle,
-    listed: list[photos.Photo],
-    report: Report,
-    notify: Notify,
-    progress: ProgressMaker,
-) -> None:
-    start = time.monotonic()
-    with load(bundle.path) as hasher:
-        scores = evaluate_photos(hasher, listed, progress=progress(f"evaluating {name}")).scores
-    seconds = time.monotonic() - start
-    report.scores.append(
-        (
-            name,
-            f"{scores.map:.3f}",
-            f"{scores.recall[1]:.3f}",
-            f"{bundle.manifest.macs['exported'] / 1e9:.2f}",
-            f"{1e3 * seconds / len(listed):.1f}",
+    def evaluate(self, name: str, bundle: Bundle) -> None:
+        """Score one bundle and time it, decoding included."""
+        start, progress = time.monotonic(), self._progress(f"evaluating {name}")
+        with load(bundle.path) as hasher:
+            scores = evaluate_photos(hasher, self._photos, progress=progress).scores
+        milliseconds = 1e3 * (time.monotonic() - start) / len(self._photos)
+        self.report.scores.append(
+            (
+                name,
+                f"{scores.map:.3f}",
+                f"{scores.recall[1]:.3f}",
+                f"{bundle.manifest.macs['exported'] / 1e9:.2f}",
+                f"{milliseconds:.1f}",
+            )
         )
-    )
-    _step(report, notify, f"evaluate {name}", start, f"{scores.queries} queries")
+        self._done(f"evaluate {name}", start, f"{scores.queries} queries")
 
-
-def _parity(
-    bundle: Bundle,
-    listed: list[photos.Photo],
-    report: Report,
-    notify: Notify,
-    progress: ProgressMaker,
-) -> None:
-    start = time.monotonic()
-    try:
-        name = choose_candidate("onnxruntime")
-    except EngineError as error:
-        _step(report, notify, "parity", start, f"not run: {error}")
-        return
-    with (
-        open_by_name(bundle, "onnxruntime") as left,
-        open_by_name(bundle, name) as right,
-    ):
-        chosen = photos.spread(listed, 64)
-        result, _ = compare_engines(bundle, left, right, chosen, True, progress("comparing"))
-    words = (
-        f"{name} gives {result.bit_agreement:.2%} of onnxruntime's bits on {result.photos} photos"
-    )
-    _step(report, notify, "parity", start, words)
+    def parity(self, bundle: Bundle) -> None:
+        """Hold a second engine against ONNX Runtime, where there is one."""
+        start = time.monotonic()
+        try:
+            name = choose_candidate("onnxruntime")
+        except EngineError as error:
+            self._done("parity", start, f"not run: {error}")
+            return
+        with (
+            open_by_name(bundle, "onnxruntime") as left,
+            open_by_name(bundle, name) as right,
+        ):
+            chosen, progress = photos.spread(self._photos, 64), self._progress("comparing")
+            result, _ = compare_engines(bundle, left, right, chosen, True, progress)
+        agreement = f"{name} gives {result.bit_agreement:.2%} of onnxruntime's bits"
+        self._done("parity", start, f"{agreement} on {result.photos} photos")

@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
 from fgdeploy.bundle import Bundle, Manifest, open_bundle
+from fgdeploy.closing import Closing
 from fgdeploy.engines import Engine, Outputs, open_engine
 from fgdeploy.errors import DataError, ImageError, UsageError
 from fgdeploy.images import Frame, ImageLike
@@ -29,7 +29,7 @@ class Hashed:
     outputs: Outputs
 
 
-class Hasher:
+class Hasher(Closing):
     """A bundle and an engine. Encodes paths, uint8 arrays or Pillow images; a context manager.
 
     While the engine works on one batch, threads decode the next. Not for use from several threads
@@ -57,17 +57,6 @@ class Hasher:
     def fingerprint(self) -> str:
         """Return what codes of this model can be compared by."""
         return self.bundle.manifest.fingerprint
-
-    def __enter__(self) -> Hasher:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Free the engine."""

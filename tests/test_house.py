@@ -40,7 +40,17 @@ def test_links_lead_to_the_rooms(room: str) -> None:
 
 
 # A room may import from these (beside itself); every room may use the shared `_COMMON`.
-_COMMON = {"errors", "codes", "images", "photos", "atomic", "bundle", "onnx_scan", "parity"}
+_COMMON = {
+    "errors",
+    "codes",
+    "images",
+    "photos",
+    "atomic",
+    "bundle",
+    "onnx_scan",
+    "parity",
+    "closing",
+}
 _ARROWS = {
     "models": set(),
     "training": {"models"},

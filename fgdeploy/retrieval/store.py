@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
 from fgdeploy import atomic
+from fgdeploy.closing import Closing
 from fgdeploy.codes import UInt8Array, code_bytes
 from fgdeploy.errors import IndexStoreError, UsageError
 from fgdeploy.retrieval.search import search_codes, search_radius
@@ -69,7 +69,7 @@ class Problem:
     fatal: bool = True
 
 
-class Index:
+class Index(Closing):
     """A gallery index, opened for reading or writing; a context manager.
 
     One process writes at a time (a second is told), any number read.
@@ -148,17 +148,6 @@ class Index:
         except BaseException:
             connection.close()
             raise
-
-    def __enter__(self) -> Index:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the database. Twice does no harm."""
