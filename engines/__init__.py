@@ -49,7 +49,7 @@ def open_engine(
     Raises MissingDependency, EngineError, BundleError (no such precision) or UsageError.
     """
     if threads is not None and threads < 1:
-        raise UsageError(f"expected at least one thread, got {threads}")
+        raise UsageError(f"expected at least one thread, got {threads}; leave it out for all cores")
     if backend == "auto":
         backend = next(iter(available()), "onnxruntime")
     if backend not in BACKENDS:
@@ -58,8 +58,8 @@ def open_engine(
     if importlib.util.find_spec(entry.needs) is None:
         raise MissingDependency(entry.needs, entry.extra, f"the {backend} engine")
     graph = bundle.graph(precision)
-    engine_type = getattr(importlib.import_module(entry.module), entry.type_name)
     try:
+        engine_type = getattr(importlib.import_module(entry.module), entry.type_name)
         engine: Engine = engine_type(graph, bundle.manifest, precision, threads)
     except Exception as error:  # each backend has errors of its own, all meaning "cannot load"
         reason = " ".join(str(error).split())[:300]

@@ -32,6 +32,12 @@ class Outputs:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]]) -> Outputs:
         """Make Outputs from arrays by name, copied so that no engine buffer leaks out."""
+        wanted = {"code", "hash"}
+        if not wanted <= set(arrays) <= wanted | {"embedding", "logits"}:
+            raise EngineError(
+                f"expected the outputs code, hash[, embedding, logits], got {', '.join(arrays)}; "
+                "export the bundle again"
+            )
         copied = {name: np.array(value) for name, value in arrays.items()}
         return cls(**copied)
 
@@ -61,8 +67,26 @@ class Engine(Closing):
                 "make them with Preprocess.frame"
             )
         if frames.shape[0] == 0:
-            raise EngineError("expected at least one frame, got none")
-        return self._run(np.ascontiguousarray(frames))
+            raise EngineError("expected at least one frame, got none; check the list of photos")
+        try:
+            outputs = self._run(np.ascontiguousarray(frames))
+        except EngineError:
+            raise
+        except Exception as error:  # each backend has errors of its own
+            reason = " ".join(str(error).split())[:300]
+            raise EngineError(
+                f"{self.backend} failed on {frames.shape[0]} frames: {reason}; see: fgdeploy doctor"
+            ) from error
+        return self._checked(outputs, frames.shape[0])
+
+    def _checked(self, outputs: Outputs, count: int) -> Outputs:
+        code, bits = (count, self.manifest.code_bytes), self.manifest.bits
+        if outputs.code.shape != code or outputs.hash.shape != (count, bits):
+            raise EngineError(
+                f"{self.backend}: expected code {code} and hash {(count, bits)}, got "
+                f"{outputs.code.shape} and {outputs.hash.shape}; export the bundle again"
+            )
+        return outputs
 
     @abstractmethod
     def _run(self, frames: npt.NDArray[np.uint8]) -> Outputs: ...

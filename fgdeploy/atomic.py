@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -12,11 +13,17 @@ from typing import IO
 
 
 def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    # Best effort: by now the rename is done, and some file systems cannot sync a folder.
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _beside(target: Path, kind: str) -> Path:
+    return target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.{kind}")
 
 
 @contextlib.contextmanager
@@ -26,7 +33,7 @@ def new_file(target: Path) -> Iterator[IO[bytes]]:
     On any error `target` stays as it was and nothing else is left behind. Raises OSError as the
     system gives it (no space, read-only, permission).
     """
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _beside(target, "tmp")
     try:
         with open(temporary, "xb") as stream:
             yield stream
@@ -51,7 +58,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     What stood at `target` is moved aside first and removed last, so a failure at any point leaves
     either the old or the new folder there, never a mixture.
     """
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _beside(target, "tmp")
     temporary.mkdir()
     try:
         yield temporary
@@ -60,13 +67,15 @@ def new_folder(target: Path) -> Iterator[Path]:
                 with open(entry, "rb") as stream:
                     os.fsync(stream.fileno())
         _sync_folder(temporary)
-        aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
-        if target.exists():
-            os.rename(target, aside)
+        aside = _beside(target, "old")
+        if target.is_symlink() or (target.exists() and not target.is_dir()):
+            raise NotADirectoryError(errno.ENOTDIR, "not a folder, so not replaced", str(target))
         try:
+            if target.exists():
+                os.rename(target, aside)
             os.rename(temporary, target)
-        except OSError:
-            if aside.exists():
+        except BaseException:  # Ctrl-C too
+            if aside.exists() and not target.exists():
                 os.rename(aside, target)
             raise
         _sync_folder(target.parent)

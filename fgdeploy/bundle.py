@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fgdeploy import atomic, onnx_scan
-from fgdeploy.codes import code_bytes
+from fgdeploy.codes import MAX_BITS, MIN_BITS, code_bytes
 from fgdeploy.errors import BundleError
 from fgdeploy.images import Preprocess
 
@@ -65,6 +65,25 @@ class Manifest:
     calibration: Mapping[str, Any] | None = None
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    def _check(self) -> None:
+        """Raise ValueError or TypeError for values that no model can have."""
+        for name in ("image_size", "patch_size", "depth", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, not above zero")
+        if not MIN_BITS <= self.bits <= MAX_BITS:
+            raise ValueError(f"bits is {self.bits}, not {MIN_BITS}..{MAX_BITS}")
+        if self.preprocess.size != self.image_size:
+            raise ValueError(
+                f"preprocess gives {self.preprocess.size} pixels, image_size is {self.image_size}"
+            )
+        for name in ("parity", "calibration"):
+            if not isinstance(getattr(self, name), (dict, type(None))):
+                raise TypeError(f"{name} is {type(getattr(self, name)).__name__}, not dict")
+        for name in ("macs", "thresholds"):
+            for key, value in getattr(self, name).items():
+                if not isinstance(value, (int, float)):
+                    raise TypeError(f"{name}[{key!r}] is {type(value).__name__}, not a number")
+
     @property
     def patches(self) -> int:
         """Return the number of patch tokens that enter the first block."""
@@ -89,7 +108,7 @@ class Manifest:
         if not isinstance(entry, dict):
             raise BundleError(f"{MANIFEST}: expected a JSON object, got {type(entry).__name__}")
         version = entry.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if version != SCHEMA_VERSION or isinstance(version, bool):
             raise BundleError(
                 f"{MANIFEST}: schema version {version!r} is not known here (expected "
                 f"{SCHEMA_VERSION}); export again, or install the fgdeploy that wrote it"
@@ -104,8 +123,10 @@ class Manifest:
                 for stage in values["stages"]
             )
             values["preprocess"] = Preprocess.from_json(values["preprocess"])
-            return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
+            manifest = cls(**values)
+            manifest._check()
+            return manifest
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             reason = f"no entry {error}" if isinstance(error, KeyError) else str(error)
             raise BundleError(f"{MANIFEST} is damaged: {reason}; export the bundle again") from None
 
@@ -133,7 +154,8 @@ class Bundle:
         if name is None or name not in self.manifest.files:
             held = [kind for kind, file in GRAPHS.items() if file in self.manifest.files]
             raise BundleError(
-                f"{self.path.name} holds no {precision} graph, only {', '.join(held) or 'none'}"
+                f"{self.path.name} holds no {precision} graph, only {', '.join(held) or 'none'}; "
+                "choose one of these"
             )
         return self.path / name
 
@@ -156,8 +178,14 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
         )
     _regular_file(folder, MANIFEST)
     try:
-        entry = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        entry = json.loads(
+            (folder / MANIFEST).read_text(encoding="utf-8"), parse_constant=_no_constant
+        )
+    except OSError as error:
+        raise BundleError(
+            f"{folder / MANIFEST} is not readable ({error.strerror}); check its rights"
+        ) from None
+    except (ValueError, RecursionError) as error:  # both JSON and Unicode errors are ValueErrors
         raise BundleError(
             f"{folder / MANIFEST} is not JSON ({error}); export the bundle again"
         ) from None
@@ -171,17 +199,25 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     return Bundle(folder, manifest)
 
 
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
 def _verify_file(folder: Path, name: str, facts: Any) -> None:
     parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or "\\" in name or ":" in name or ".." in parts:
+    # Printable, too: a name may not paint on the terminal that shows it
+    plain = name.isprintable() and "\\" not in name and ":" not in name
+    if not parts or name.startswith("/") or ".." in parts or not plain:
         raise BundleError(
             f"{folder / MANIFEST} lists {name!r}, which leaves the bundle; do not use this bundle"
         )
     path = _regular_file(folder, name)
     try:
         size, digest = int(facts["bytes"]), str(facts["sha256"])
-    except (KeyError, TypeError, ValueError):
-        raise BundleError(f"{folder / MANIFEST}: no size and sha256 for {name}") from None
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise BundleError(
+            f"{folder / MANIFEST}: no size and sha256 for {name}; export again"
+        ) from None
     actual = path.stat().st_size
     if actual != size:
         raise BundleError(
@@ -201,7 +237,7 @@ def _regular_file(folder: Path, name: str) -> Path:
         path = path / part
         try:
             mode = path.lstat().st_mode
-        except FileNotFoundError:
+        except OSError:  # not there, below a file, or a name too long for one
             raise BundleError(f"{folder} lacks {name}; copy or export the bundle again") from None
         if stat.S_ISLNK(mode):
             raise BundleError(
@@ -223,7 +259,7 @@ def sha256(path: Path) -> str:
 
 def seal(folder: Path, manifest: Manifest) -> Bundle:
     """Write the manifest of a folder that holds all other files, with their sizes and sha256."""
-    names = sorted(entry.relative_to(folder).as_posix() for entry in folder.rglob("*.*"))
+    names = sorted(entry.relative_to(folder).as_posix() for entry in folder.rglob("*"))
     files = {
         name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size}
         for name in names
@@ -235,4 +271,4 @@ def seal(folder: Path, manifest: Manifest) -> Bundle:
 
 
 def _dump(manifest: Manifest) -> str:
-    return json.dumps(manifest.to_json(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(manifest.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"

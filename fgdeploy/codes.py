@@ -6,7 +6,6 @@ is equal in every code, so it never adds to a distance.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +63,11 @@ def _as_words(codes: UInt8Array) -> npt.NDArray[np.uint64]:
 
 def hamming(queries: UInt8Array, codes: UInt8Array) -> npt.NDArray[np.uint16]:
     """Return all Hamming distances (Q, N) between packed queries and codes, (Q or N, bytes)."""
+    if queries.shape[1] != codes.shape[1]:
+        raise DataError(
+            f"codes of {queries.shape[1]} and {codes.shape[1]} bytes cannot be compared; "
+            "hash both with one model"
+        )
     left, right = _as_words(queries), _as_words(codes)
     distances = np.zeros((left.shape[0], right.shape[0]), dtype=np.uint16)
     for word in range(left.shape[1]):
@@ -101,7 +105,7 @@ class CodeFile:
     def load(cls, source: Path) -> CodeFile:
         """Read a file that `save` wrote; never unpickles. Raises DataError."""
         try:
-            with np.load(source, allow_pickle=False) as data:
+            with open(source, "rb") as stream, np.load(stream, allow_pickle=False) as data:
                 loaded = cls(
                     codes=data["codes"],
                     paths=[str(path) for path in data["paths"]],
@@ -111,14 +115,20 @@ class CodeFile:
                 )
         except FileNotFoundError:
             raise DataError(f"no code file at {source}; make one with: fgdeploy hash") from None
-        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # a damaged zip or array header raises anything, zlib.error too
+            reason = " ".join(str(error).split())[:200]
             raise DataError(
-                f"{source} is not a code file ({error}); make one with: fgdeploy hash"
+                f"{source} is not a code file ({reason}); make one with: fgdeploy hash"
             ) from error
         width = code_bytes(loaded.bits)
         if loaded.codes.dtype != np.uint8 or loaded.codes.shape != (len(loaded.paths), width):
             raise DataError(
                 f"{source}: expected uint8 codes ({len(loaded.paths)}, {width}), got "
                 f"{loaded.codes.dtype} {loaded.codes.shape}; hash the photos again"
+            )
+        if len(loaded.labels) != len(loaded.paths) or not MIN_BITS <= loaded.bits <= MAX_BITS:
+            raise DataError(
+                f"{source}: {len(loaded.paths)} paths, {len(loaded.labels)} labels and "
+                f"{loaded.bits} bits do not fit; hash the photos again"
             )
         return loaded

@@ -38,7 +38,7 @@ class Hasher(Closing):
 
     def __init__(self, bundle: Bundle, engine: Engine, batch: int = DEFAULT_BATCH) -> None:
         if batch < 1:
-            raise UsageError(f"expected a batch of at least one photo, got {batch}")
+            raise UsageError(f"expected a batch of at least one photo, got {batch}; give 1 or more")
         self.bundle = bundle
         self.engine = engine
         self.batch = batch
@@ -163,6 +163,8 @@ def hash_all(
         kept.extend(hashed.positions)
         parts.append(hashed.outputs)
         progress(hashed.positions[-1] + 1, len(photos))
+    if not photos:
+        raise DataError("there are no photos to hash; check the list")
     if not parts:
         raise DataError(f"none of {len(photos)} photos can be read; the first: {skipped[0]}")
     return HashRun([photos[position] for position in kept], _concatenate(parts), skipped)

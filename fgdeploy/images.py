@@ -5,7 +5,9 @@ The same code runs in training, calibration and on the device, so there is one s
 
 from __future__ import annotations
 
+import math
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any, Union
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from fgdeploy.errors import ImageError
 
@@ -21,13 +23,26 @@ from fgdeploy.errors import ImageError
 # Pillow's JPEG opener takes MPO, the cameras' JPEG with several pictures, along.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .png .webp .bmp .gif .tif .tiff .ppm .pgm .jp2 .avif .mpo".split()  # noqa: SIM905
+    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .jp2 .avif .mpo".split()  # noqa: SIM905
 )
 INTERPOLATIONS: Mapping[str, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# A lazy Pillow image may be handed to several threads at once, and loading is not safe for that.
+_LOADING = threading.Lock()
 
 ImageLike = Union[str, "os.PathLike[str]", npt.NDArray[np.uint8], Image.Image]
 Frame = npt.NDArray[np.uint8]
@@ -55,7 +70,14 @@ class Preprocess:
             raise ValueError(
                 f"interpolation {self.interpolation!r} is none of {', '.join(INTERPOLATIONS)}"
             )
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        if (
+            len(self.mean) != 3
+            or len(self.std) != 3
+            or not all(
+                math.isfinite(m) and 0 < s < math.inf
+                for m, s in zip(self.mean, self.std, strict=True)
+            )
+        ):
             raise ValueError("mean and std take three values each, and std is above zero")
 
     def frame(self, source: ImageLike) -> Frame:
@@ -69,7 +91,7 @@ class Preprocess:
             INTERPOLATIONS[self.interpolation],
             box=(left, top, left + side, top + side),
         )
-        return np.asarray(square)
+        return np.array(square)
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest's `preprocess` entry."""
@@ -78,6 +100,15 @@ class Preprocess:
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Preprocess:
         """Read the manifest's `preprocess` entry. Raises ValueError, KeyError or TypeError."""
+        fixed = {"crop": "center", "colour": "RGB", "folded_into_graph": True}
+        for key, value in fixed.items():
+            if entry.get(key, value) != value:
+                raise ValueError(f"{key} is {entry[key]!r}, expected {value!r}")
+        for key in ("size", "resize"):
+            if type(entry[key]) is not int:
+                raise TypeError(f"{key} is {type(entry[key]).__name__}, not int")
+        if isinstance(entry["mean"], str) or isinstance(entry["std"], str):
+            raise TypeError("mean and std are lists of numbers")
         red, green, blue = (float(value) for value in entry["mean"])
         std = tuple(float(value) for value in entry["std"])
         if len(std) != 3:
@@ -93,7 +124,9 @@ class Preprocess:
 
 def name_of(source: ImageLike) -> str:
     """Return what to call `source` in a message."""
-    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else "the image in memory"
+    if isinstance(source, (str, os.PathLike)):
+        return " ".join(os.fspath(source).splitlines())
+    return "the image in memory"
 
 
 def decode(source: ImageLike, shortest: int | None = None) -> Image.Image:
@@ -107,15 +140,18 @@ def decode(source: ImageLike, shortest: int | None = None) -> Image.Image:
     name = name_of(source)
     try:
         if isinstance(source, np.ndarray):
-            return _upright(_from_array(source))
+            return _upright(_from_array(source), name)
         if isinstance(source, Image.Image):
-            return _upright(source)
+            with _LOADING:
+                source.load()
+            upright = _upright(source, name)
+            return upright.copy() if upright is source else upright
         with Image.open(source, formats=FORMATS) as image:
             _check_size(image, name)
             if shortest is not None:
                 image.draft(image.mode, (shortest, shortest))
             image.load()
-            return _upright(image)
+            return _upright(image, name)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -130,7 +166,7 @@ def decode(source: ImageLike, shortest: int | None = None) -> Image.Image:
             "remove it or convert it"
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{name} is too large to decode safely: {error}") from None
+        raise ImageError(f"{name} is too large to decode safely: {error}; scale it down") from None
     except (
         Exception
     ) as error:  # a damaged file makes decoders raise anything, struct.error included
@@ -155,18 +191,22 @@ def _from_array(array: npt.NDArray[np.uint8]) -> Image.Image:
             f"got {array.dtype} {shape}; convert it first"
         )
     if 0 in shape:
-        raise ImageError(f"expected an image with pixels, got an array of shape {shape}")
+        raise ImageError(
+            f"expected an image with pixels, got an array of shape {shape}; leave it out"
+        )
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
+def _upright(image: Image.Image, name: str) -> Image.Image:
+    image = _turned(image)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):  # 16-bit greyscale: keep the high byte
-        return _sixteen_bit(image)
+        return _sixteen_bit(image, name)
     if image.mode == "F":
-        raise ImageError("32-bit float pixels have no defined range; convert to 8 or 16 bit first")
+        raise ImageError(
+            f"{name}: 32-bit float pixels have no defined range; convert to 8 or 16 bit first"
+        )
     if image.mode in ("LA", "PA", "La", "RGBa", "RGBA") or "transparency" in image.info:
         colour = image.convert("RGBA")
         white = Image.new("RGBA", colour.size, (255, 255, 255, 255))
@@ -174,11 +214,20 @@ def _upright(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _sixteen_bit(image: Image.Image) -> Image.Image:
+def _turned(image: Image.Image) -> Image.Image:
+    # ImageOps.exif_transpose would write all EXIF tags anew, which fails on odd ones
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF does not make a photo unreadable
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _sixteen_bit(image: Image.Image, name: str) -> Image.Image:
     values = np.asarray(image)
     if values.size and (values.min() < 0 or values.max() > 65535):
         raise ImageError(
-            f"pixels reach from {values.min()} to {values.max()}; expected 0..65535; "
+            f"{name}: pixels reach from {values.min()} to {values.max()}; expected 0..65535; "
             "convert to 8 or 16 bit first"
         )
     return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
@@ -187,11 +236,19 @@ def _sixteen_bit(image: Image.Image) -> Image.Image:
 def find(folder: Path) -> list[Path]:
     """Return the image files below `folder`, sorted, without hidden files and other suffixes."""
     found: list[Path] = []
-    for root, folders, files in os.walk(folder):
+    seen: set[tuple[int, int]] = set()
+    for root, folders, files in os.walk(folder, followlinks=True):  # class folders may be links
+        here = os.stat(root)
+        if (here.st_dev, here.st_ino) in seen:  # a link to a folder above: once is enough
+            folders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found.extend(
             Path(root, name)
             for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+            if not name.startswith(".")
+            and Path(name).suffix.lower() in SUFFIXES
+            and Path(root, name).is_file()  # opening a pipe would wait for ever
         )
     return sorted(found)

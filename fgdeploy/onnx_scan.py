@@ -23,6 +23,8 @@ _INSIDE = {
     "tensor": {},
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of TensorProto
+_OPSET_IMPORT = 8  # of ModelProto
+_DEEPEST = 100  # messages in messages, protobuf's own limit
 
 
 def check(path: Path) -> None:
@@ -34,7 +36,7 @@ def check(path: Path) -> None:
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
     ):
         try:
-            graphs = _walk(data, 0, len(data), "model")
+            graphs = _walk(data, 0, len(data), "model", 0)
         except (IndexError, ValueError):
             graphs = 0
     if graphs == 0:
@@ -59,15 +61,21 @@ def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
             raise ValueError("varint too long")
 
 
-def _walk(data: mmap.mmap, at: int, end: int, message: str) -> int:
+def _walk(data: mmap.mmap, at: int, end: int, message: str, depth: int) -> int:
     """Return the number of graphs seen, or -1 as soon as a tensor points out of the file."""
-    inside, graphs = _INSIDE[message], int(message == "graph")
+    if depth > _DEEPEST:
+        raise ValueError("nested too deep")
+    inside, graphs, opsets = _INSIDE[message], int(message == "graph"), 0
     while at < end:
         key, at = _varint(data, at)
+        # protobuf's C++ parsers drop the upper bits of a key, so another field could hide there
+        if not 8 <= key < 1 << 32:
+            raise ValueError("a key of more than 32 bits, or of field 0")
         field, wire = key >> 3, key & 7
+        opsets += message == "model" and field == _OPSET_IMPORT
         if wire == 0:
             value, at = _varint(data, at)
-            if message == "tensor" and field == _DATA_LOCATION and value == 1:
+            if message == "tensor" and field == _DATA_LOCATION and value & 0xFFFFFFFF == 1:
                 return -1
             continue
         if wire == 2:
@@ -81,9 +89,11 @@ def _walk(data: mmap.mmap, at: int, end: int, message: str) -> int:
         if message == "tensor" and field == _EXTERNAL_DATA:
             return -1
         if wire == 2 and field in inside:
-            found = _walk(data, at, at + length, inside[field])
+            found = _walk(data, at, at + length, inside[field], depth + 1)
             if found < 0:
                 return -1
             graphs += found
         at += length
+    if at != end or (message == "model" and not opsets):
+        raise ValueError("cut short")
     return graphs

@@ -68,6 +68,8 @@ def compare_engines(
         labels.extend(photo.label for photo in group)
         done += len(group)
         progress(done + len(skipped), len(photos))
+    if not photos:
+        raise DataError("there are no photos to compare; check the list")
     if not left:
         raise DataError(f"none of {len(photos)} photos can be read; the first: {skipped[0]}")
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ def read(source: Path, labels: Path | None = None) -> list[Photo]:
             f"no images in {source} (looked for {' '.join(sorted(images.SUFFIXES))}); "
             "check the folder"
         )
-    photos = [Photo(path, path.resolve().parent.name) for path in found]
+    photos = [Photo(path, path.absolute().parent.name) for path in found]
     if labels is None:
         return photos
     listed = {photo.path.resolve(): photo for photo in read_csv(labels, source)}
@@ -62,12 +63,15 @@ def read_csv(source: Path, root: Path | None = None) -> list[Photo]:
     """
     try:
         with open(source, newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.reader(stream))
+            reader = csv.reader(stream)
+            rows = [(reader.line_num, row) for row in reader]
     except FileNotFoundError:
         raise DataError(f"no CSV at {source}; check the path") from None
+    except OSError as error:
+        raise DataError(f"{source} cannot be read ({error.strerror}); check the path") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{source} is not a UTF-8 CSV: {error}") from error
-    header = [name.strip().lower() for name in rows[0]] if rows else []
+    header = [name.strip().lower() for name in rows[0][1]] if rows else []
     if "path" not in header or "class" not in header:
         raise DataError(
             f"{source}: expected a header with the columns path,class[,split], got "
@@ -76,12 +80,13 @@ def read_csv(source: Path, root: Path | None = None) -> list[Photo]:
     at_path, at_class = header.index("path"), header.index("class")
     at_split = header.index("split") if "split" in header else None
     photos = []
-    for number, row in enumerate(rows[1:], start=2):
+    for number, row in rows[1:]:
         if not any(cell.strip() for cell in row):
             continue
-        if len(row) < len(header):
+        if len(row) != len(header):
             raise DataError(
-                f"{source} line {number}: expected {len(header)} columns, got {len(row)}"
+                f"{source} line {number}: expected {len(header)} columns, got {len(row)}; "
+                "put names that hold commas in double quotes"
             )
         path = _locate(row[at_path], source.parent, root)
         if path is None:
@@ -95,11 +100,12 @@ def read_csv(source: Path, root: Path | None = None) -> list[Photo]:
 
 def _locate(name: str, folder: Path, root: Path | None) -> Path | None:
     places = [folder / name] if root is None else [root / name, folder / name]
-    return next((place for place in places if place.is_file()), None)
+    return next((place for place in places if os.path.isfile(place)), None)
 
 
 def of_split(photos: Sequence[Photo], split: str) -> list[Photo]:
     """Return the photos of one split; all of them if the list is undivided. Raises DataError."""
+    split = split.strip().lower()
     known = sorted({photo.split for photo in photos if photo.split})
     if not known:
         return list(photos)

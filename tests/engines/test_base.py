@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from fgdeploy.bundle import Manifest, open_bundle
+from fgdeploy.engines import Engine, Outputs
+from fgdeploy.errors import EngineError
+
+Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
+
+
+class Recorder(Engine):
+    """An engine that keeps what it was given."""
+
+    backend = "recorder"
+    precision = "fp32"
+
+    def __init__(self, manifest: Manifest) -> None:
+        super().__init__(manifest)
+        self.given: list[npt.NDArray[np.uint8]] = []
+
+    def _run(self, frames: npt.NDArray[np.uint8]) -> Outputs:
+        self.given.append(frames)
+        count = len(frames)
+        return Outputs(np.zeros((count, 2), np.uint8), np.zeros((count, 12), np.float32))
+
+
+@pytest.fixture
+def engine(toy_bundle: Path) -> Recorder:
+    return Recorder(open_bundle(toy_bundle).manifest)
+
+
+def frames(count: int = 2) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
+
+
+def test_frames_reach_the_engine(engine: Recorder) -> None:
+    assert engine.run(frames(3)).code.shape == (3, 2)
+    np.testing.assert_array_equal(engine.given[0], frames(3))
+
+
+def test_the_engine_gets_contiguous_frames(engine: Recorder) -> None:
+    views = [frames(4)[::2], frames()[:, ::-1], frames().transpose(0, 2, 1, 3)]
+    for view in views:
+        assert not view.flags.c_contiguous
+        engine.run(view)
+        assert engine.given[-1].flags.c_contiguous
+        np.testing.assert_array_equal(engine.given[-1], view)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        frames().astype(np.float32),
+        frames().astype(np.int8),
+        frames().astype(np.uint16),
+        frames()[0],
+        frames()[None],
+        frames().transpose(0, 3, 1, 2),
+        frames()[:, :31],
+        frames()[:, :, :31],
+        frames()[..., :1],
+        np.zeros((2, 32, 32, 4), np.uint8),
+        np.zeros((0, 31, 32, 3), np.uint8),
+        np.zeros(0, np.uint8),
+    ],
+    ids=lambda array: f"{array.dtype}{array.shape}",
+)
+def test_wrong_frames_are_refused(
+    engine: Recorder, wrong: npt.NDArray[Any], refuses: Refuses
+) -> None:
+    with refuses(
+        EngineError,
+        rf"expected frames uint8 \(B, 32, 32, 3\), got {wrong.dtype} \(.*; make them with Prepro",
+    ):
+        engine.run(wrong)
+    assert engine.given == []
+
+
+def test_no_frames_are_refused(engine: Recorder, refuses: Refuses) -> None:
+    with refuses(EngineError, r"expected at least one frame, got none"):
+        engine.run(frames(0))
+    assert engine.given == []
+
+
+def test_closed_engine_refuses(engine: Recorder, refuses: Refuses) -> None:
+    with engine as opened:
+        assert opened is engine
+        opened.run(frames())
+    with refuses(EngineError, r"the recorder engine is closed; open a new one$"):
+        engine.run(frames())
+    assert len(engine.given) == 1
+
+
+def test_closing_twice_does_no_harm(engine: Recorder) -> None:
+    engine.close()
+    engine.close()
+
+
+def test_engine_closes_after_an_error(engine: Recorder, refuses: Refuses) -> None:
+    with pytest.raises(RuntimeError, match="stop"), engine:
+        raise RuntimeError("stop")
+    with refuses(EngineError, r"is closed; open a new one$"):
+        engine.run(frames())
+
+
+def test_an_engine_must_say_how_it_runs(toy_bundle: Path) -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        Engine(open_bundle(toy_bundle).manifest)  # type: ignore[abstract]
+
+
+def test_outputs_are_copies() -> None:
+    buffers: dict[str, npt.NDArray[Any]] = {
+        "code": np.ones((1, 2), np.uint8),
+        "hash": np.ones((1, 12), np.float32),
+    }
+    outputs = Outputs.from_arrays(buffers)
+    for buffer in buffers.values():
+        buffer[:] = 0
+    assert outputs.code.all() and outputs.hash.all()
+    assert outputs.embedding is None and outputs.logits is None
+
+
+def test_outputs_take_all_that_the_contract_has() -> None:
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "logits": np.full((1, 5), 4, np.float32),
+        "embedding": np.full((1, 8), 3, np.float32),
+        "hash": np.full((1, 12), 2, np.float32),
+        "code": np.full((1, 2), 1, np.uint8),
+    }
+    outputs = Outputs.from_arrays(arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(getattr(outputs, name), array)
+
+
+@pytest.mark.parametrize("names", [["code"], ["code", "hash", "feature"]])
+def test_outputs_of_another_graph_are_refused(names: list[str], refuses: Refuses) -> None:
+    with refuses(EngineError, r"(hash|feature)"):
+        Outputs.from_arrays({name: np.zeros((1, 2), np.float32) for name in names})
+
+
+def test_failure_of_the_backend_is_an_engine_error(
+    engine: Recorder, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+) -> None:
+    def fail(frames: npt.NDArray[np.uint8]) -> Outputs:
+        raise RuntimeError("[Backend] : 6\nout of memory")
+
+    monkeypatch.setattr(engine, "_run", fail)
+    with refuses(EngineError, r"recorder.*out of memory"):
+        engine.run(frames())

@@ -1,0 +1,721 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from fgdeploy import images
+from fgdeploy.errors import ImageError
+from fgdeploy.images import Preprocess, decode
+
+Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
+HALF = (0.5, 0.5, 0.5)
+WHITE, RED = (255, 255, 255), (200, 10, 30)
+
+
+def preprocess(size: int = 32, resize: int = 40, interpolation: str = "bicubic") -> Preprocess:
+    return Preprocess(size, resize, interpolation, HALF, HALF)
+
+
+def smooth(width: int, height: int) -> npt.NDArray[np.uint8]:
+    """Return an RGB image (H, W, 3) of slow waves, different in each channel."""
+    y, x = np.mgrid[0:height, 0:width] / max(width, height)
+    waves = [np.sin(5 * x + 2 * y), np.cos(4 * y - x), np.sin(3 * (x + y) + 1)]
+    return np.asarray(np.round(127.5 + 100 * np.stack(waves, axis=-1)), np.uint8)
+
+
+def pixels(image: Image.Image) -> npt.NDArray[np.int32]:
+    assert image.mode == "RGB"
+    return np.asarray(image, np.int32)
+
+
+def only_colour(image: Image.Image) -> tuple[int, ...]:
+    """Return the colour of an image that has but one."""
+    found = np.unique(pixels(image).reshape(-1, 3), axis=0)
+    assert len(found) == 1, f"{len(found)} colours"
+    return tuple(int(value) for value in found[0])
+
+
+# --- orientation
+
+TURNED_BACK: dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+def exif_of(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif.tobytes()
+
+
+@pytest.mark.parametrize(("suffix", "tolerance"), [("png", 0), ("tif", 0), ("jpg", 6)])
+@pytest.mark.parametrize("orientation", TURNED_BACK)
+def test_photo_is_turned_upright(
+    tmp_path: Path, orientation: int, suffix: str, tolerance: int
+) -> None:
+    stored = smooth(48, 32)
+    options: dict[str, Any] = {"quality": 98, "subsampling": 0} if tolerance else {}
+    source = tmp_path / f"turned.{suffix}"
+    Image.fromarray(stored).save(
+        source,
+        exif=exif_of(orientation),
+        **options,
+    )
+    upright = pixels(decode(source))
+    expected = TURNED_BACK[orientation](stored).astype(np.int32)
+    assert upright.shape == expected.shape
+    assert np.abs(upright - expected).max() <= tolerance
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_orientation_that_does_not_exist_is_ignored(tmp_path: Path, orientation: int) -> None:
+    source = tmp_path / "a.png"
+    Image.fromarray(smooth(48, 32)).save(source, exif=exif_of(orientation))
+    np.testing.assert_array_equal(pixels(decode(source)), smooth(48, 32))
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [b"Exif\0\0", b"Exif\0\0no tiff at all", b"Exif\0\0MM\0\x2a\0\0\xff\xff", exif_of(6)[:-9]],
+)
+def test_damaged_exif_does_not_cost_the_photo(tmp_path: Path, exif: bytes) -> None:
+    source = tmp_path / "a.jpg"
+    Image.fromarray(smooth(48, 32)).save(source, exif=exif)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of the damage
+        assert decode(source).size in ((48, 32), (32, 48))
+
+
+def exif_with_odd_comment() -> bytes:
+    """Return EXIF that says orientation 6 and holds a type of value that Pillow cannot rewrite."""
+    entries = [
+        bytes.fromhex("0112 0003 00000001 00060000"),  # Orientation, SHORT, 6
+        bytes.fromhex("8298 0005 00000001 00000026"),  # Copyright as a RATIONAL
+    ]
+    folder = len(entries).to_bytes(2, "big") + b"".join(entries) + bytes(4)
+    return b"Exif\0\0MM\0\x2a\0\0\0\x08" + folder + bytes.fromhex("0000000100000002")
+
+
+def test_odd_exif_tag_does_not_cost_a_turned_photo(tmp_path: Path) -> None:
+    source = tmp_path / "a.jpg"
+    Image.fromarray(smooth(48, 32)).save(source, exif=exif_with_odd_comment())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert decode(source).size == (32, 48)
+
+
+# --- colour
+
+
+def test_greyscale(tmp_path: Path) -> None:
+    source = tmp_path / "a.jpg"
+    Image.new("L", (20, 10), 77).save(source)
+    assert only_colour(decode(source)) == (77, 77, 77)
+
+
+def test_bilevel(tmp_path: Path) -> None:
+    source = tmp_path / "a.png"
+    Image.new("1", (20, 10), 1).save(source)
+    assert only_colour(decode(source)) == WHITE
+
+
+def palette_image() -> Image.Image:
+    image = Image.new("P", (10, 10), 1)
+    image.putpalette([0, 0, 0, *RED, 0, 255, 0])
+    image.paste(2, (0, 0, 5, 10))
+    return image
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_palette(tmp_path: Path, suffix: str) -> None:
+    source = tmp_path / f"a.{suffix}"
+    palette_image().save(source)
+    image = decode(source)
+    assert (image.getpixel((0, 0)), image.getpixel((9, 9))) == ((0, 255, 0), RED)
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_palette_with_a_transparent_colour_lies_over_white(tmp_path: Path, suffix: str) -> None:
+    source = tmp_path / f"a.{suffix}"
+    palette_image().save(source, transparency=2)
+    image = decode(source)
+    assert (image.getpixel((0, 0)), image.getpixel((9, 9))) == (WHITE, RED)
+
+
+def test_palette_with_half_transparent_colours_lies_over_white(tmp_path: Path) -> None:
+    source = tmp_path / "a.png"
+    palette_image().save(source, transparency=bytes([255, 255, 128]))
+    image = decode(source)
+    assert image.getpixel((9, 9)) == RED
+    assert np.abs(pixels(image)[0, 0] - (127, 255, 127)).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "1"])
+def test_transparent_colour_lies_over_white(tmp_path: Path, mode: str) -> None:
+    source = tmp_path / "a.png"
+    image = Image.new(mode, (6, 6), 0)
+    image.save(source, transparency=(0, 0, 0) if mode == "RGB" else 0)
+    assert only_colour(decode(source)) == WHITE
+
+
+def test_cmyk_jpeg(tmp_path: Path) -> None:
+    source = tmp_path / "a.jpg"
+    Image.new("CMYK", (32, 32), (0, 255, 255, 0)).save(source, quality=95)
+    with Image.open(source) as stored:
+        assert stored.mode == "CMYK"
+    for image in (decode(source), decode(source, shortest=8)):
+        red, green, blue = only_colour(image)
+        assert red >= 250 and green <= 5 and blue <= 5
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_greyscale_keeps_the_high_byte(tmp_path: Path, suffix: str) -> None:
+    source = tmp_path / f"a.{suffix}"
+    values = np.array([[0, 255, 256, 0x8000], [0x80FF, 0xFF00, 0xFFFF, 0x1234]], np.uint16)
+    Image.fromarray(values).save(source)
+    np.testing.assert_array_equal(pixels(decode(source))[..., 0], values >> 8)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
+def test_sixteen_bit_image_in_memory(mode: str) -> None:
+    image = Image.new(mode, (3, 2))
+    for x in range(3):
+        image.putpixel((x, 1), 0x4000 * x + 0x37)
+    assert pixels(decode(image))[1, :, 2].tolist() == [0x00, 0x40, 0x80]
+
+
+@pytest.mark.parametrize("value", [-1, 65536])
+def test_pixels_beyond_sixteen_bits_are_refused(value: int, refuses: Refuses) -> None:
+    image = Image.new("I", (2, 2), value)
+    with refuses(ImageError, rf"pixels reach from {value} to {value}; expected 0..65535; convert"):
+        decode(image)
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [
+        ("LA", (100, 255), (100, 100, 100)),
+        ("LA", (100, 0), WHITE),
+        ("LA", (0, 51), (204, 204, 204)),
+        ("RGBA", (*RED, 255), RED),
+        ("RGBA", (*RED, 0), WHITE),
+        ("RGBA", (0, 0, 255, 51), (204, 204, 255)),
+    ],
+)
+def test_alpha_lies_over_white(
+    tmp_path: Path, mode: str, colour: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    source = tmp_path / "a.png"
+    Image.new(mode, (8, 8), colour).save(source)
+    with Image.open(source) as opened:
+        for image in (decode(source), decode(opened)):
+            assert np.abs(np.subtract(only_colour(image), expected)).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "gif", "tif", "ppm", "jp2"])
+def test_formats(tmp_path: Path, suffix: str) -> None:
+    source = tmp_path / f"a.{suffix}"
+    Image.new("RGB", (16, 16), RED).save(source)
+    assert np.abs(pixels(decode(source)) - RED).max() <= 4
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "gif", "bmp", "mpo"])
+def test_any_format_can_be_the_first_of_a_process(tmp_path: Path, suffix: str) -> None:
+    """Pillow loads its plugins step by step, so what comes first may find others missing."""
+    source = tmp_path / f"a.{suffix}"
+    image = Image.new("RGB", (16, 16), RED)
+    if suffix == "mpo":
+        image.save(source, save_all=True, append_images=[image])
+    else:
+        image.save(source)
+    program = "import sys; from fgdeploy import images; print(images.decode(sys.argv[1]).size)"
+    done = subprocess.run(
+        [sys.executable, "-c", program, source], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "(16, 16)"), done.stderr
+
+
+def test_first_picture_of_several_counts(tmp_path: Path) -> None:
+    for name in ("a.mpo", "a.jpg", "a.gif", "a.tif"):
+        first, second = (Image.new("RGB", (16, 16), colour) for colour in (RED, (0, 0, 255)))
+        kind = "MPO" if name == "a.jpg" else None
+        first.save(tmp_path / name, kind, save_all=True, append_images=[second])
+        assert np.abs(np.subtract(only_colour(decode(tmp_path / name)), RED)).max() <= 3, name
+
+
+# --- arrays
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (np.full((5, 7), 9, np.uint8), (9, 9, 9)),
+        (np.full((5, 7, 3), RED, np.uint8), RED),
+        (np.full((5, 7, 4), (*RED, 255), np.uint8), RED),
+        (np.full((5, 7, 4), (*RED, 0), np.uint8), WHITE),
+        (np.full((10, 14, 3), RED, np.uint8)[::2, ::-2], RED),
+    ],
+)
+def test_arrays(array: npt.NDArray[np.uint8], expected: tuple[int, ...]) -> None:
+    image = decode(array)
+    assert image.size == (7, 5)
+    assert only_colour(image) == expected
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((5, 7, 3), np.float32),
+        np.zeros((5, 7, 3), np.uint16),
+        np.zeros((5, 7, 3), np.int64),
+        np.zeros((5, 7, 3), bool),
+        np.zeros((5, 7, 1), np.uint8),
+        np.zeros((5, 7, 2), np.uint8),
+        np.zeros((3, 5, 7), np.uint8),
+        np.zeros((2, 5, 7, 3), np.uint8),
+        np.zeros(7, np.uint8),
+        np.zeros((), np.uint8),
+        np.array([[None]]),
+    ],
+    ids=lambda array: f"{array.dtype}{array.shape}",
+)
+def test_other_arrays_are_refused(array: npt.NDArray[Any], refuses: Refuses) -> None:
+    got = rf"got {array.dtype} \({', '.join(map(str, array.shape))},?\)"
+    with refuses(ImageError, rf"expected a uint8 array .*{got}; convert it first"):
+        decode(array)
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 3), (5, 0, 3), (0, 0)])
+def test_array_without_pixels_is_refused(shape: tuple[int, ...], refuses: Refuses) -> None:
+    with refuses(ImageError, r"expected an image with pixels, got an array of shape \("):
+        decode(np.zeros(shape, np.uint8))
+
+
+def test_array_given_is_not_changed() -> None:
+    array = smooth(20, 10)
+    array.flags.writeable = False
+    image = decode(array)
+    image.putpixel((0, 0), (1, 2, 3))
+    np.testing.assert_array_equal(array, smooth(20, 10))
+
+
+def test_pillow_image_given_is_not_changed() -> None:
+    image = Image.fromarray(smooth(20, 10))
+    decode(image).putpixel((0, 0), (1, 2, 3))
+    np.testing.assert_array_equal(pixels(image), smooth(20, 10))
+
+
+# --- what is refused
+
+
+def test_float_pixels_are_refused(refuses: Refuses) -> None:
+    with refuses(ImageError, r"32-bit float pixels have no defined range; convert to 8 or 16 bit"):
+        decode(Image.new("F", (4, 4)))
+
+
+@pytest.mark.parametrize(("mode", "value"), [("F", 0), ("I", -5)])
+def test_refused_pixels_name_their_file(
+    tmp_path: Path, mode: str, value: int, refuses: Refuses
+) -> None:
+    source = tmp_path / "depth.tif"
+    Image.new(mode, (4, 4), value).save(source)
+    with refuses(ImageError, r"depth\.tif.*convert to 8 or 16 bit"):
+        decode(source)
+
+
+def test_missing_file(tmp_path: Path, refuses: Refuses) -> None:
+    with refuses(ImageError, r"/no\.jpg: no such file; check the path$"):
+        decode(tmp_path / "no.jpg")
+
+
+def test_path_may_be_text(tmp_path: Path, refuses: Refuses) -> None:
+    Image.new("RGB", (4, 4), RED).save(tmp_path / "a.png")
+    assert only_colour(decode(str(tmp_path / "a.png"))) == RED
+    with refuses(ImageError, r"/no\.jpg: no such file; check the path$"):
+        decode(str(tmp_path / "no.jpg"))
+
+
+def test_folder_is_no_image(tmp_path: Path, refuses: Refuses) -> None:
+    folder = tmp_path / "folder.jpg"
+    folder.mkdir()
+    with refuses(ImageError, r"folder\.jpg is a folder; expected an image file"):
+        decode(folder)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_file_without_read_permission(tmp_path: Path, refuses: Refuses) -> None:
+    source = tmp_path / "locked.jpg"
+    Image.new("RGB", (4, 4)).save(source)
+    source.chmod(0)
+    with refuses(ImageError, r"locked\.jpg: not readable \(permission denied\); check its rights"):
+        decode(source)
+
+
+def test_permission_error_is_told(monkeypatch: pytest.MonkeyPatch, refuses: Refuses) -> None:
+    def forbid(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Image, "open", forbid)
+    with refuses(ImageError, r"^a\.jpg: not readable \(permission denied\); check its rights$"):
+        decode("a.jpg")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"this is no photo\n",
+        b"<html><body>404 Not Found</body></html>",
+        b"\xff\xd8\xff",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",  # Pillow would start Ghostscript
+        b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>",
+    ],
+    ids=["empty", "text", "html", "jpeg marker only", "postscript", "svg"],
+)
+def test_file_that_is_no_image(tmp_path: Path, content: bytes, refuses: Refuses) -> None:
+    source = tmp_path / "a.jpg"
+    source.write_bytes(content)
+    with refuses(ImageError, r"a\.jpg is (not an image .*; remove it or convert|damaged .*; repl)"):
+        decode(source)
+
+
+def test_text_named_jpg(tmp_path: Path, refuses: Refuses) -> None:
+    source = tmp_path / "a.jpg"
+    source.write_text("this is no photo\n")
+    with refuses(ImageError, r"a\.jpg is not an image .*known: JPEG, .*; remove it or convert it"):
+        decode(source)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "gif", "bmp"])
+def test_file_cut_short(tmp_path: Path, suffix: str, refuses: Refuses) -> None:
+    source = tmp_path / f"cut.{suffix}"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(source)
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    with refuses(ImageError, rf"cut\.{suffix} is (damaged|not an image).*; (replace|remove)"):
+        preprocess().frame(source)
+
+
+def test_pillow_image_of_a_file_cut_short(tmp_path: Path, refuses: Refuses) -> None:
+    source = tmp_path / "cut.jpg"
+    Image.fromarray(smooth(64, 64)).save(source)
+    source.write_bytes(source.read_bytes()[:-200])
+    with (
+        Image.open(source) as image,
+        refuses(ImageError, "the image in memory is damaged or unreadable: .*; replace the file"),
+    ):
+        decode(image)
+
+
+def test_changed_bytes_raise_nothing_but_image_errors(tmp_path: Path) -> None:
+    chooser = np.random.default_rng(7)
+    frames = 0
+    for suffix in ("jpg", "png", "gif", "tif", "bmp", "webp"):
+        source = tmp_path / f"a.{suffix}"
+        Image.fromarray(smooth(24, 16)).save(source)
+        whole = np.frombuffer(source.read_bytes(), np.uint8)
+        for _ in range(60):
+            changed = whole.copy()
+            changed[chooser.integers(0, len(whole), 3)] = chooser.integers(0, 256, 3)
+            source.write_bytes(changed.tobytes())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    frames += preprocess().frame(source).shape == (32, 32, 3)
+                except ImageError as error:
+                    assert source.name in str(error) and "\n" not in str(error)
+    assert frames > 0
+
+
+def test_path_with_a_zero_byte_is_refused(refuses: Refuses) -> None:
+    with refuses(ImageError, r"a.b\.jpg is damaged or unreadable: .*; replace the file"):
+        decode("a\0b.jpg")
+
+
+@pytest.mark.parametrize("source", [None, 3, object()])
+def test_what_is_no_image_at_all_is_refused(source: Any, refuses: Refuses) -> None:
+    with refuses(ImageError, r"the image in memory is damaged or unreadable: .*; replace"):
+        decode(source)
+
+
+def test_name_with_a_newline_stays_on_one_line(refuses: Refuses) -> None:
+    with refuses(ImageError, r"no such file; check the path"):
+        decode("a\nb.jpg")
+
+
+# --- size
+
+
+def bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int) -> Path:
+    source = tmp_path / "bomb.png"
+    Image.new("L", (side, side)).save(source)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    return source
+
+
+@pytest.mark.parametrize(("warn", "side"), [("error", 11), ("error", 15), ("ignore", 15)])
+def test_more_pixels_than_pillow_allows(
+    tmp_path: Path, warn: Any, side: int, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+) -> None:
+    source = bomb(tmp_path, monkeypatch, side)
+    with warnings.catch_warnings():
+        warnings.simplefilter(warn)
+        with refuses(ImageError, r"bomb\.png is too large to decode safely: .*limit of \d+ pixels"):
+            decode(source)
+
+
+def test_pillow_only_warns_and_we_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+) -> None:
+    source = bomb(tmp_path, monkeypatch, 11)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with refuses(ImageError, r"bomb\.png has 11x11 pixels, more than .*limit of 100; scale it"):
+            decode(source)
+
+
+def test_image_at_the_limit_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert decode(bomb(tmp_path, monkeypatch, 10)).size == (10, 10)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert decode(bomb(tmp_path, monkeypatch, 10)).size == (10, 10)
+
+
+def test_bomb_limit_can_be_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = bomb(tmp_path, monkeypatch, 40)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert decode(source).size == (40, 40)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (2, 3), (33, 31)])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("resize", [32, 37])
+def test_odd_sizes(tmp_path: Path, size: tuple[int, int], suffix: str, resize: int) -> None:
+    source = tmp_path / f"a.{suffix}"
+    Image.new("RGB", size, (120, 120, 120)).save(source)
+    frame = preprocess(32, resize).frame(source)
+    assert frame.shape == (32, 32, 3) and frame.dtype == np.uint8
+    assert np.abs(frame.astype(int) - 120).max() <= 1
+
+
+def test_fifty_megapixels_are_decoded_at_a_smaller_scale(tmp_path: Path) -> None:
+    """Draft mode gives nearly the frame of a full decode."""
+    ramp = Image.linear_gradient("L")
+    size = (8192, 6144)
+    across, down = (turned.resize(size) for turned in (ramp.rotate(90), ramp))
+    source = tmp_path / "large.jpg"
+    Image.merge("RGB", (across, down, across)).save(source, quality=90)
+    assert decode(source, shortest=80).size == (1024, 768)
+    frame = preprocess().frame(source)
+    with Image.open(source) as image:
+        full = preprocess().frame(image)
+    assert np.abs(frame.astype(int) - full).max() <= 2
+    assert int(frame.max()) - int(frame.min()) > 150
+
+
+def test_draft_never_goes_below_what_was_asked(tmp_path: Path) -> None:
+    source = tmp_path / "a.jpg"
+    Image.fromarray(smooth(640, 480)).save(source)
+    for shortest in (1, 60, 61, 120, 121, 240, 241, 480, 2000):
+        assert min(decode(source, shortest).size) >= min(shortest, 480)
+
+
+# --- the frame, against a slow resize written out from its definition
+
+KERNELS: dict[str, tuple[float, Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]]] = {
+    "bilinear": (1, lambda x: np.maximum(1 - x, 0)),
+    "bicubic": (
+        2,
+        lambda x: np.where(
+            x < 1, 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+        ),
+    ),
+    "lanczos": (3, lambda x: np.sinc(x) * np.sinc(x / 3)),
+}
+
+
+def resize_matrix(old: int, new: int, interpolation: str) -> npt.NDArray[np.float64]:
+    """Return the matrix (new, old) of one antialiased resize."""
+    radius, kernel = KERNELS[interpolation]
+    scale = old / new
+    stretch = max(scale, 1)
+    centres = (np.arange(new) + 0.5) * scale
+    distance = np.abs(np.arange(old) + 0.5 - centres[:, None]) / stretch
+    weights = np.where(distance < radius, kernel(distance), 0)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def slow_frame(image: npt.NDArray[np.uint8], how: Preprocess) -> npt.NDArray[np.float64]:
+    """Resize all of the image so that its short side is `resize`, then cut out the middle."""
+    height, width = image.shape[:2]
+    short = min(width, height)
+    assert width * how.resize % short == 0 and height * how.resize % short == 0
+    high, wide = height * how.resize // short, width * how.resize // short
+    rows = resize_matrix(height, high, how.interpolation)
+    columns = resize_matrix(width, wide, how.interpolation)
+    resized = np.einsum("ih,jw,hwc->ijc", rows, columns, image, optimize=True)
+    top, left = (high - how.size) // 2, (wide - how.size) // 2
+    assert (high - how.size) % 2 == 0 and (wide - how.size) % 2 == 0
+    return np.asarray(np.clip(resized[top : top + how.size, left : left + how.size], 0, 255))
+
+
+@pytest.mark.parametrize("interpolation", KERNELS)
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (160, 160), (60, 40), (20, 20)])
+def test_frame_equals_a_slow_reference(size: tuple[int, int], interpolation: str) -> None:
+    image, how = smooth(*size), preprocess(32, 40, interpolation)
+    frame = how.frame(image)
+    assert frame.shape == (32, 32, 3) and frame.dtype == np.uint8
+    assert np.abs(frame - slow_frame(image, how)).max() <= 2
+
+
+def test_frame_of_the_right_size_already_is_the_image() -> None:
+    np.testing.assert_array_equal(preprocess(32, 32).frame(smooth(32, 32)), smooth(32, 32))
+
+
+def test_frame_is_cut_from_the_middle() -> None:
+    image = np.zeros((40, 80, 3), np.uint8)
+    image[4:36, 24:56] = WHITE
+    np.testing.assert_array_equal(preprocess(32, 40).frame(image), np.full((32, 32, 3), 255))
+
+
+def test_frame_is_the_same_from_path_array_and_pillow(tmp_path: Path) -> None:
+    source = tmp_path / "a.png"
+    array = smooth(90, 70)
+    Image.fromarray(array).save(source)
+    with Image.open(source) as image:
+        frames = [preprocess().frame(kind) for kind in (source, str(source), array, image)]
+    for frame in frames[1:]:
+        np.testing.assert_array_equal(frame, frames[0])
+
+
+# --- Preprocess in the manifest
+
+
+def test_preprocess_survives_json() -> None:
+    how = Preprocess(224, 256, "lanczos", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert Preprocess.from_json(json.loads(json.dumps(how.to_json()))) == how
+
+
+def test_preprocess_json_says_what_the_graph_does() -> None:
+    entry = preprocess().to_json()
+    assert (entry["crop"], entry["colour"], entry["folded_into_graph"]) == ("center", "RGB", True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "pattern"),
+    [
+        ({"size": 0}, r"crop size 0 must lie in 1\.\.40"),
+        ({"size": -3}, r"crop size -3 must lie in 1\.\.40"),
+        ({"size": 41}, r"crop size 41 must lie in 1\.\.40"),
+        ({"interpolation": "nearest"}, r"'nearest' is none of bilinear, bicubic, lanczos"),
+        ({"std": (0.5, 0.0, 0.5)}, r"std is above zero"),
+        ({"std": (0.5, -1.0, 0.5)}, r"std is above zero"),
+        ({"mean": (0.5, 0.5)}, r"mean and std take three values each"),
+        ({"std": (0.5,) * 4}, r"mean and std take three values each"),
+    ],
+)
+def test_preprocess_refuses(changes: dict[str, Any], pattern: str, refuses: Refuses) -> None:
+    values: dict[str, Any] = {
+        "size": 32,
+        "resize": 40,
+        "interpolation": "bicubic",
+        "mean": HALF,
+        "std": HALF,
+    }
+    with refuses(ValueError, pattern):
+        Preprocess(**(values | changes))
+
+
+@pytest.mark.parametrize("entry", ["size", "resize", "interpolation", "mean", "std"])
+def test_preprocess_json_without_an_entry(entry: str) -> None:
+    values = preprocess().to_json()
+    del values[entry]
+    with pytest.raises(KeyError, match=entry):
+        Preprocess.from_json(values)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": "large"},
+        {"size": None},
+        {"size": []},
+        {"size": 64},
+        {"interpolation": None},
+        {"mean": None},
+        {"mean": [0.5, 0.5]},
+        {"mean": [0.5] * 4},
+        {"mean": ["a", "b", "c"]},
+        {"std": [0.5, 0.5, 0]},
+        {"std": [0.5] * 4},
+        {"std": 0.5},
+    ],
+    ids=str,
+)
+def test_preprocess_json_of_wrong_values(changes: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, TypeError), match=r"."):
+        Preprocess.from_json(preprocess().to_json() | changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": float("inf")},
+        {"size": 32.9},
+        {"mean": [float("nan")] * 3},
+        {"std": [float("nan")] * 3},
+        {"mean": "123"},
+        {"colour": "BGR"},
+        {"crop": "none"},
+        {"folded_into_graph": False},
+    ],
+    ids=str,
+)
+def test_preprocess_json_that_would_give_other_pixels(changes: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, TypeError), match=r"."):
+        Preprocess.from_json(preprocess().to_json() | changes)
+
+
+# --- finding
+
+
+def test_find_is_sorted_and_leaves_out_hidden_and_other_files(tmp_path: Path) -> None:
+    wanted = ["a/1.JPG", "a/2.jpeg", "a/b/1.png", "a-b/1.webp", "b.tiff", "c.avif", "z/Z.GiF"]
+    other = ["a/notes.txt", "a/.1.jpg", ".cache/1.jpg", "a/.git/1.png", "b.jpg.part", "jpg", "d.py"]
+    for name in wanted + other:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.jpg").mkdir()
+    expected = sorted(tmp_path / name for name in wanted)
+    assert images.find(tmp_path) == expected
+
+
+def test_find_in_an_empty_or_missing_folder(tmp_path: Path) -> None:
+    assert images.find(tmp_path) == []
+    assert images.find(tmp_path / "missing") == []
+
+
+def test_find_sees_class_folders_that_are_links(tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "1.jpg").touch()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "gull").symlink_to(tmp_path / "pool")
+    assert images.find(tmp_path / "photos") == [tmp_path / "photos" / "gull" / "1.jpg"]
