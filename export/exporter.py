@@ -60,7 +60,9 @@ def export_bundle(
         raise UsageError(
             f"--without {','.join(unknown)}: choose from {', '.join(graph.SIMPLIFICATIONS)}"
         )
-    with atomic.new_folder(target) as folder:  # first of all, so that a full disk shows at once
+    with atomic.new_folder(
+        target, replace=overwrite
+    ) as folder:  # first of all, so that a full disk shows at once
         model = assemble(settings, notify, progress)
         if settings.logits and isinstance(model.head, ProjectionHead):
             raise UsageError("--logits needs the trained head; a fitted head has no classes")

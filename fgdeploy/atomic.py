@@ -51,12 +51,21 @@ def write_text(target: Path, text: str) -> None:
         stream.write(text.encode("utf-8"))
 
 
-@contextlib.contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """Give an empty folder that takes the place of `target` when the block ends without an error.
+def _rename_to_new(source: Path, target: Path) -> None:
+    try:
+        os.rename(source, target)  # fails where a folder with content stands
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise FileExistsError(errno.EEXIST, "is there already", str(target)) from None
 
-    What stood at `target` is moved aside first and removed last, so a failure at any point leaves
-    either the old or the new folder there, never a mixture.
+
+@contextlib.contextmanager
+def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
+    """Give an empty folder that takes the name `target` when the block ends without an error.
+
+    A folder that stands there is left alone (FileExistsError), or with `replace` moved aside first
+    and removed last: a failure at any point leaves the old or the new one, never a mixture.
     """
     temporary = _beside(target, "tmp")
     temporary.mkdir()
@@ -71,9 +80,9 @@ def new_folder(target: Path) -> Iterator[Path]:
         if target.is_symlink() or (target.exists() and not target.is_dir()):
             raise NotADirectoryError(errno.ENOTDIR, "not a folder, so not replaced", str(target))
         try:
-            if target.exists():
+            if replace and target.exists():
                 os.rename(target, aside)
-            os.rename(temporary, target)
+            _rename_to_new(temporary, target)
         except BaseException:  # Ctrl-C too
             if aside.exists() and not target.exists():
                 os.rename(aside, target)

@@ -50,7 +50,9 @@ def write_contact_sheet(
             for hit in hits
         ]
         sections.append(f'<section><div class="row">{"".join(figures)}</div></section>')
-    atomic.write_text(target, _PAGE.format(size=THUMBNAIL, bits=bits, body="\n".join(sections)))
+    page = _PAGE.format(size=THUMBNAIL, bits=bits, body="\n".join(sections))
+    # Names that are no UTF-8 are shown with question marks, rather than failing the whole page.
+    atomic.write_text(target, page.encode("utf-8", "replace").decode("utf-8"))
 
 
 def _figure(path: Path, label: str, title: str, note: str) -> str:

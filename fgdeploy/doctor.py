@@ -72,7 +72,8 @@ def examine() -> Machine:
         nvidia_driver=_nvidia_driver(),
         packages=packages,
         engines=available(),
-        can_export={"torch", "timm", "onnx", "onnxscript", "onnxruntime"} <= held,
+        can_export={"torch", "timm", "onnx", "onnxscript"} <= held
+        and bool({"onnxruntime", "onnxruntime-gpu"} & held),
     )
 
 

@@ -20,10 +20,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class Report:
-    """What became of photos: added (new or changed), already there, skipped with reasons."""
+    """What became of photos: added (new or changed), already there (some with a new
+    label), skipped with reasons."""
 
     added: int = 0
     known: int = 0
+    relabelled: int = 0
     skipped: list[str] = field(default_factory=list)
 
 
@@ -43,18 +45,26 @@ def add_photos(
     report, known = Report(), index.known()
     fresh: list[Photo] = []
     digests: list[str] = []
-    for photo in photos:
+    labels: dict[str, str | None] = {}
+    for path, photo in {str(photo.path.resolve()): photo for photo in photos}.items():
+        if not _is_utf8(path, photo.label):
+            if strict:
+                raise ImageError(_NOT_UTF8.format(path))
+            report.skipped.append(_NOT_UTF8.format(path))
+            continue
         digest = _digest(photo.path)
-        if known.get(str(photo.path.resolve())) == digest:
-            report.known += 1
+        if known.get(path) == digest:
+            labels[path] = photo.label
         else:
             fresh.append(photo)
             digests.append(digest)
+    report.known, report.relabelled = len(labels), index.relabel(labels) if labels else 0
 
     def skip(position: int, error: ImageError) -> None:
         report.skipped.append(str(error))
 
     waiting: list[Item] = []
+    done = 0
     for hashed in hasher.stream((photo.path for photo in fresh), on_error=None if strict else skip):
         for position, code in zip(hashed.positions, hashed.outputs.code, strict=True):
             photo = fresh[position]
@@ -64,9 +74,23 @@ def add_photos(
         if len(waiting) >= COMMIT_EVERY:
             report.added += index.add(waiting)
             waiting = []
-        progress(hashed.positions[-1] + 1, len(fresh))
+        done = hashed.positions[-1] + 1
+        progress(done, len(fresh))
     report.added += index.add(waiting) if waiting else 0
+    if done < len(fresh):  # the last ones could not be read
+        progress(len(fresh), len(fresh))
     return report
+
+
+_NOT_UTF8 = "{!r}: the name of the file or its folder is not UTF-8; rename it"
+
+
+def _is_utf8(*names: str | None) -> bool:
+    try:
+        "".join(name or "" for name in names).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _digest(path: Path) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fgdeploy.codes import hamming, unpack
-from fgdeploy.errors import ParityError
+from fgdeploy.codes import code_bytes, hamming, unpack
+from fgdeploy.errors import BundleError, ParityError
 from fgdeploy.evaluation.metrics import mean_average_precision
 
 # |hash| below this is too near zero for its sign to mean anything after rounding.
@@ -36,7 +36,13 @@ class Thresholds:
     def from_json(cls, entry: Mapping[str, float]) -> Thresholds:
         """Read a manifest's thresholds; names that are not known here are left out."""
         known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{key: float(value) for key, value in entry.items() if key in known})
+        limits = {key: value for key, value in entry.items() if key in known}
+        for key, value in limits.items():
+            if not isinstance(value, (int, float)):
+                raise BundleError(
+                    f"the bundle's threshold {key} is {value!r}, no number; export it again"
+                )
+        return cls(**limits)
 
     def to_json(self) -> dict[str, float]:
         """Return the limits that are set."""
@@ -54,8 +60,8 @@ class Parity:
 
     bit_agreement and identical_codes are fractions; clear_bits_differ counts unequal bits among
     those with |hash| > 1e-3 in the reference; top10_overlap is the mean share of common photos
-    among the ten nearest (others of the same set), None below three photos; map_* and map_drop
-    (points of 100) only where photos carry labels that repeat.
+    among the ten nearest (others of the same set), None below 12 photos, where ten are all; map_*
+    and map_drop (points of 100) only where photos carry labels that repeat.
     """
 
     photos: int
@@ -71,8 +77,8 @@ class Parity:
     map_candidate: float | None
     map_drop: float | None
 
-    def breaches(self, limits: Thresholds) -> list[str]:
-        """Return a line for each limit that is not kept."""
+    def _against(self, limits: Thresholds) -> list[tuple[str, float | None, float, bool]]:
+        """Return (name, value, limit, whether the limit is an upper one) for each limit set."""
         checks = [
             ("max |hash difference|", self.max_hash_diff, limits.max_hash_diff, True),
             ("bit agreement", self.bit_agreement, limits.min_bit_agreement, False),
@@ -80,10 +86,16 @@ class Parity:
             ("top-10 overlap", self.top10_overlap, limits.min_top10, False),
             ("mAP drop (points)", self.map_drop, limits.max_map_drop, True),
         ]
+        return [(name, value, top, up) for name, value, top, up in checks if top is not None]
+
+    def unmeasured(self, limits: Thresholds) -> list[str]:
+        """Return the names of limits that these photos cannot answer: too few, or no labels."""
+        return [name for name, value, _, _ in self._against(limits) if value is None]
+
+    def breaches(self, limits: Thresholds) -> list[str]:
+        """Return a line for each limit that is not kept; what was not measured breaks none."""
         lines = []
-        for name, value, limit, at_most in checks:
-            if limit is None:
-                continue
+        for name, value, limit, at_most in self._against(limits):
             if value is not None and not (value <= limit if at_most else value >= limit):
                 lines.append(f"{name} is {value:.6g}, limit {'<=' if at_most else '>='} {limit:g}")
         return lines
@@ -102,6 +114,7 @@ def compare(
     labels: Sequence[str | None] | None = None,
 ) -> Parity:
     """Compare two engines' hashes (N, bits) and codes (N, bytes) of the same photos."""
+    _check_shapes(reference_hash, reference_code, candidate_hash, candidate_code)
     if not (np.isfinite(reference_hash).all() and np.isfinite(candidate_hash).all()):
         raise ParityError("an engine gave NaN or infinite hashes; its precision does not hold")
     left, right = reference_hash.astype(np.float64), candidate_hash.astype(np.float64)
@@ -127,6 +140,23 @@ def compare(
     )
 
 
+def _check_shapes(
+    reference_hash: npt.NDArray[np.floating],
+    reference_code: npt.NDArray[np.uint8],
+    candidate_hash: npt.NDArray[np.floating],
+    candidate_code: npt.NDArray[np.uint8],
+) -> None:
+    count, bits = reference_hash.shape
+    code = (count, code_bytes(bits))
+    same = candidate_hash.shape == (count, bits)
+    if count == 0 or not same or reference_code.shape != code or candidate_code.shape != code:
+        raise ParityError(
+            f"expected hashes {(count, bits)} and codes {code} of at least one photo, got "
+            f"{candidate_hash.shape}, {reference_code.shape} and {candidate_code.shape}; "
+            "run both engines on the same photos"
+        )
+
+
 def _nearest(codes: npt.NDArray[np.uint8], top: int) -> npt.NDArray[np.int64]:
     distances = hamming(codes, codes).astype(np.int32)
     np.fill_diagonal(distances, np.iinfo(np.int32).max)
@@ -134,11 +164,10 @@ def _nearest(codes: npt.NDArray[np.uint8], top: int) -> npt.NDArray[np.int64]:
 
 
 def _top_overlap(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -> float | None:
-    if len(left) < 3:
+    if len(left) < TOP + 2:
         return None
-    top = min(TOP, len(left) - 1)
-    pairs = zip(_nearest(left, top), _nearest(right, top), strict=True)
-    return float(np.mean([len(np.intersect1d(a, b)) / top for a, b in pairs]))
+    pairs = zip(_nearest(left, TOP), _nearest(right, TOP), strict=True)
+    return float(np.mean([len(np.intersect1d(a, b)) / TOP for a, b in pairs]))
 
 
 def _map_pair(

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgdeploy.codes import check_bits
-from fgdeploy.errors import DataError
+from fgdeploy.errors import DataError, UsageError
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -45,13 +45,18 @@ def fit_itq(
     Raises DataError for fewer than two distinct embeddings or values that are not finite.
     """
     check_bits(bits)
+    _check_seed(seed)
     if not np.isfinite(embeddings).all():
         raise DataError("the embeddings hold NaN or infinite values; check the checkpoint")
+    if len(embeddings) == 0:
+        raise DataError("an ITQ head needs at least two different photos, got 0; check --fit-data")
     rows = normalise(embeddings)
     mean = rows.mean(axis=0)
     centred = rows - mean
     _, values, directions = np.linalg.svd(centred, full_matrices=False)
-    rank = int((values > values[0] * 1e-6).sum()) if values.size and values[0] > 1e-9 else 0
+    # Embeddings come in float32: what differs by less than its rounding does not differ.
+    floor = 1e-5 * max(np.sqrt(len(rows)), float(values[0]))
+    rank = int((values > floor).sum())
     if rank == 0:
         raise DataError(
             f"an ITQ head needs at least two different photos, got {len(rows)} that look the same; "
@@ -66,6 +71,11 @@ def fit_itq(
         blocks.append((principal.T @ rotation).T)
     weight = np.concatenate(blocks)
     return Projection(weight, -weight @ mean)
+
+
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: expected 0 or more")
 
 
 def _rotate(projected: FloatArray, chooser: np.random.Generator, iterations: int) -> FloatArray:
@@ -87,6 +97,7 @@ def random_hyperplanes(
     mean: (D,) of normalised embeddings, to cut through the middle of the data where it is known.
     """
     check_bits(bits)
+    _check_seed(seed)
     chooser = np.random.default_rng(seed)
     blocks = []
     for start in range(0, bits, width):

@@ -8,8 +8,14 @@ from __future__ import annotations
 
 def main() -> None:
     """Run the command line; installed as `fgdeploy`."""
+    import io
+    import sys
+
     from fgdeploy.cli.app import app
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may be any bytes
     app(prog_name="fgdeploy")
 
 

@@ -53,7 +53,9 @@ def add(
                     created = False
             total = len(index) if created or report.added or report.known else 0
         show.say(
-            f"added {report.added} photos, {report.known} were there already, {total} in {gallery}"
+            f"added {report.added} photos, {report.known} were there already"
+            + (f" ({report.relabelled} with a new label)" if report.relabelled else "")
+            + f", {total} in {gallery}"
             + ("" if total == 0 else f"; next: fgdeploy search PHOTO --index {gallery}")
         )
     show.report_skipped(report.skipped)

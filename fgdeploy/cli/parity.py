@@ -66,19 +66,25 @@ def parity(
         result, skipped = compare_engines(
             opened, left, right, photos, strict, show.progress("comparing")
         )
+    unmeasured = result.unmeasured(limits)
     broken = result.breaches(limits)
+    broken += [f"{asked} cannot be measured here" for asked in result.unmeasured(flags)]
     entry = {"reference": reference, "candidate": name, **dataclasses.asdict(result)}
     if record:
         opened.record_parity(entry)
     if as_json:
-        show.emit_json({**entry, "limits": limits.to_json(), "breaches": broken})
+        show.emit_json(
+            {**entry, "limits": limits.to_json(), "unmeasured": unmeasured, "breaches": broken}
+        )
     else:
         typer.echo(f"{name} against {reference} on {result.photos} photos")
         typer.echo(show.table(_rows(entry)))
     if broken:
         show.say(f"error: {name} does not keep to {reference}: {'; '.join(broken)}")
         raise typer.Exit(1)
-    show.say("within all limits: " + ", ".join(f"{k}={v:g}" for k, v in limits.to_json().items()))
+    show.say("within the limits: " + ", ".join(f"{k}={v:g}" for k, v in limits.to_json().items()))
+    if unmeasured:
+        show.say(f"not measured (too few photos, or no labels): {', '.join(unmeasured)}")
     show.report_skipped(skipped)
 
 

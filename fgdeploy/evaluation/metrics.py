@@ -51,15 +51,23 @@ def evaluate(
     side is empty or shapes differ.
     """
     queries, gallery = len(query_codes), len(gallery_codes)
+    _check(query_codes, query_labels, "query")
+    _check(gallery_codes, gallery_labels, "gallery")
+    if min(precision_at, default=1) < 1:
+        raise DataError(f"precision at {min(precision_at)} has no meaning; ask for 1 or more")
     if queries == 0 or gallery <= int(same_set):
-        raise DataError(f"nothing to rank: {queries} queries against {gallery} gallery items")
+        raise DataError(
+            f"nothing to rank: {queries} queries against {gallery} gallery items; add photos"
+        )
     if query_codes.shape[1] != gallery_codes.shape[1]:
         raise DataError(
             f"queries have {query_codes.shape[1]} bytes, the gallery {gallery_codes.shape[1]}; "
             "hash both with the same model"
         )
     if same_set and queries != gallery:
-        raise DataError(f"same_set needs equal sets, got {queries} and {gallery}")
+        raise DataError(
+            f"same_set needs equal sets, got {queries} and {gallery}; give one set twice"
+        )
     cuts = {"recall": RECALL_AT, "precision": tuple(precision_at)}
     totals = {
         "map": 0.0,
@@ -85,6 +93,19 @@ def evaluate(
         precision={k: mean[f"precision{k}"] for k in cuts["precision"]},
         without_relevant=round(totals["none"]),
     )
+
+
+def _check(codes: UInt8Array, labels: Labels, side: str) -> None:
+    if codes.dtype != np.uint8 or codes.ndim != 2:
+        raise DataError(
+            f"{side} codes: expected packed uint8 (N, bytes), got {codes.dtype} {codes.shape}; "
+            "pack them first"
+        )
+    if labels.shape != (len(codes),):
+        raise DataError(
+            f"{side} labels: expected one for each of {len(codes)} codes, got {labels.shape}; "
+            "give a label for every code"
+        )
 
 
 def mean_average_precision(

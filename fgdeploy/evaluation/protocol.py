@@ -36,6 +36,8 @@ def evaluate_photos(
 
     Raises DataError for photos without label, a single class, or a split that is not there.
     """
+    if not photos:
+        raise DataError("there are no photos to evaluate; check the list")
     if unlabelled := sum(photo.label is None for photo in photos):
         raise DataError(f"{unlabelled} photos have no class; evaluation needs one for each")
     if len({photo.label for photo in photos}) < 2:

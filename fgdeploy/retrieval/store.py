@@ -6,7 +6,8 @@ import contextlib
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,9 +17,10 @@ import numpy.typing as npt
 
 from fgdeploy import atomic
 from fgdeploy.closing import Closing
-from fgdeploy.codes import UInt8Array, code_bytes
+from fgdeploy.codes import UInt8Array, check_bits, code_bytes
 from fgdeploy.errors import IndexStoreError, UsageError
 from fgdeploy.retrieval.search import search_codes, search_radius
+from fgdeploy.retrieval.sqlite_errors import damaged, explained
 
 SCHEMA_VERSION = 1
 DATABASE = "index.sqlite"
@@ -29,6 +31,7 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE items (
     id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice, also after a removal
     code BLOB NOT NULL,
+    crc INTEGER NOT NULL,                  -- CRC-32 of the code
     path TEXT NOT NULL UNIQUE,
     label TEXT,
     sha256 TEXT NOT NULL,                  -- of the photo's bytes
@@ -79,13 +82,13 @@ class Index(Closing):
         self.path = path
         self._connection = connection
         self._cached: tuple[int, npt.NDArray[np.int64], UInt8Array] | None = None
-        with _explained(path):
+        with explained(path):
             meta = dict(connection.execute("SELECT key, value FROM meta"))
         try:
             version, self.bits = int(meta["schema_version"]), int(meta["bits"])
             self.fingerprint = str(meta["fingerprint"])
-        except (KeyError, ValueError):
-            raise IndexStoreError(f"{path} is damaged: its meta table is not whole") from None
+        except (KeyError, ValueError, TypeError):
+            raise damaged(path, "its meta table is not whole") from None
         if version != SCHEMA_VERSION:
             raise IndexStoreError(
                 f"{path} has schema version {version}, expected {SCHEMA_VERSION}; "
@@ -98,11 +101,23 @@ class Index(Closing):
         folder = Path(path)
         if folder.suffix != ".fgi":
             raise UsageError(f"{folder}: an index's name ends in .fgi")
+        check_bits(bits)
+        taken = IndexStoreError(f"{folder} is there already; open it, or choose another name")
         if folder.exists():
-            raise IndexStoreError(f"{folder} is there already; open it, or choose another name")
+            raise taken
         if not folder.parent.is_dir():
-            raise IndexStoreError(f"no folder {folder.parent} to write {folder.name} into")
-        with atomic.new_folder(folder) as fresh, _explained(folder):
+            raise IndexStoreError(
+                f"no folder {folder.parent} to write {folder.name} into; create it first"
+            )
+        try:
+            cls._write_new(folder, fingerprint, bits)
+        except FileExistsError:  # another process was faster
+            raise taken from None
+        return cls.open(folder)
+
+    @staticmethod
+    def _write_new(folder: Path, fingerprint: str, bits: int) -> None:
+        with atomic.new_folder(folder) as fresh, explained(folder):
             connection = sqlite3.connect(fresh / DATABASE)
             try:
                 connection.executescript(_SCHEMA)
@@ -117,19 +132,20 @@ class Index(Closing):
                 connection.commit()
             finally:
                 connection.close()
-        return cls.open(folder)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Index:
         """Open an index. Raises IndexStoreError if it is missing, damaged or of another schema."""
         folder = Path(path)
         database = folder / DATABASE
-        if not database.is_file():
+        with explained(folder):
+            there = database.is_file()
+        if not there:
             raise IndexStoreError(
                 f"no index at {folder}; make one with: fgdeploy index add {folder} PHOTOS"
             )
         mode = "rw" if os.access(database, os.W_OK) and os.access(folder, os.W_OK) else "ro"
-        with _explained(folder):
+        with explained(folder):
             connection = sqlite3.connect(
                 f"{database.resolve().as_uri()}?mode={mode}",
                 uri=True,
@@ -168,13 +184,24 @@ class Index(Closing):
             )
 
     def __len__(self) -> int:
-        with _explained(self.path):
+        with explained(self.path):
             return int(self._connection.execute("SELECT count(*) FROM items").fetchone()[0])
 
     def known(self) -> dict[str, str]:
         """Return path -> sha256 of every item, to leave out what is there already."""
-        with _explained(self.path):
+        with explained(self.path):
             return dict(self._connection.execute("SELECT path, sha256 FROM items"))
+
+    def relabel(self, labels: Mapping[str, str | None]) -> int:
+        """Set the labels of items by path; returns how many were another before."""
+        changed = 0
+        with self._writing():
+            for path, label in labels.items():
+                changed += self._connection.execute(
+                    "UPDATE items SET label = ? WHERE path = ? AND label IS NOT ?",
+                    (label, path, label),
+                ).rowcount
+        return changed
 
     def add(self, items: Iterable[Item]) -> int:
         """Add items in one transaction; a path that is there already is replaced and keeps its id.
@@ -187,41 +214,48 @@ class Index(Closing):
             for item in items:
                 if len(item.code) != width:
                     raise IndexStoreError(
-                        f"{item.path}: expected a code of {width} bytes, got {len(item.code)}"
+                        f"{item.path}: expected a code of {width} bytes, got {len(item.code)}; "
+                        "hash it with the bundle that built the index"
                     )
+                crc, time = zlib.crc32(item.code), item.added or now
                 self._connection.execute(
-                    "INSERT INTO items (code, path, label, sha256, added) VALUES (?, ?, ?, ?, ?) "
-                    "ON CONFLICT (path) DO UPDATE SET code = excluded.code, "
-                    "label = excluded.label, sha256 = excluded.sha256, added = excluded.added",
-                    (item.code, item.path, item.label, item.sha256, item.added or now),
+                    "INSERT INTO items (code, crc, path, label, sha256, added) "
+                    "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET "
+                    "code = excluded.code, crc = excluded.crc, label = excluded.label, "
+                    "sha256 = excluded.sha256, added = excluded.added",
+                    (item.code, crc, item.path, item.label, item.sha256, time),
                 )
                 count += 1
         return count
 
     def remove(self, ids: Sequence[int]) -> int:
         """Remove items by id, all or none. Raises IndexStoreError that names unknown ids."""
+        wanted = list(dict.fromkeys(ids))
         with self._writing():
             unknown = [
-                i
-                for i in ids
-                if not self._connection.execute("DELETE FROM items WHERE id = ?", (i,)).rowcount
+                number
+                for number in wanted
+                if abs(number) >= 1 << 63
+                or not self._connection.execute(
+                    "DELETE FROM items WHERE id = ?", (number,)
+                ).rowcount
             ]
             if unknown:
                 raise IndexStoreError(
                     f"{self.path} has no item {', '.join(map(str, unknown[:5]))}; nothing was "
                     "removed; see: fgdeploy index list"
                 )
-        return len(ids)
+        return len(wanted)
 
     def items(self) -> Iterator[Item]:
         """Yield all items in order of id."""
-        with _explained(self.path):
-            yield from (
-                Item(path, bytes(code), label, digest, number, added)
-                for number, code, path, label, digest, added in self._connection.execute(
-                    "SELECT id, code, path, label, sha256, added FROM items ORDER BY id"
-                )
-            )
+        with explained(self.path):
+            for number, code, path, label, digest, added in self._connection.execute(
+                "SELECT id, code, path, label, sha256, added FROM items ORDER BY id"
+            ):
+                if not (isinstance(code, bytes) and isinstance(path, str)):
+                    raise damaged(self.path, f"item {number} has no code or no path")
+                yield Item(path, code, label, digest, number, added)
 
     def search(self, codes: UInt8Array, k: int = 10) -> list[list[Hit]]:
         """Return the min(k, N) nearest items of each query code (Q, bytes), by (distance, id)."""
@@ -240,27 +274,35 @@ class Index(Closing):
     def verify(self) -> list[Problem]:
         """Check the database, every code and every photo's path; an empty list is a clean index."""
         problems = []
-        with _explained(self.path):
+        with explained(self.path):
             for (line,) in self._connection.execute("PRAGMA integrity_check"):
                 if line != "ok":
-                    problems.append(Problem(f"database: {line}"))
-        width, spare = code_bytes(self.bits), -self.bits % 8
-        missing = 0
-        for item in self.items():
-            if len(item.code) != width:
-                problems.append(
-                    Problem(f"item {item.id}: code of {len(item.code)} bytes, expected {width}")
-                )
-            elif spare and item.code[-1] & ((1 << spare) - 1):
-                problems.append(Problem(f"item {item.id}: bits set behind bit {self.bits}"))
-            missing += not Path(item.path).exists()
+                    problems += [Problem(f"database: {part}") for part in line.splitlines()]
+            missing = 0
+            for number, code, crc, path, _ in self._connection.execute(
+                "SELECT id, code, crc, path, label FROM items ORDER BY id"
+            ):
+                if what := self._wrong(code, crc, path):
+                    problems.append(Problem(f"item {number}: {what}"))
+                else:
+                    missing += not os.path.exists(path)
         if missing:
             problems.append(Problem(f"{missing} photos are no longer at their path", fatal=False))
         return problems
 
+    def _wrong(self, code: object, crc: object, path: object) -> str | None:
+        width, spare = code_bytes(self.bits), -self.bits % 8
+        if not (isinstance(code, bytes) and isinstance(path, str)):
+            return "no code or no path"
+        if len(code) != width:
+            return f"code of {len(code)} bytes, expected {width}"
+        if spare and code[-1] & ((1 << spare) - 1):
+            return f"bits set behind bit {self.bits}"
+        return None if crc == zlib.crc32(code) else "its code is not the one that was added (CRC)"
+
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        with _explained(self.path):
+        with explained(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -273,16 +315,13 @@ class Index(Closing):
                 self._cached = None
 
     def _codes(self) -> tuple[npt.NDArray[np.int64], UInt8Array]:
-        with _explained(self.path):
+        with explained(self.path):
             version = int(self._connection.execute("PRAGMA data_version").fetchone()[0])
             if self._cached is None or self._cached[0] != version:
                 rows = self._connection.execute("SELECT id, code FROM items ORDER BY id").fetchall()
                 width = code_bytes(self.bits)
-                if any(len(code) != width for _, code in rows):
-                    raise IndexStoreError(
-                        f"{self.path} is damaged: codes of unequal width; "
-                        f"see: fgdeploy index verify {self.path}"
-                    )
+                if any(not isinstance(code, bytes) or len(code) != width for _, code in rows):
+                    raise damaged(self.path, "codes of unequal width")
                 ids = np.array([number for number, _ in rows], dtype=np.int64)
                 joined = b"".join(code for _, code in rows)
                 self._cached = (version, ids, np.frombuffer(joined, np.uint8).reshape(-1, width))
@@ -290,7 +329,7 @@ class Index(Closing):
 
     def _hits(self, ids: npt.NDArray[np.int64], distances: npt.NDArray[np.uint16]) -> list[Hit]:
         hits = []
-        with _explained(self.path):
+        with explained(self.path):
             for rank, (number, distance) in enumerate(zip(ids, distances, strict=True), start=1):
                 row = self._connection.execute(
                     "SELECT path, label FROM items WHERE id = ?", (int(number),)
@@ -298,25 +337,3 @@ class Index(Closing):
                 if row is not None:  # else removed since, by another process
                     hits.append(Hit(rank, int(distance), int(number), row[0], row[1]))
         return hits
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into IndexStoreError in the user's words."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        text = str(error)
-        if "locked" in text or "busy" in text:
-            reason = "another process is writing to it; wait for it to finish"
-        elif "full" in text:
-            reason = "the disk is full; nothing was lost, free some space and try again"
-        elif "readonly" in text or "unable to open" in text:
-            reason = "it cannot be written (read-only or no permission); check its rights"
-        else:
-            reason = f"{text}; see: fgdeploy index verify {path}"
-        raise IndexStoreError(f"{path}: {reason}") from error
-    except sqlite3.DatabaseError as error:
-        raise IndexStoreError(
-            f"{path} is damaged ({error}); restore a copy, or build the index again"
-        ) from error

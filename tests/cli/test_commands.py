@@ -85,6 +85,11 @@ def test_from_photos_to_a_ranked_list(run: Run, moths: Path, bundle: Path, tmp_p
     answer = json.loads(result.stdout)
     assert answer["query"] == str(query)
     assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3, 4, 5]
+    (tmp_path / "l.csv").write_text(f"path,class\n{query.relative_to(moths)},renamed\n")
+    again = run("index", "add", "g.fgi", moths, "--bundle", bundle, "--labels", "l.csv")
+    assert "18 were there already (1 with a new label), 18 in g.fgi" in again.stderr
+    run("index", "add", "g.fgi", moths, "--bundle", bundle)
+    (tmp_path / "l.csv").unlink()
     assert set(answer["hits"][0]) == {"rank", "distance", "id", "path", "label"}
     first = answer["hits"][0]
     assert (first["distance"], first["path"]) == (0, str(query))
@@ -178,6 +183,13 @@ def test_parity(run: Run, moths: Path, bundle: Path) -> None:
     )
     assert against.exit_code == 0, against.output
     assert "openvino against pytorch on 18 photos" in against.stdout
+    one = sorted(moths.rglob("*.jpg"))[0]
+    few = run("parity", one, "--bundle", bundle)
+    assert few.exit_code == 0
+    assert "not measured (too few photos, or no labels): top-10 overlap, mAP drop" in few.stderr
+    asked = run("parity", one, "--bundle", bundle, "--min-top10", "0.5")
+    assert asked.exit_code == 1
+    assert "top-10 overlap cannot be measured here" in asked.stderr
     breach = run("parity", moths, "--bundle", bundle, "--max-hash-diff", "0")
     assert breach.exit_code == 1
     assert "does not keep to onnxruntime:fp32: max |hash difference| is" in breach.stderr

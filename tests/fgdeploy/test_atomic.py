@@ -173,7 +173,7 @@ def test_new_folder_appears_whole(tmp_path: Path) -> None:
 
 def test_new_folder_replaces_the_old_one_only_at_the_end(old_folder: Path) -> None:
     (old_folder / "stale").write_bytes(b"old")
-    with atomic.new_folder(old_folder) as folder:
+    with atomic.new_folder(old_folder, replace=True) as folder:
         (folder / "manifest.json").write_bytes(b"new")
         assert content(old_folder) == b"old"
     assert content(old_folder) == b"new"
@@ -185,7 +185,7 @@ def test_new_folder_replaces_the_old_one_only_at_the_end(old_folder: Path) -> No
 def test_error_in_the_block_leaves_the_old_folder(
     old_folder: Path, kind: type[BaseException]
 ) -> None:
-    with pytest.raises(kind), atomic.new_folder(old_folder) as folder:
+    with pytest.raises(kind), atomic.new_folder(old_folder, replace=True) as folder:
         (folder / "manifest.json").write_bytes(b"half")
         raise kind("stop")
     assert content(old_folder) == b"old"
@@ -204,7 +204,7 @@ def test_full_disk_leaves_the_old_folder(
     old_folder: Path, call: str, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
 ) -> None:
     monkeypatch.setattr(os, call, no_space)
-    with refuses(OSError, DISK_FULL), atomic.new_folder(old_folder) as folder:
+    with refuses(OSError, DISK_FULL), atomic.new_folder(old_folder, replace=True) as folder:
         (folder / "manifest.json").write_bytes(b"new")
     assert content(old_folder) == b"old"
     assert names(old_folder.parent) == ["eet.fgd"]
@@ -225,7 +225,10 @@ def test_old_folder_comes_back_if_the_new_one_cannot_be_named(
     old_folder: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
 ) -> None:
     fail_second_rename(monkeypatch, OSError(errno.EIO, os.strerror(errno.EIO)))
-    with refuses(OSError, "Input/output error"), atomic.new_folder(old_folder) as folder:
+    with (
+        refuses(OSError, "Input/output error"),
+        atomic.new_folder(old_folder, replace=True) as folder,
+    ):
         (folder / "manifest.json").write_bytes(b"new")
     assert content(old_folder) == b"old"
     assert names(old_folder.parent) == ["eet.fgd"]
@@ -235,7 +238,7 @@ def test_old_folder_comes_back_after_ctrl_c_between_the_renames(
     old_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_second_rename(monkeypatch, KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt), atomic.new_folder(old_folder) as folder:
+    with pytest.raises(KeyboardInterrupt), atomic.new_folder(old_folder, replace=True) as folder:
         (folder / "manifest.json").write_bytes(b"new")
     assert names(old_folder.parent) == ["eet.fgd"]
     assert content(old_folder) == b"old"
@@ -261,3 +264,15 @@ def test_new_folder_needs_its_parent(tmp_path: Path, refuses: Refuses) -> None:
     ):
         raise AssertionError("the block must not run")
     assert names(tmp_path) == []
+
+
+def test_new_folder_leaves_what_is_there_alone(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "mine.txt").write_text("dear")
+    with (
+        pytest.raises(FileExistsError, match="is there already"),
+        atomic.new_folder(tmp_path / "a"),
+    ):
+        pass
+    assert (tmp_path / "a" / "mine.txt").read_text() == "dear"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]

@@ -1,0 +1,212 @@
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from fgdeploy.codes import UInt8Array
+from fgdeploy.errors import FgdeployError, UsageError
+from fgdeploy.retrieval import search, search_codes, search_radius
+
+thorough = settings(derandomize=True, deadline=None, max_examples=200)
+
+
+@contextlib.contextmanager
+def refused(kind: type[FgdeployError], words: str) -> Iterator[None]:
+    with pytest.raises(kind, match=words) as caught:
+        yield
+    assert type(caught.value) is kind
+    assert "\n" not in str(caught.value)
+
+
+def distance(one: UInt8Array, other: UInt8Array) -> int:
+    left, right = (int.from_bytes(code.tobytes(), "big") for code in (one, other))
+    return bin(left ^ right).count("1")
+
+
+def ranking(query: UInt8Array, codes: UInt8Array) -> list[tuple[int, int]]:
+    """Return (distance, row) of every code, in order: the definition, without any cleverness."""
+    return sorted((distance(query, code), row) for row, code in enumerate(codes))
+
+
+def draw_codes(
+    seed: int, queries: int, count: int, width: int, different: int
+) -> tuple[UInt8Array, UInt8Array]:
+    """Return random queries and codes with at most `different` values, so with many ties."""
+    chooser = np.random.default_rng(seed)
+    palette = chooser.integers(0, 256, (different, width), dtype=np.uint8)
+    return (
+        palette[chooser.integers(0, different, queries)],
+        palette[chooser.integers(0, different, count)],
+    )
+
+
+def assert_same(
+    found: tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]],
+    queries: UInt8Array,
+    codes: UInt8Array,
+    k: int,
+) -> None:
+    rows, distances = found
+    top = min(k, len(codes))
+    assert rows.dtype == np.int64
+    assert distances.dtype == np.uint16
+    assert rows.shape == distances.shape == (len(queries), top)
+    for query, row, gap in zip(queries, rows, distances, strict=True):
+        answer = list(zip(gap.tolist(), row.tolist(), strict=True))
+        assert answer == ranking(query, codes)[:top]
+
+
+@thorough
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    queries=st.integers(0, 5),
+    count=st.integers(0, 50),
+    width=st.integers(1, 64),
+    different=st.sampled_from([1, 2, 3, 50]),
+    k=st.integers(1, 60),
+    cells=st.sampled_from([1, 7, 64, 1 << 23]),
+)
+@example(seed=0, queries=1, count=1, width=64, different=2, k=1, cells=1)
+@example(seed=0, queries=5, count=50, width=1, different=1, k=49, cells=50)
+@example(seed=0, queries=5, count=50, width=1, different=1, k=50, cells=101)
+@example(seed=0, queries=5, count=50, width=8, different=3, k=51, cells=1 << 23)
+def test_search_is_the_sorted_list_of_all_distances(
+    seed: int, queries: int, count: int, width: int, different: int, k: int, cells: int
+) -> None:
+    asking, codes = draw_codes(seed, queries, count, width, different)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "_CHUNK_CELLS", cells)
+        found = search_codes(asking, codes, k)
+    assert_same(found, asking, codes, k)
+
+
+@thorough
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(0, 50),
+    width=st.integers(1, 64),
+    different=st.sampled_from([1, 2, 3, 50]),
+    radius=st.one_of(st.integers(0, 8), st.integers(0, 600)),
+)
+def test_radius_is_the_head_of_the_sorted_list(
+    seed: int, count: int, width: int, different: int, radius: int
+) -> None:
+    asking, codes = draw_codes(seed, 1, count, width, different)
+    rows, distances = search_radius(asking[0], codes, radius)
+    expected = [(gap, row) for gap, row in ranking(asking[0], codes) if gap <= radius]
+    assert list(zip(distances.tolist(), rows.tolist(), strict=True)) == expected
+
+
+@pytest.mark.parametrize("queries", [1, 2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize("cells", [1, 9, 10, 19, 20, 21, 30])
+def test_chunk_borders_change_nothing(
+    queries: int, cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking, codes = draw_codes(7, queries, 10, 4, 3)
+    whole = search_codes(asking, codes, 4)
+    monkeypatch.setattr(search, "_CHUNK_CELLS", cells)
+    parts = search_codes(asking, codes, 4)
+    np.testing.assert_array_equal(parts[0], whole[0])
+    np.testing.assert_array_equal(parts[1], whole[1])
+
+
+def test_equal_codes_come_in_order_of_row() -> None:
+    codes = np.zeros((1000, 8), np.uint8)
+    rows, distances = search_codes(codes[:2], codes, 17)
+    assert rows.tolist() == [list(range(17))] * 2
+    assert not distances.any()
+
+
+def test_a_large_gallery_against_lexsort() -> None:
+    chooser = np.random.default_rng(3)
+    codes = chooser.integers(0, 256, (20_000, 2), dtype=np.uint8)
+    for query in codes[:2]:
+        expected = np.unpackbits(query ^ codes, axis=1).sum(axis=1)
+        order = np.lexsort((np.arange(len(codes)), expected))
+        for k in (*range(1, 300), 19_998, 19_999, 20_000):
+            rows, distances = search_codes(query[None], codes, k)
+            np.testing.assert_array_equal(rows[0], order[:k])
+            np.testing.assert_array_equal(distances[0], expected[order[:k]])
+
+
+def test_the_farthest_codes_of_the_longest_width() -> None:
+    codes = np.full((2, 64), 255, np.uint8)
+    rows, distances = search_codes(np.zeros((1, 64), np.uint8), codes, 2)
+    assert rows.tolist() == [[0, 1]]
+    assert distances.tolist() == [[512, 512]]
+
+
+def test_views_that_are_not_contiguous_and_read_only_arrays() -> None:
+    asking, codes = draw_codes(5, 4, 40, 16, 10)
+    codes.flags.writeable = False
+    thin = codes[::3, ::2]
+    assert_same(search_codes(asking[::2, ::2], thin, 5), asking[::2, ::2], thin, 5)
+
+
+def test_neither_side_is_changed() -> None:
+    asking, codes = draw_codes(6, 3, 30, 5, 4)
+    before = asking.copy(), codes.copy()
+    search_codes(asking, codes, 3)
+    search_radius(asking[0], codes, 9)
+    np.testing.assert_array_equal(asking, before[0])
+    np.testing.assert_array_equal(codes, before[1])
+
+
+def test_an_empty_gallery_gives_no_answers() -> None:
+    asking, codes = np.zeros((3, 8), np.uint8), np.zeros((0, 8), np.uint8)
+    rows, distances = search_codes(asking, codes, 5)
+    assert rows.shape == distances.shape == (3, 0)
+    rows, distances = search_radius(asking[0], codes, 64)
+    assert rows.shape == distances.shape == (0,)
+
+
+def test_no_queries_give_no_rows() -> None:
+    rows, distances = search_codes(np.zeros((0, 8), np.uint8), np.zeros((4, 8), np.uint8), 3)
+    assert rows.shape == distances.shape == (0, 3)
+
+
+@pytest.mark.parametrize("k", [0, -1, -100])
+@pytest.mark.parametrize("count", [0, 3])
+def test_k_below_one(k: int, count: int) -> None:
+    with refused(UsageError, rf"^k is {k}; ask for at least one result$"):
+        search_codes(np.zeros((1, 8), np.uint8), np.zeros((count, 8), np.uint8), k)
+
+
+def test_a_negative_radius() -> None:
+    with refused(UsageError, r"^radius is -1; it cannot be negative$"):
+        search_radius(np.zeros(8, np.uint8), np.zeros((3, 8), np.uint8), -1)
+
+
+@pytest.mark.parametrize(
+    ("queries", "codes", "name", "got"),
+    [
+        (np.zeros((1, 8), np.int64), np.zeros((3, 8), np.uint8), "queries", r"int64 \(1, 8\)"),
+        (np.zeros((1, 8), np.uint8), np.zeros((3, 8), np.float32), "codes", r"float32 \(3, 8\)"),
+        (np.zeros((1, 8), bool), np.zeros((3, 8), np.uint8), "queries", r"bool \(1, 8\)"),
+        (np.zeros(8, np.uint8), np.zeros((3, 8), np.uint8), "queries", r"uint8 \(8,\)"),
+        (np.zeros((1, 8), np.uint8), np.zeros(8, np.uint8), "codes", r"uint8 \(8,\)"),
+    ],
+)
+def test_arrays_that_are_not_packed_codes(
+    queries: npt.NDArray[np.generic], codes: npt.NDArray[np.generic], name: str, got: str
+) -> None:
+    with refused(UsageError, rf"^{name}: expected packed codes uint8 \(N, bytes\), got {got}"):
+        search_codes(queries, codes, 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_codes_of_another_width(count: int) -> None:
+    words = "^queries have 8 bytes, codes 4; hash both with the same model$"
+    with refused(UsageError, words):
+        search_codes(np.zeros((1, 8), np.uint8), np.zeros((count, 4), np.uint8), 1)
+    with refused(UsageError, words):
+        search_radius(np.zeros(8, np.uint8), np.zeros((count, 4), np.uint8), 1)
+
+
+def test_radius_takes_one_query() -> None:
+    with refused(UsageError, r"^queries: expected packed codes uint8 \(N, bytes\)"):
+        search_radius(np.zeros((1, 8), np.uint8), np.zeros((3, 8), np.uint8), 1)
