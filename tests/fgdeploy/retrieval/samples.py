@@ -1,0 +1,59 @@
+"""What the tests of the store share: models, items, and looks behind the index's back."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fgdeploy.errors import FgdeployError
+from fgdeploy.retrieval import Index, Item, store
+
+MODEL, OTHER = "ab" * 32, "cd" * 32
+BITS = 32
+ZERO = np.zeros((1, BITS // 8), np.uint8)
+NOBODY = 65534
+
+
+@contextlib.contextmanager
+def refused(kind: type[FgdeployError], words: str) -> Iterator[None]:
+    with pytest.raises(kind, match=words) as caught:
+        yield
+    assert type(caught.value) is kind
+    assert "\n" not in str(caught.value)
+
+
+def photo(name: str, code: int = 0, label: str | None = None) -> Item:
+    return Item(f"/photos/{name}", code.to_bytes(BITS // 8, "big"), label, f"sha of {name} {code}")
+
+
+def database(path: Path) -> Path:
+    return path / store.DATABASE
+
+
+@contextlib.contextmanager
+def raw(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the database behind the index's back."""
+    connection = sqlite3.connect(database(path), isolation_level=None)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def names(index: Index) -> list[str]:
+    return [Path(item.path).name for item in index.items()]
+
+
+def use_all(path: Path) -> None:
+    """Do everything that reads an index."""
+    with Index.open(path) as index:
+        len(index)
+        index.known()
+        list(index.items())
+        index.search(ZERO, 5)
+        index.verify()
