@@ -88,6 +88,8 @@ def assemble(
     backbone, size = _backbone_and_size(settings, method, state, notify)
     kind = _head_kind(settings, state)
     net = _load(settings, backbone, size, state, name)
+    if state is not None and state["pos_embed"].shape != net.pos_embed.shape:
+        notify(f"position embedding of {name} resized to {size} pixels, bilinearly")
     shape = vit.shape(net)
     stages = (
         method.schedule.stages(shape.depth, shape.patches)

@@ -72,6 +72,7 @@ def _check_plain(vit: Any, backbone: str, image_size: int) -> None:
         and type(attention).__name__ == "Attention"
         and getattr(attention, "gate", None) is None
         and vit.cls_token is not None
+        and vit.pos_embed is not None
         and not vit.dynamic_img_size
     )
     if not plain:

@@ -161,7 +161,9 @@ def test_authors_checkpoint_brings_everything(authors_checkpoint: Path, tmp_path
 
 def test_logits_stay_when_asked_for(authors_checkpoint: Path, tmp_path: Path) -> None:
     settings = Settings(checkpoint=authors_checkpoint, image_size=64, logits=True)
-    done = export_bundle(settings, tmp_path / "eet.fgd")
+    told: list[str] = []
+    done = export_bundle(settings, tmp_path / "eet.fgd", notify=told.append)
+    assert any("position embedding of eet_authors.pth resized to 64 pixels" in t for t in told)
     with open_engine(done.bundle, "onnxruntime") as engine:
         logits = engine.run(_frames(2, 64)).logits
     assert logits is not None
