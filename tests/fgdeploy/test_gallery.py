@@ -3,68 +3,25 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
 from fgdeploy import gallery
-from fgdeploy.bundle import Bundle, Manifest, sha256
-from fgdeploy.engines.base import Engine, Outputs
+from fgdeploy.bundle import sha256
 from fgdeploy.errors import DataError, FgdeployError, ImageError, IndexStoreError
 from fgdeploy.gallery import add_photos, find_id, open_or_create
 from fgdeploy.hasher import Hasher
-from fgdeploy.images import Preprocess
 from fgdeploy.photos import Photo
 from fgdeploy.retrieval import Index
+from tests.checks import ColourEngine, colour_bundle, refused
 
 SIZE, BITS = 8, 24
 MODEL = "ab" * 32
 
 
-@contextlib.contextmanager
-def refused(kind: type[FgdeployError], words: str) -> Iterator[None]:
-    with pytest.raises(kind, match=words) as caught:
-        yield
-    assert type(caught.value) is kind
-    assert "\n" not in str(caught.value)
-
-
-class ColourEngine(Engine):
-    """The code of a photo is the colour of its first pixel: 24 bits, known beforehand."""
-
-    backend, precision = "colour", "fp32"
-
-    def __init__(self, manifest: Manifest) -> None:
-        super().__init__(manifest)
-        self.frames = 0
-
-    def _run(self, frames: npt.NDArray[np.uint8]) -> Outputs:
-        self.frames += len(frames)
-        code = frames[:, 0, 0].copy()
-        return Outputs(code, np.unpackbits(code, axis=1).astype(np.float32) * 2 - 1)
-
-
 def colour_hasher(fingerprint: str = MODEL, batch: int = 3) -> Hasher:
-    manifest = Manifest(
-        method="colour",
-        backbone="none",
-        image_size=SIZE,
-        patch_size=SIZE,
-        depth=1,
-        width=1,
-        prefix_tokens=1,
-        bits=BITS,
-        stages=(),
-        head={},
-        preprocess=Preprocess(SIZE, SIZE, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-        graph={},
-        macs={},
-        weights={},
-        fingerprint=fingerprint,
-        created_by="test",
-    )
-    return Hasher(Bundle(Path("none.fgd"), manifest), ColourEngine(manifest), batch)
+    bundle = colour_bundle(fingerprint)
+    return Hasher(bundle, ColourEngine(bundle.manifest), batch)
 
 
 def frames_run(hasher: Hasher) -> int:

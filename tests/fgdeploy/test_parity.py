@@ -1,5 +1,3 @@
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,26 +8,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fgdeploy import parity_run
-from fgdeploy.bundle import Bundle, Manifest
+from fgdeploy.bundle import Bundle
 from fgdeploy.codes import UInt8Array, hamming, pack
-from fgdeploy.engines.base import Engine, Outputs
 from fgdeploy.errors import DataError, EngineError, FgdeployError, ImageError, ParityError
 from fgdeploy.evaluation import mean_average_precision
-from fgdeploy.images import Preprocess
 from fgdeploy.parity import FP32_THRESHOLDS, Parity, Thresholds, compare
 from fgdeploy.parity_run import choose_candidate, compare_engines
 from fgdeploy.photos import Photo
+from tests.checks import ColourEngine, colour_bundle, refused
 
 FloatArray = npt.NDArray[np.float64]
 thorough = settings(derandomize=True, deadline=None, max_examples=60)
-
-
-@contextlib.contextmanager
-def refused(kind: type[FgdeployError], words: str) -> Iterator[None]:
-    with pytest.raises(kind, match=words) as caught:
-        yield
-    assert type(caught.value) is kind
-    assert "\n" not in str(caught.value)
 
 
 def hashes(count: int, bits: int = 32, seed: int = 0) -> FloatArray:
@@ -295,43 +284,9 @@ def test_limits_of_a_damaged_manifest(value: object) -> None:
 SIZE = 8
 
 
-class ColourEngine(Engine):
-    """The hash of a photo is the sign of each bit of its colour, plus a little error."""
-
-    backend, precision = "colour", "fp32"
-
-    def __init__(self, manifest: Manifest, error: float = 0.0, flip: int = 0) -> None:
-        super().__init__(manifest)
-        self.error, self.flip = error, flip
-        self.batches: list[npt.NDArray[np.uint8]] = []
-
-    def _run(self, frames: npt.NDArray[np.uint8]) -> Outputs:
-        self.batches.append(frames)
-        code = frames[:, 0, 0] ^ np.uint8(self.flip)
-        return Outputs(code, np.unpackbits(code, axis=1).astype(np.float32) * 2 - 1 + self.error)
-
-
 @pytest.fixture
 def bundle() -> Bundle:
-    manifest = Manifest(
-        method="colour",
-        backbone="none",
-        image_size=SIZE,
-        patch_size=SIZE,
-        depth=1,
-        width=1,
-        prefix_tokens=1,
-        bits=24,
-        stages=(),
-        head={},
-        preprocess=Preprocess(SIZE, SIZE, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-        graph={},
-        macs={},
-        weights={},
-        fingerprint="ab" * 32,
-        created_by="test",
-    )
-    return Bundle(Path("none.fgd"), manifest)
+    return colour_bundle()
 
 
 @pytest.fixture

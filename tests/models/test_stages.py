@@ -1,9 +1,7 @@
-import contextlib
 import itertools
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -11,19 +9,12 @@ from hypothesis import strategies as st
 
 from fgdeploy.errors import FgdeployError, StageError, UsageError
 from fgdeploy.models.stages import Schedule, Stage, check, parse, tokens_in
+from tests.checks import refused
 
 EET = Schedule(((4, 1 / 2), (8, 1 / 4), (10, 1 / 16)))
 PUBLISHED = (Stage(4, 98), Stage(8, 49), Stage(10, 12))
 
 thorough = settings(derandomize=True, deadline=None, max_examples=100)
-
-
-@contextlib.contextmanager
-def refused(kind: type[FgdeployError], words: str) -> Iterator[None]:
-    with pytest.raises(kind, match=words) as caught:
-        yield
-    assert type(caught.value) is kind
-    assert "\n" not in str(caught.value)
 
 
 # Reading

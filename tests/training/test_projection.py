@@ -1,6 +1,4 @@
-import contextlib
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -13,17 +11,10 @@ from fgdeploy.training.projection import (
     normalise,
     random_hyperplanes,
 )
+from tests.checks import refused
 
 FloatArray = npt.NDArray[np.float64]
 WIDTH = 192
-
-
-@contextlib.contextmanager
-def refused(kind: type[FgdeployError], words: str) -> Iterator[None]:
-    with pytest.raises(kind, match=words) as caught:
-        yield
-    assert type(caught.value) is kind
-    assert "\n" not in str(caught.value)
 
 
 def embeddings(count: int, width: int = WIDTH, seed: int = 0) -> npt.NDArray[np.float32]:

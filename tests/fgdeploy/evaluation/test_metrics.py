@@ -1,7 +1,6 @@
-import contextlib
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -14,20 +13,13 @@ from fgdeploy.codes import UInt8Array
 from fgdeploy.errors import DataError, FgdeployError
 from fgdeploy.evaluation import Scores, evaluate, mean_average_precision, metrics
 from fgdeploy.evaluation.metrics import RECALL_AT
+from tests.checks import refused
 
 CUTS = (1, 3, 10)
 # Both sides sum in float64, in another order.
 TOLERANCE = 1e-12
 
 thorough = settings(derandomize=True, deadline=None, max_examples=100)
-
-
-@contextlib.contextmanager
-def refused(kind: type[FgdeployError], words: str) -> Iterator[None]:
-    with pytest.raises(kind, match=words) as caught:
-        yield
-    assert type(caught.value) is kind
-    assert "\n" not in str(caught.value)
 
 
 # The definitions, one query at a time, in plain Python.

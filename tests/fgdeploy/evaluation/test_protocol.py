@@ -1,63 +1,24 @@
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from fgdeploy.bundle import Bundle, Manifest
-from fgdeploy.engines.base import Engine, Outputs
-from fgdeploy.errors import DataError, FgdeployError, ImageError
+from fgdeploy.errors import DataError, ImageError
 from fgdeploy.evaluation.metrics import evaluate
 from fgdeploy.evaluation.protocol import evaluate_photos
 from fgdeploy.hasher import Hasher
-from fgdeploy.images import Preprocess
 from fgdeploy.photos import Photo
+from tests.checks import ColourEngine, colour_bundle, refused
 
 SIZE = 8
 
 
-@contextlib.contextmanager
-def refused(kind: type[FgdeployError], words: str) -> Iterator[None]:
-    with pytest.raises(kind, match=words) as caught:
-        yield
-    assert type(caught.value) is kind
-    assert "\n" not in str(caught.value)
-
-
-class ColourEngine(Engine):
-    """The code of a photo is the colour of its first pixel: 24 bits, known beforehand."""
-
-    backend, precision = "colour", "fp32"
-
-    def _run(self, frames: npt.NDArray[np.uint8]) -> Outputs:
-        code = frames[:, 0, 0].copy()
-        return Outputs(code, np.unpackbits(code, axis=1).astype(np.float32) * 2 - 1)
-
-
 @pytest.fixture
 def hasher() -> Iterator[Hasher]:
-    manifest = Manifest(
-        method="colour",
-        backbone="none",
-        image_size=SIZE,
-        patch_size=SIZE,
-        depth=1,
-        width=1,
-        prefix_tokens=1,
-        bits=24,
-        stages=(),
-        head={},
-        preprocess=Preprocess(SIZE, SIZE, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-        graph={},
-        macs={},
-        weights={},
-        fingerprint="ab" * 32,
-        created_by="test",
-    )
-    with Hasher(Bundle(Path("none.fgd"), manifest), ColourEngine(manifest), batch=4) as made:
+    bundle = colour_bundle()
+    with Hasher(bundle, ColourEngine(bundle.manifest), batch=4) as made:
         yield made
 
 

@@ -8,23 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from fgdeploy.errors import FgdeployError
 from fgdeploy.retrieval import Index, Item, store
 
 MODEL, OTHER = "ab" * 32, "cd" * 32
 BITS = 32
 ZERO = np.zeros((1, BITS // 8), np.uint8)
 NOBODY = 65534
-
-
-@contextlib.contextmanager
-def refused(kind: type[FgdeployError], words: str) -> Iterator[None]:
-    with pytest.raises(kind, match=words) as caught:
-        yield
-    assert type(caught.value) is kind
-    assert "\n" not in str(caught.value)
 
 
 def photo(name: str, code: int = 0, label: str | None = None) -> Item:

@@ -1,6 +1,3 @@
-import contextlib
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -8,18 +5,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fgdeploy.codes import UInt8Array
-from fgdeploy.errors import FgdeployError, UsageError
+from fgdeploy.errors import UsageError
 from fgdeploy.retrieval import search, search_codes, search_radius
+from tests.checks import refused
 
 thorough = settings(derandomize=True, deadline=None, max_examples=200)
-
-
-@contextlib.contextmanager
-def refused(kind: type[FgdeployError], words: str) -> Iterator[None]:
-    with pytest.raises(kind, match=words) as caught:
-        yield
-    assert type(caught.value) is kind
-    assert "\n" not in str(caught.value)
 
 
 def distance(one: UInt8Array, other: UInt8Array) -> int:

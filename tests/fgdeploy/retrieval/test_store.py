@@ -16,16 +16,8 @@ from fgdeploy import atomic
 from fgdeploy.codes import hamming
 from fgdeploy.errors import FgdeployError, IndexStoreError, UsageError
 from fgdeploy.retrieval import Hit, Index, Item, store
-from tests.fgdeploy.retrieval.samples import (
-    BITS,
-    MODEL,
-    OTHER,
-    ZERO,
-    names,
-    photo,
-    raw,
-    refused,
-)
+from tests.checks import refused
+from tests.fgdeploy.retrieval.samples import BITS, MODEL, OTHER, ZERO, names, photo, raw
 
 # Making and opening
 

@@ -10,15 +10,8 @@ import pytest
 
 from fgdeploy.errors import IndexStoreError
 from fgdeploy.retrieval import Index, Item, store
-from tests.fgdeploy.retrieval.samples import (
-    BITS,
-    MODEL,
-    ZERO,
-    database,
-    raw,
-    refused,
-    use_all,
-)
+from tests.checks import refused
+from tests.fgdeploy.retrieval.samples import BITS, MODEL, ZERO, database, raw, use_all
 
 # Damage
 

@@ -17,13 +17,8 @@ from hypothesis.stateful import (
 
 from fgdeploy.errors import IndexStoreError
 from fgdeploy.retrieval import Index, Item
-from tests.fgdeploy.retrieval.samples import (
-    BITS,
-    MODEL,
-    ZERO,
-    photo,
-    refused,
-)
+from tests.checks import refused
+from tests.fgdeploy.retrieval.samples import BITS, MODEL, ZERO, photo
 
 # Everything together, against a dictionary
 

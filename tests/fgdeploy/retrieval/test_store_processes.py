@@ -16,17 +16,8 @@ import pytest
 
 from fgdeploy.errors import IndexStoreError
 from fgdeploy.retrieval import Index, store
-from tests.fgdeploy.retrieval.samples import (
-    BITS,
-    MODEL,
-    NOBODY,
-    ZERO,
-    database,
-    names,
-    photo,
-    raw,
-    refused,
-)
+from tests.checks import refused
+from tests.fgdeploy.retrieval.samples import BITS, MODEL, NOBODY, ZERO, database, names, photo, raw
 
 # Several processes
 

@@ -1,0 +1,75 @@
+"""What tests of several rooms share: how an error must read, and an engine without a model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from fgdeploy.bundle import Bundle, Manifest
+from fgdeploy.engines.base import Engine, Outputs
+from fgdeploy.errors import FgdeployError
+from fgdeploy.images import Preprocess
+
+COLOUR_SIZE, COLOUR_BITS = 8, 24
+
+
+@contextlib.contextmanager
+def refused(kind: type[FgdeployError], words: str) -> Iterator[None]:
+    """Expect exactly this kind of error, in one line that matches `words`."""
+    with pytest.raises(kind, match=words) as caught:
+        yield
+    assert type(caught.value) is kind
+    assert "\n" not in str(caught.value)
+
+
+class ColourEngine(Engine):
+    """The code of a photo is the colour of its first pixel: 24 bits, known beforehand.
+
+    `error` is added to every hash, `flip` is xored into every code; `batches` keeps what was run.
+    """
+
+    backend, precision = "colour", "fp32"
+
+    def __init__(self, manifest: Manifest, error: float = 0.0, flip: int = 0) -> None:
+        super().__init__(manifest)
+        self.error, self.flip = error, flip
+        self.batches: list[npt.NDArray[np.uint8]] = []
+
+    @property
+    def frames(self) -> int:
+        """Return how many frames were run so far."""
+        return sum(map(len, self.batches))
+
+    def _run(self, frames: npt.NDArray[np.uint8]) -> Outputs:
+        self.batches.append(frames)
+        code = frames[:, 0, 0] ^ np.uint8(self.flip)
+        return Outputs(code, np.unpackbits(code, axis=1).astype(np.float32) * 2 - 1 + self.error)
+
+
+def colour_bundle(fingerprint: str = "ab" * 32) -> Bundle:
+    """Return a bundle that lies on no disk, for a ColourEngine."""
+    size = COLOUR_SIZE
+    manifest = Manifest(
+        method="colour",
+        backbone="none",
+        image_size=size,
+        patch_size=size,
+        depth=1,
+        width=1,
+        prefix_tokens=1,
+        bits=COLOUR_BITS,
+        stages=(),
+        head={},
+        preprocess=Preprocess(size, size, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        graph={},
+        macs={},
+        weights={},
+        fingerprint=fingerprint,
+        created_by="test",
+    )
+    return Bundle(Path("none.fgd"), manifest)
