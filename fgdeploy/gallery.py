@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,35 +44,18 @@ def add_photos(
     IndexStoreError if the index is of another model.
     """
     index.require(hasher.fingerprint, hasher.bits)
-    report, known = Report(), index.known()
-    fresh: list[Photo] = []
-    digests: list[str] = []
-    labels: dict[str, str | None] = {}
-    for path, photo in {str(photo.path.resolve()): photo for photo in photos}.items():
-        if not _is_utf8(path, photo.label):
-            if strict:
-                raise ImageError(_NOT_UTF8.format(path))
-            report.skipped.append(_NOT_UTF8.format(path))
-            continue
-        digest = _digest(photo.path)
-        if known.get(path) == digest:
-            labels[path] = photo.label
-        else:
-            fresh.append(photo)
-            digests.append(digest)
-    report.known, report.relabelled = len(labels), index.relabel(labels) if labels else 0
+    report = Report()
+    fresh = _sort_out(index, photos, strict, report)
 
     def skip(position: int, error: ImageError) -> None:
         report.skipped.append(str(error))
 
     waiting: list[Item] = []
     done = 0
-    for hashed in hasher.stream((photo.path for photo in fresh), on_error=None if strict else skip):
+    sources = (entry.path for entry in fresh)
+    for hashed in hasher.stream(sources, on_error=None if strict else skip):
         for position, code in zip(hashed.positions, hashed.outputs.code, strict=True):
-            photo = fresh[position]
-            waiting.append(
-                Item(str(photo.path.resolve()), code.tobytes(), photo.label, digests[position])
-            )
+            waiting.append(dataclasses.replace(fresh[position], code=code.tobytes()))
         if len(waiting) >= COMMIT_EVERY:
             report.added += index.add(waiting)
             waiting = []
@@ -80,6 +65,23 @@ def add_photos(
     if done < len(fresh):  # the last ones could not be read
         progress(len(fresh), len(fresh))
     return report
+
+
+def _sort_out(index: Index, photos: Sequence[Photo], strict: bool, report: Report) -> list[Item]:
+    """Return the photos to hash, still without codes; note in `report` what became of others."""
+    known, fresh = index.known(), []
+    labels: dict[str, str | None] = {}
+    for path, label in {os.path.abspath(photo.path): photo.label for photo in photos}.items():
+        if not _is_utf8(path, label):
+            if strict:
+                raise ImageError(_NOT_UTF8.format(path))
+            report.skipped.append(_NOT_UTF8.format(path))
+        elif known.get(path) == (digest := _digest(Path(path))):
+            labels[path] = label
+        else:
+            fresh.append(Item(path, b"", label, digest))
+    report.known, report.relabelled = len(labels), index.relabel(labels) if labels else 0
+    return fresh
 
 
 _NOT_UTF8 = "{!r}: the name of the file or its folder is not UTF-8; rename it"
@@ -118,7 +120,7 @@ def find_id(index: Index, name: str) -> int:
     """Return the id that `name` means: an id, or a photo's path. Raises DataError."""
     if name.isdecimal():
         return int(name)
-    wanted = str(Path(name).resolve())
+    wanted = os.path.abspath(name)
     for item in index.items():
         if item.path == wanted:
             return item.id

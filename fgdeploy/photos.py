@@ -46,10 +46,10 @@ def read(source: Path, labels: Path | None = None) -> list[Photo]:
     photos = [Photo(path, path.absolute().parent.name) for path in found]
     if labels is None:
         return photos
-    listed = {photo.path.resolve(): photo for photo in read_csv(labels, source)}
+    listed = {os.path.abspath(photo.path): photo for photo in read_csv(labels, source)}
     return [
         Photo(photo.path, known.label, known.split)
-        if (known := listed.get(photo.path.resolve()))
+        if (known := listed.get(os.path.abspath(photo.path)))
         else photo
         for photo in photos
     ]

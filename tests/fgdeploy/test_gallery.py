@@ -289,3 +289,18 @@ def test_neither_id_nor_path(name: str, index: Index, hasher: Hasher, photos: li
     words = rf"^{name} is neither an id nor the path of an item; see: fgdeploy index list$"
     with refused(DataError, words):
         find_id(index, name)
+
+
+def test_links_to_one_photo_are_photos_of_their_own(
+    index: Index, hasher: Hasher, photos: list[Photo], tmp_path: Path
+) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").symlink_to(photos[0].path)
+    linked = [Photo(tmp_path / name / "1.png", name) for name in ("cat", "dog")]
+    assert add_photos(index, hasher, linked).added == 2
+    assert [(Path(item.path).parent.name, item.label) for item in index.items()] == [
+        ("cat", "cat"),
+        ("dog", "dog"),
+    ]
+    assert find_id(index, str(tmp_path / "dog" / "1.png")) == 2
