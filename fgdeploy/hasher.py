@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -109,17 +110,12 @@ class Hasher(Closing):
         waiting: deque[tuple[int, Future[Frame]]] = deque()
         with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
             try:
-                source = iter(enumerate(images))
-                exhausted = False
-                while waiting or not exhausted:
-                    while not exhausted and len(waiting) < 2 * self.batch:
-                        item = next(source, None)
-                        if item is None:
-                            exhausted = True
-                        else:
-                            waiting.append((item[0], pool.submit(make, item[1])))
+                source = enumerate(images)
+                while True:
+                    for position, image in islice(source, 2 * self.batch - len(waiting)):
+                        waiting.append((position, pool.submit(make, image)))
                     if not waiting:
-                        break
+                        return
                     position, future = waiting.popleft()
                     try:
                         frame = future.result()
