@@ -35,6 +35,9 @@ BACKENDS: dict[str, Backend] = {
 }
 
 
+MAX_THREADS = 1024
+
+
 def available() -> list[str]:
     """Return the names of the backends whose package is installed, in order of preference."""
     return [name for name, item in BACKENDS.items() if importlib.util.find_spec(item.needs)]
@@ -48,8 +51,11 @@ def open_engine(
     threads: CPU threads for one call; None leaves it to the backend (all cores).
     Raises MissingDependency, EngineError, BundleError (no such precision) or UsageError.
     """
-    if threads is not None and threads < 1:
-        raise UsageError(f"expected at least one thread, got {threads}; leave it out for all cores")
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise UsageError(
+            f"expected at least one thread, and at most {MAX_THREADS}, got {threads}; leave it out "
+            "for all cores"
+        )
     if backend == "auto":
         backend = next(iter(available()), "onnxruntime")
     if backend not in BACKENDS:

@@ -143,12 +143,16 @@ def _backbone_and_size(
     settings: Settings, method: methods.Method, state: StateDict | None, notify: Notify
 ) -> tuple[str, int]:
     if settings.backbone is not None:
-        size = settings.image_size or _size_in_name(settings.backbone)
+        trained = vit.trained_size(state) if state is not None else None
+        size = settings.image_size or trained or _size_in_name(settings.backbone)
         return settings.backbone, size
     if state is None:
         return method.backbone, settings.image_size or DEFAULT_SIZE
     backbone, size = vit.guess_backbone(state)
-    notify(f"backbone {backbone} at {size} pixels, told from the checkpoint's shapes")
+    notify(
+        f"backbone {backbone} at {size} pixels, told from the checkpoint's shapes, with its "
+        "mean and std; name --backbone if it is another ViT of these shapes"
+    )
     return backbone, settings.image_size or size
 
 
@@ -173,6 +177,12 @@ def _head_kind(settings: Settings, state: StateDict | None) -> str:
         raise UsageError("--head itq is fitted on photos; name a folder or CSV with --fit-data")
     if settings.head != "auto":
         return settings.head
+    odd = [key for key in state or () if key.startswith("head_hash") and not has_trained]
+    if odd:
+        raise CheckpointError(
+            f"the checkpoint has {odd[0]} but no head_hash.weight, so its hash head is of another "
+            "form; rename the keys, or choose --head itq or --head lsh"
+        )
     if has_trained:
         return "trained"
     return "lsh" if settings.fit_data is None else "itq"
@@ -200,7 +210,17 @@ def _trained_head(
             f"{name}: expected matrices head.weight and head_hash.weight, got "
             f"{tuple(inner.shape)} and {tuple(outer.shape)}"
         )
+    if others := [k for k in state if k.split(".")[0] in checkpoint.HEADS and k not in keys]:
+        raise CheckpointError(
+            f"{name} has {others[0]} beside its class and hash head, which would be left out; "
+            "EET's trained head is head and head_hash alone"
+        )
     bits, classes = (int(side) for side in outer.shape)
+    if inner.shape[0] != classes:
+        raise CheckpointError(
+            f"{name}: head_hash takes {classes} inputs, but head gives {inner.shape[0]} classes; "
+            "EET's hash head works on the class logits"
+        )
     if settings.bits is not None and settings.bits != bits:
         raise CheckpointError(
             f"--bits {settings.bits} does not match {name}, whose hash head has {bits} bits; "

@@ -26,6 +26,13 @@ def _beside(target: Path, kind: str) -> Path:
     return target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.{kind}")
 
 
+def _named(error: OSError, target: Path) -> OSError:
+    """Let an error about a temporary file speak of the file that the user asked for."""
+    if str(error.filename).startswith(str(target.parent / ".")):
+        error.filename, error.filename2 = str(target), None
+    return error
+
+
 @contextlib.contextmanager
 def new_file(target: Path) -> Iterator[IO[bytes]]:
     """Open a binary file that takes the place of `target` when the block ends without an error.
@@ -41,6 +48,8 @@ def new_file(target: Path) -> Iterator[IO[bytes]]:
             os.fsync(stream.fileno())
         os.replace(temporary, target)
         _sync_folder(target.parent)
+    except OSError as error:
+        raise _named(error, target) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -68,7 +77,10 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
     and removed last: a failure at any point leaves the old or the new one, never a mixture.
     """
     temporary = _beside(target, "tmp")
-    temporary.mkdir()
+    try:
+        temporary.mkdir()
+    except OSError as error:
+        raise _named(error, target) from None
     try:
         yield temporary
         for entry in temporary.rglob("*"):

@@ -195,6 +195,11 @@ def _listed(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
         return list(images) if images.ndim == 4 else [images]
     if isinstance(images, (str, os.PathLike)) or hasattr(images, "convert"):
         return [images]  # type: ignore[list-item]
+    if not isinstance(images, Iterable):
+        raise UsageError(
+            "expected a path, a uint8 array, a Pillow image, or several of them, got "
+            f"{type(images).__name__}"
+        )
     return images
 
 

@@ -146,6 +146,10 @@ def decode(source: ImageLike, shortest: int | None = None) -> Image.Image:
                 source.load()
             upright = _upright(source, name)
             return upright.copy() if upright is source else upright
+        if not isinstance(source, (str, os.PathLike)):
+            raise ImageError(
+                f"expected a path, a uint8 array or a Pillow image, got {type(source).__name__}"
+            )
         with Image.open(source, formats=FORMATS) as image:
             _check_size(image, name)
             if shortest is not None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgdeploy.codes import code_bytes, hamming, unpack
-from fgdeploy.errors import BundleError, ParityError
+from fgdeploy.errors import BundleError, ParityError, UsageError
 from fgdeploy.evaluation.metrics import mean_average_precision
 
 # |hash| below this is too near zero for its sign to mean anything after rounding.
@@ -31,6 +31,12 @@ class Thresholds:
     min_identical: float | None = None
     min_top10: float | None = None
     max_map_drop: float | None = None
+
+    def __post_init__(self) -> None:
+        for key, value in self.to_json().items():
+            top = 1.0 if key.startswith("min_") else np.inf
+            if not 0 <= value <= top:
+                raise UsageError(f"limit {key}={value:g}: expected a number from 0 to {top:g}")
 
     @classmethod
     def from_json(cls, entry: Mapping[str, float]) -> Thresholds:

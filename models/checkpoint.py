@@ -20,7 +20,10 @@ StateDict = dict[str, Tensor]
 
 # Where training scripts put the state dict, outermost first.
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "student")
-_PREFIXES = ("module.", "_orig_mod.")
+_PREFIXES = ("module.", "_orig_mod.", "module.")
+
+# First parts of the names of class and hash heads; anything else belongs to the backbone.
+HEADS = ("head", "head_hash", "head_dist")
 
 
 def read(path: Path) -> StateDict:
@@ -71,9 +74,8 @@ def _read_torch(path: Path) -> Any:
 def unwrap(content: Any, name: str) -> StateDict:
     """Return the innermost state dict of `content`, without `module.` prefixes."""
     while isinstance(content, Mapping):
-        inner = next(
-            (content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None
-        )
+        held = (content.get(key) for key in _WRAPPERS)
+        inner = next((entry for entry in held if isinstance(entry, Mapping) and entry), None)
         if inner is None:
             break
         content = inner
@@ -83,8 +85,10 @@ def unwrap(content: Any, name: str) -> StateDict:
     if not tensors:
         raise CheckpointError(f"{name} holds no tensors by name; save model.state_dict()")
     for prefix in _PREFIXES:
-        if all(key.startswith(prefix) for key in tensors):
-            tensors = {key[len(prefix) :]: value for key, value in tensors.items()}
+        inside = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+        others = [v for k, v in tensors.items() if not k.startswith(prefix)]
+        if inside and not any(value.ndim for value in others):  # counters such as an epoch
+            tensors = inside
     return tensors
 
 
@@ -128,7 +132,7 @@ def load_matching(
 
 
 def _is_head(key: str) -> bool:
-    return key.split(".")[0] in ("head", "head_hash", "head_dist", "pre_logits", "fc_norm")
+    return key.split(".")[0] in HEADS
 
 
 def _resize_positions(position: Tensor, vit: ViT) -> Tensor:

@@ -174,6 +174,19 @@ class FoldedEmbedding(nn.Module):
         return embedded
 
 
+def trained_size(state: dict[str, Tensor]) -> int | None:
+    """Return the image size that a checkpoint's positions were trained at, None if unclear."""
+    try:
+        rows, patch = state["pos_embed"].shape[1], state["patch_embed.proj.weight"].shape[-1]
+    except (KeyError, IndexError):
+        return None
+    for others in (0, 1, 2, 5):  # no CLS row, CLS, CLS and distillation, CLS and four registers
+        side = round(max(rows - others, 0) ** 0.5)
+        if side and side * side == rows - others:
+            return int(side * patch)
+    return None
+
+
 # (width, depth) of the plain DeiT family that EET is published on.
 _FAMILY = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base"}
 
@@ -188,9 +201,10 @@ def guess_backbone(state: dict[str, Tensor]) -> tuple[str, int]:
         patch = int(state["patch_embed.proj.weight"].shape[-1])
         rows = int(state["pos_embed"].shape[1])
     except (KeyError, IndexError):
+        first = ", ".join(list(state)[:3])
         raise CheckpointError(
-            "the checkpoint has no cls_token, pos_embed and patch_embed.proj.weight, so the "
-            "backbone cannot be told from it; name it with --backbone"
+            "the checkpoint has no cls_token, pos_embed and patch_embed.proj.weight (its first "
+            f"keys are {first}), so its backbone cannot be told; rename its keys to timm's"
         ) from None
     depth = 1 + max(
         (int(m[1]) for key in state if (m := re.match(r"blocks\.(\d+)\.", key))), default=-1

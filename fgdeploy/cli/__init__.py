@@ -9,10 +9,18 @@ from __future__ import annotations
 def main() -> None:
     """Run the command line; installed as `fgdeploy`."""
     import io
+    import signal
     import sys
+    from types import FrameType
 
-    from fgdeploy.cli.app import app
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)  # as an exception, so that what is half-written goes
 
+    try:
+        signal.signal(signal.SIGTERM, stop)
+        from fgdeploy.cli.app import app
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may be any bytes

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from fgdeploy import __version__
-from fgdeploy.cli import demo, doctor, evaluate, export, gallery, hashing, inspect, parity
+from fgdeploy.cli import demo, doctor, evaluate, export, gallery, hashing, inspect, parity, show
 from fgdeploy.errors import FgdeployError
 
 INTERRUPTED = 130
@@ -53,7 +53,7 @@ class _OneLineErrors(TyperGroup):
     def _show(ctx: Any, message: str) -> None:
         if ctx.params.get("debug"):
             traceback.print_exc()
-        typer.echo(f"error: {' '.join(message.split())}", err=True)
+        show.say(f"error: {' '.join(message.split())}")
 
 
 app = typer.Typer(

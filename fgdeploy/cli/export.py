@@ -104,7 +104,10 @@ def export(
         ("weights", manifest.weights["source"]),
         ("stages", plan),
         ("head", f"{manifest.head['kind']}, {manifest.bits} bits"),
-        ("G MACs", f"{macs['exported'] / 1e9:.2f} (dense {macs['dense'] / 1e9:.2f})"),
+        (
+            "G MACs",
+            f"{macs['exported'] / 1e9:.2f} exported, {macs['dense'] / 1e9:.2f} dense in timm",
+        ),
         (
             "parity",
             f"max |hash difference| {parity.max_hash_diff:.1e} to PyTorch, "

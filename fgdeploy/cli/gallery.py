@@ -48,10 +48,8 @@ def add(
             try:
                 report = add_photos(index, hasher, photos, strict, show.progress("adding"))
             finally:
-                if created and len(index) == 0:
-                    index.delete()  # nothing went in: leave nothing behind
-                    created = False
-            total = len(index) if created or report.added or report.known else 0
+                gone = created and index.delete_if_empty()  # leave nothing behind
+            total = 0 if gone else len(index)
         show.say(
             f"added {report.added} photos, {report.known} were there already"
             + (f" ({report.relabelled} with a new label)" if report.relabelled else "")
@@ -64,7 +62,7 @@ def add(
 @app.command("remove")
 def remove(
     gallery: GalleryArgument,
-    items: Annotated[list[str], typer.Argument(help="Ids or photo paths.")],
+    items: Annotated[list[str], typer.Argument(help="Ids or photo paths (./7 for a file 7).")],
 ) -> None:
     """Remove items by id or path, all or none."""
     from fgdeploy.gallery import find_id
@@ -85,7 +83,8 @@ def list_items(gallery: GalleryArgument, as_json: show.JsonOption = False) -> No
             if as_json:
                 show.emit_json({**dataclasses.asdict(item), "code": item.code.hex()})
             else:
-                typer.echo(f"{item.id}\t{item.label or ''}\t{item.path}\t{item.added}")
+                cells = (str(item.id), item.label or "", item.path, item.added)
+                typer.echo("\t".join(map(show.plain, cells)))
 
 
 @app.command("verify")
@@ -132,6 +131,8 @@ def search(
 
     if k < 1:
         raise UsageError(f"-k {k}: ask for at least one answer")
+    if html is not None and (html.is_dir() or not html.parent.is_dir()):
+        raise UsageError(f"--html {html}: expected a file name in a folder that exists")
     with (
         Index.open(gallery) as index,
         load(show.default_bundle(bundle), backend, threads=threads) as hasher,
@@ -151,6 +152,6 @@ def search(
         if as_json:
             show.emit_json(result)
         elif html is None:
-            typer.echo(f"{path}")
+            typer.echo(show.plain(str(path)))
             rows = [(hit.rank, hit.distance, hit.id, hit.label or "", hit.path) for hit in hits]
             typer.echo(show.table(rows, ("rank", "distance", "id", "label", "path")))

@@ -50,10 +50,13 @@ def parity(
     Limits come from the bundle's manifest; an option replaces the one it names.
     """
     from fgdeploy.bundle import open_bundle
+    from fgdeploy.errors import UsageError
     from fgdeploy.parity import Thresholds
     from fgdeploy.parity_run import choose_candidate, compare_engines, open_by_name
     from fgdeploy.photos import read, spread
 
+    if images < 1:
+        raise UsageError(f"--images {images}: compare at least one photo")
     opened = open_bundle(show.default_bundle(bundle))
     flags = Thresholds(max_hash_diff, min_bit_agreement, min_identical, min_top10, max_map_drop)
     limits = Thresholds.from_json({**opened.manifest.thresholds, **flags.to_json()})

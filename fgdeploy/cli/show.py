@@ -32,7 +32,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 
 def say(message: str) -> None:
     """Print a message to stderr; stdout is for data."""
-    typer.echo(message, err=True)
+    typer.echo(plain(message), err=True)
+
+
+def plain(text: str) -> str:
+    """Return `text` without control characters, which a file name may hold to paint a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def emit_json(value: Any) -> None:
@@ -53,7 +58,9 @@ def default_bundle(given: Path | None) -> Path:
 
 def table(rows: Sequence[Sequence[Any]], header: Sequence[str] = ()) -> str:
     """Return rows as aligned columns; numbers to the right."""
-    lines = [[str(cell) for cell in row] for row in ([header] if header else []) + list(rows)]
+    lines = [
+        [plain(str(cell)) for cell in row] for row in ([header] if header else []) + list(rows)
+    ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)] if lines else []
     numeric = [
         all(isinstance(row[i], (int, float)) or _number(str(row[i])) for row in rows)

@@ -20,7 +20,7 @@ def search_codes(
     Raises UsageError for k below 1, or codes that are not uint8 of one width.
     """
     _check(queries, codes)
-    if k < 1:
+    if not isinstance(k, (int, np.integer)) or k < 1:
         raise UsageError(f"k is {k}; ask for at least one result")
     top = min(k, len(codes))
     rows = np.empty((len(queries), top), dtype=np.int64)
@@ -56,9 +56,10 @@ def search_radius(
 
 def _check(queries: UInt8Array, codes: UInt8Array) -> None:
     for name, array in (("queries", queries), ("codes", codes)):
-        if array.dtype != np.uint8 or array.ndim != 2:
+        if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 2:
+            got = getattr(array, "dtype", type(array).__name__), getattr(array, "shape", "")
             raise UsageError(
-                f"{name}: expected packed codes uint8 (N, bytes), got {array.dtype} {array.shape}"
+                f"{name}: expected packed codes uint8 (N, bytes), got {got[0]} {got[1]}"
             )
     if queries.shape[1] != codes.shape[1]:
         raise UsageError(

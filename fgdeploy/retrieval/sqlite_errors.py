@@ -37,6 +37,10 @@ def explained(path: Path) -> Iterator[None]:
         ) from error
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         text = _line(error)
+        if "readonly" in text and not path.exists():
+            raise IndexStoreError(
+                f"{path} was removed by another process; run the command again"
+            ) from error
         for phrase, reason in _PHRASES.items():
             if text.startswith(phrase):
                 raise IndexStoreError(f"{path}: {reason}") from error

@@ -169,10 +169,19 @@ class Index(Closing):
         """Close the database. Twice does no harm."""
         self._connection.close()
 
-    def delete(self) -> None:
-        """Remove the whole index from the disk."""
+    def delete_if_empty(self) -> bool:
+        """Remove the index from the disk if it holds nothing, and say whether it did.
+
+        The write lock is held until its folder has gone, so no other process's items go with it.
+        """
+        with self._writing():
+            if len(self):
+                return False
+            aside = self.path.with_name(f".{self.path.name}.{os.getpid()}.old")
+            os.rename(self.path, aside)
         self.close()
-        shutil.rmtree(self.path)
+        shutil.rmtree(aside)
+        return True
 
     def require(self, fingerprint: str, bits: int) -> None:
         """Raise IndexStoreError unless codes of this model belong into the index."""

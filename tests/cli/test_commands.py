@@ -394,3 +394,65 @@ def test_codes_do_not_depend_on_the_batch(run: Run, moths: Path, bundle: Path) -
     assert np.array_equal(
         CodeFile.load(Path("one.npz")).codes, CodeFile.load(Path("many.npz")).codes
     )
+
+
+def test_names_cannot_paint_on_the_terminal(run: Run, bundle: Path, moths: Path) -> None:
+    odd = Path("a\tb\n\x1b[31mc.jpg")
+    shutil.copy(next(moths.rglob("*.jpg")), odd)
+    run("index", "add", "g.fgi", odd, "-b", bundle)
+    for result in (
+        run("index", "list", "g.fgi"),
+        run("search", odd, "-i", "g.fgi", "-b", bundle),
+        run("inspect", odd),
+    ):
+        assert "\x1b" not in result.output
+        assert "\nc.jpg" not in result.output
+    assert len(run("index", "list", "g.fgi").stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "pattern"),
+    [
+        (["parity", "P", "-b", "B", "--images", "0"], "--images 0: compare at least one"),
+        (
+            ["parity", "P", "-b", "B", "--min-top10", "2"],
+            "min_top10=2: expected a number",
+        ),
+        (["parity", "P", "-b", "B", "--max-hash-diff", "nan"], "max_hash_diff=nan: expected"),
+        (["hash", "P", "-b", "B", "--threads", "100000"], "at most 1024, got 100000"),
+        (["search", "x.jpg", "-i", "g.fgi", "-k", "0"], "-k 0: ask for at least one"),
+        (["search", "x.jpg", "-i", "g.fgi", "--html", "no/s.html"], "folder that exists"),
+    ],
+)
+def test_values_that_can_never_be_right(
+    run: Run, moths: Path, bundle: Path, command: list[str], pattern: str
+) -> None:
+    places = {"P": moths, "B": bundle}
+    _fails(run(*(places.get(word, word) for word in command)), 2, pattern)
+
+
+def test_errors_name_the_file_that_was_asked_for(
+    run: Run, moths: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, *arguments: Any, **options: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    result = run("export", "--weights", "random", "--backbone", "test_vit", "-o", "x.fgd")
+    _fails(result, 1, "error: x.fgd: Permission denied; choose a place")
+
+
+def test_sigterm_leaves_nothing(tmp_path: Path) -> None:
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    command = [sys.executable, "-m", "fgdeploy", "export", "--weights", "random", "-o", "x.fgd"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".x.fgd.*.tmp")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []

@@ -178,7 +178,7 @@ def test_unknown_backend(bundle: Bundle, backend: str, refuses: Refuses) -> None
 
 @pytest.mark.parametrize("threads", [0, -1])
 def test_no_threads(bundle: Bundle, threads: int, refuses: Refuses) -> None:
-    with refuses(UsageError, rf"expected at least one thread, got {threads}"):
+    with refuses(UsageError, rf"expected at least one thread, and at most 1024, got {threads}"):
         open_engine(bundle, "auto", "fp32", threads)
 
 

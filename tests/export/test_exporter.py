@@ -264,9 +264,18 @@ def test_bits_that_do_not_match(authors_checkpoint: Path, tmp_path: Path) -> Non
     with pytest.raises(CheckpointError, match=r"--bits 32 does not match .* has 24 bits"):
         export_bundle(Settings(checkpoint=authors_checkpoint, bits=32), tmp_path / "x.fgd")
     state = torch.load(authors_checkpoint, weights_only=True)["model"]
+    torch.save({**state, "module.head.extra": torch.zeros(3)}, tmp_path / "more.pth")
+    with pytest.raises(CheckpointError, match=r"more.pth has head.extra beside its class and hash"):
+        export_bundle(Settings(checkpoint=tmp_path / "more.pth"), tmp_path / "x.fgd")
+    other = {k.replace("hash.", "hash.0."): v for k, v in state.items()}
+    torch.save(other, tmp_path / "sequence.pth")
+    with pytest.raises(CheckpointError, match=r"has head_hash.0.weight but no head_hash.weight"):
+        export_bundle(Settings(checkpoint=tmp_path / "sequence.pth"), tmp_path / "x.fgd")
     state["module.head_hash.weight"] = torch.zeros(24, 9)
     torch.save(state, tmp_path / "odd.pth")
-    with pytest.raises(CheckpointError, match=r"misshapen head.weight"):
+    with pytest.raises(
+        CheckpointError, match=r"head_hash takes 9 inputs, but head gives 5 classes"
+    ):
         export_bundle(Settings(checkpoint=tmp_path / "odd.pth"), tmp_path / "x.fgd")
     del state["module.head_hash.bias"]
     torch.save(state, tmp_path / "half.pth")

@@ -394,7 +394,10 @@ def test_pillow_image_of_a_file_cut_short(tmp_path: Path, refuses: Refuses) -> N
     source.write_bytes(source.read_bytes()[:-200])
     with (
         Image.open(source) as image,
-        refuses(ImageError, "the image in memory is damaged or unreadable: .*; replace the file"),
+        refuses(
+            ImageError,
+            "the image in memory is damaged or unreadable: .*; replace the file",
+        ),
     ):
         decode(image)
 
@@ -426,7 +429,7 @@ def test_path_with_a_zero_byte_is_refused(refuses: Refuses) -> None:
 
 @pytest.mark.parametrize("source", [None, 3, object()])
 def test_what_is_no_image_at_all_is_refused(source: Any, refuses: Refuses) -> None:
-    with refuses(ImageError, r"the image in memory is damaged or unreadable: .*; replace"):
+    with refuses(ImageError, r"a uint8 array or a Pillow image, got (NoneType|int|object)"):
         decode(source)
 
 

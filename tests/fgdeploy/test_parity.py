@@ -10,7 +10,14 @@ from PIL import Image
 from fgdeploy import parity_run
 from fgdeploy.bundle import Bundle
 from fgdeploy.codes import UInt8Array, hamming, pack
-from fgdeploy.errors import DataError, EngineError, FgdeployError, ImageError, ParityError
+from fgdeploy.errors import (
+    DataError,
+    EngineError,
+    FgdeployError,
+    ImageError,
+    ParityError,
+    UsageError,
+)
 from fgdeploy.evaluation import mean_average_precision
 from fgdeploy.parity import FP32_THRESHOLDS, Parity, Thresholds, compare
 from fgdeploy.parity_run import choose_candidate, compare_engines
@@ -247,9 +254,10 @@ def test_all_limits_at_once() -> None:
         MEASURED.require(STRICT, "int8")
 
 
-def test_a_limit_that_is_no_number_is_never_kept() -> None:
-    limits = Thresholds(*[float("nan")] * 5)
-    assert len(MEASURED.breaches(limits)) == 5
+@pytest.mark.parametrize("value", [float("nan"), -0.1, 1.5])
+def test_a_limit_that_means_nothing_is_refused(value: float) -> None:
+    with refused(UsageError, r"limit min_top10=.*: expected a number from 0 to 1"):
+        Thresholds(min_top10=value)
 
 
 def test_a_limit_on_what_was_not_measured_is_no_breach() -> None:

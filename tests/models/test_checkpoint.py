@@ -33,6 +33,8 @@ def _equal(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> b
         lambda s: {"state_dict": s},
         lambda s: {"model": {f"module.{k}": v for k, v in s.items()}},
         lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()},
+        lambda s: {f"module.{k}": v for k, v in s.items()} | {"epoch": torch.tensor(3)},
+        lambda s: {"state_dict": {}, "model": s},
     ],
 )
 def test_torch_files_are_unwrapped(tmp_path: Path, state: Any, wrap: Any) -> None:
@@ -103,6 +105,7 @@ def test_backbone_is_loaded_whatever_the_class_head(state: Any) -> None:
             r"misshapen norm.weight \(5,\), expected \(192,\)",
         ),
         (lambda s: s.update({"adapter.down": torch.zeros(5)}), "has unknown adapter.down"),
+        (lambda s: s.update({"pre_logits.fc.bias": torch.zeros(5)}), "unknown pre_logits.fc.bias"),
         (
             lambda s: s.update({"norm.weight": torch.full((192,), float("nan"))}),
             "norm.weight holds NaN",

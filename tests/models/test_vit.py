@@ -72,8 +72,21 @@ def test_backbone_is_told_from_a_state_dict(backbone: str, size: int) -> None:
     assert vit.guess_backbone(vit.create(backbone, size).state_dict()) == (backbone, size)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "size"),
+    [
+        ("deit_tiny_patch16_224", 384),
+        ("deit3_small_patch16_224", 224),
+        ("vit_small_patch14_reg4_dinov2", 518),
+    ],
+)
+def test_trained_size_is_told_from_the_positions(backbone: str, size: int) -> None:
+    assert vit.trained_size(vit.create(backbone, size).state_dict()) == size
+    assert vit.trained_size({}) is None
+
+
 def test_unknown_shapes_ask_for_the_backbone() -> None:
-    with pytest.raises(CheckpointError, match=r"no cls_token.*--backbone"):
+    with pytest.raises(CheckpointError, match=r"no cls_token.*first keys are conv"):
         vit.guess_backbone({"conv.weight": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r"width 384.*patch 14.*--backbone"):
         vit.guess_backbone(vit.create("vit_small_patch14_dinov2", 56).state_dict())

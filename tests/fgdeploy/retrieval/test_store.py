@@ -177,9 +177,15 @@ def test_another_model_is_refused_in_words(index: Index) -> None:
 
 
 def test_closing_twice_and_deleting(index: Index, path: Path) -> None:
+    with Index.open(path) as rival:
+        rival.add([photo("a")])
+        assert not index.delete_if_empty()
+        rival.remove([1])
+        assert index.delete_if_empty()
+        with refused(IndexStoreError, r"was removed by another process; run the command again"):
+            rival.add([photo("b")])
     index.close()
     index.close()
-    index.delete()
     assert list(path.parent.iterdir()) == []
 
 
