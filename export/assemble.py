@@ -245,7 +245,7 @@ def _fitted_head(
     rows = None
     if settings.fit_data is not None:
         found = photos.read(settings.fit_data)
-        if any(photo.split == "train" for photo in found):
+        if any(photo.split for photo in found):
             found = photos.of_split(found, "train")  # never fit on what will be asked
         chosen = photos.spread(found, settings.fit_images, settings.seed)
         rows, skipped = embedder().run([photo.path for photo in chosen], progress)

@@ -60,9 +60,8 @@ def export_bundle(
         raise UsageError(
             f"--without {','.join(unknown)}: choose from {', '.join(graph.SIMPLIFICATIONS)}"
         )
-    with atomic.new_folder(
-        target, replace=overwrite
-    ) as folder:  # first of all, so that a full disk shows at once
+    # The folder comes first of all, so that one that cannot be written shows at once.
+    with atomic.new_folder(target, replace=overwrite) as folder:
         model = assemble(settings, notify, progress)
         if settings.logits and isinstance(model.head, ProjectionHead):
             raise UsageError("--logits needs the trained head; a fitted head has no classes")
@@ -79,8 +78,8 @@ def export_bundle(
         reference = PyTorchEngine(model.published(settings.logits), draft.manifest)
         parity = verify.prove(draft, reference, _frames(model, settings))
         seal(folder, dataclasses.replace(draft.manifest, parity=_proof(parity)))
-        open_bundle(folder)
-    return Exported(open_bundle(target), parity)
+        manifest = open_bundle(folder).manifest
+    return Exported(Bundle(target, manifest), parity)
 
 
 def _frames(model: Model, settings: Settings) -> Any:
@@ -148,6 +147,7 @@ def _fingerprint(model: Model, stages: tuple[StageInfo, ...], weights: str) -> s
     """Hash all that decides a code: not tool versions, opset or precision."""
     facts = {
         "method": model.method.name,
+        "backbone": model.backbone,  # the number of heads, say, shows in no weight
         "stages": [dataclasses.asdict(stage) for stage in stages],
         "preprocess": model.preprocess.to_json(),
         "weights": weights,

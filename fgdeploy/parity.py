@@ -106,11 +106,6 @@ class Parity:
                 lines.append(f"{name} is {value:.6g}, limit {'<=' if at_most else '>='} {limit:g}")
         return lines
 
-    def require(self, limits: Thresholds, what: str) -> None:
-        """Raise ParityError if a limit is not kept."""
-        if broken := self.breaches(limits):
-            raise ParityError(f"{what}: {'; '.join(broken)}")
-
 
 def compare(
     reference_hash: npt.NDArray[np.floating],

@@ -50,7 +50,7 @@ def parity(
     Limits come from the bundle's manifest; an option replaces the one it names.
     """
     from fgdeploy.bundle import open_bundle
-    from fgdeploy.errors import UsageError
+    from fgdeploy.errors import ParityError, UsageError
     from fgdeploy.parity import Thresholds
     from fgdeploy.parity_run import choose_candidate, compare_engines, open_by_name
     from fgdeploy.photos import read, spread
@@ -83,8 +83,7 @@ def parity(
         typer.echo(f"{name} against {reference} on {result.photos} photos")
         typer.echo(show.table(_rows(entry)))
     if broken:
-        show.say(f"error: {name} does not keep to {reference}: {'; '.join(broken)}")
-        raise typer.Exit(1)
+        raise ParityError(f"{name} does not keep to {reference}: {'; '.join(broken)}")
     show.say("within the limits: " + ", ".join(f"{k}={v:g}" for k, v in limits.to_json().items()))
     if unmeasured:
         show.say(f"not measured (too few photos, or no labels): {', '.join(unmeasured)}")

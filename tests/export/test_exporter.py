@@ -25,7 +25,7 @@ from fgdeploy.errors import (
     StageError,
     UsageError,
 )
-from fgdeploy.export import graph, verify
+from fgdeploy.export import exporter, graph, verify
 from fgdeploy.export.assemble import assemble
 from fgdeploy.export.exporter import Exported, export_bundle, rebuild
 from fgdeploy.export.reference import PyTorchEngine
@@ -190,6 +190,31 @@ def test_itq_head_is_fitted_on_the_train_split(tmp_path: Path) -> None:
     rebuilt = rebuild(done.bundle, None)
     frames = _frames(2, 64)
     assert np.abs(rebuilt.run(frames).hash - hasher.engine.run(frames).hash).max() < 1e-5
+
+
+def test_a_head_is_never_fitted_on_a_list_without_a_train_split(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    (tmp_path / "list.csv").write_text("path,class,split\na.png,c,test\n")
+    settings = dataclasses.replace(RANDOM, head="itq", fit_data=tmp_path / "list.csv")
+    with pytest.raises(DataError, match=r"no photos of split 'train'; the list has test"):
+        export_bundle(settings, tmp_path / "x.fgd")
+    assert not (tmp_path / "x.fgd").exists()
+
+
+def test_the_fingerprint_covers_what_no_weight_shows(random_export: Exported) -> None:
+    model = assemble(RANDOM)
+    stages = random_export.bundle.manifest.stages
+    weights = random_export.bundle.manifest.weights["sha256"]
+    same = exporter._fingerprint(model, stages, weights)
+    assert same == random_export.bundle.manifest.fingerprint
+    for other in (
+        dataclasses.replace(model, backbone="one_of_more_heads"),
+        dataclasses.replace(
+            model, preprocess=dataclasses.replace(model.preprocess, interpolation="bicubic")
+        ),
+    ):
+        assert exporter._fingerprint(other, stages, weights) != same
+    assert exporter._fingerprint(model, stages[:-1], weights) != same
 
 
 def test_a_graph_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
