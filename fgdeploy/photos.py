@@ -24,9 +24,10 @@ class Photo:
 def read(source: Path, labels: Path | None = None) -> list[Photo]:
     """List the photos of a folder, an image file, or a CSV (columns path, class, split).
 
-    In a folder the label is the name of the folder that a photo lies in. `labels` names a CSV
-    that says otherwise: its paths are relative to `source` (or to the CSV itself), and photos
-    that it does not list keep their folder's name. Raises DataError.
+    In a folder the label is the name of the folder that a photo lies in, unless it is an official
+    dataset (`layouts`), which has its own lists. `labels` names a CSV that says otherwise: its
+    paths are relative to `source` (or to the CSV itself), and photos that it does not list keep
+    their folder's name. Raises DataError.
     """
     if source.suffix.lower() == ".csv":
         if labels is not None:
@@ -35,6 +36,10 @@ def read(source: Path, labels: Path | None = None) -> list[Photo]:
     if source.is_file():
         found = [source]
     elif source.is_dir():
+        from fgdeploy.layouts import read_layout  # here, as that module imports this one
+
+        if labels is None and (official := read_layout(source)) is not None:
+            return official
         found = images.find(source)
     else:
         raise DataError(f"no folder, image or CSV at {source}; check the path")
