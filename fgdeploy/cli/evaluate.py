@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fgdeploy.cli import show
+
+if TYPE_CHECKING:
+    from fgdeploy.evaluation import Detail
 
 
 def evaluate(
@@ -21,40 +25,76 @@ def evaluate(
     threads: show.ThreadsOption = None,
     batch: show.BatchOption = 8,
     strict: show.StrictOption = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FOLDER",
+            help="Write precision-recall curves (CSV, PNG) and scores by class (CSV) there.",
+        ),
+    ] = None,
     as_json: show.JsonOption = False,
 ) -> None:
-    """Measure retrieval: mAP, tie-aware mAP, R@1/2/4/8 and P@k.
+    """Measure retrieval: mAP, tie-aware mAP, R@1/2/4/8 and P@k, a column for each protocol.
 
-    A CSV with splits: the query split asks the gallery split. Without splits every photo asks all
-    others.
+    asym_sign: the query split asks the gallery split of a CSV. asym_targets: it asks the target
+    codes of the training images, where the bundle has them. symmetric: it asks itself, each photo
+    all others; the only one for photos without splits.
     """
+    from fgdeploy.evaluation import report as reports
     from fgdeploy.evaluation.protocol import evaluate_photos
     from fgdeploy.hasher import load
     from fgdeploy.photos import read
 
     cuts = _cuts(precision_at)
+    if report is not None:
+        _check_place(report)
+        reports.check_drawing()
     photos = read(data)
     with load(show.default_bundle(bundle), backend, threads=threads, batch=batch) as hasher:
-        result = evaluate_photos(
-            hasher, photos, queries, gallery, cuts, strict, show.progress("hashing")
-        )
-        scores = result.scores
+        progress = show.progress("hashing")
+        result = evaluate_photos(hasher, photos, queries, gallery, cuts, strict, progress, threads)
         if as_json:
-            entry = dataclasses.asdict(scores)
+            entry = dataclasses.asdict(result.scores)
             entry |= {"bits": hasher.bits, "protocol": result.protocol, "skipped": result.skipped}
+            entry["protocols"] = {
+                name: dataclasses.asdict(detail.scores) for name, detail in result.protocols.items()
+            }
             show.emit_json(entry)
         else:
-            rows = [
-                ("mAP", f"{scores.map:.4f}"),
-                ("mAP, ties averaged", f"{scores.tie_aware_map:.4f}"),
-                *((f"R@{k}", f"{value:.4f}") for k, value in scores.recall.items()),
-                *((f"P@{k}", f"{value:.4f}") for k, value in scores.precision.items()),
-            ]
             typer.echo(f"{result.protocol}, {hasher.bits} bits, {hasher.engine.backend}")
-            typer.echo(show.table(rows))
-        if scores.without_relevant:
-            show.say(f"{scores.without_relevant} queries have no photo of their class to find")
+            typer.echo(_table(result.protocols))
+    for name, reason in result.absent.items():
+        show.say(f"no {name}: {reason}")
+    for name, detail in result.protocols.items():
+        if lonely := detail.scores.without_relevant:
+            show.say(f"{name}: {lonely} queries have no photo of their class to find")
+    if report is not None:
+        written = reports.write_report(report, result.protocols)
+        show.say(f"wrote {', '.join(path.name for path in written)} in {report}")
     show.report_skipped(result.skipped)
+
+
+def _table(protocols: Mapping[str, Detail]) -> str:
+    """Return a row for each measure, a column for each protocol."""
+    columns = [
+        {
+            "mAP": detail.scores.map,
+            "mAP, ties averaged": detail.scores.tie_aware_map,
+            **{f"R@{k}": value for k, value in detail.scores.recall.items()},
+            **{f"P@{k}": value for k, value in detail.scores.precision.items()},
+        }
+        for detail in protocols.values()
+    ]
+    rows = [(name, *(f"{column[name]:.4f}" for column in columns)) for name in columns[0]]
+    return show.table(rows, ("", *protocols))
+
+
+def _check_place(report: Path) -> None:
+    from fgdeploy.errors import DataError
+
+    if not report.parent.is_dir() or (report.exists() and not report.is_dir()):
+        raise DataError(f"--report {report}: expected a folder, or a new name in one that exists")
 
 
 def _cuts(text: str) -> tuple[int, ...]:

@@ -1,5 +1,24 @@
-"""How good the ranking is: mAP, tie-aware mAP, recall and precision at k on packed codes."""
+"""How good the ranking is: mAP, tie-aware mAP, recall and precision at k on packed codes.
 
-from fgdeploy.evaluation.metrics import Scores, evaluate, mean_average_precision
+`evaluate` scores codes, `protocol` says who asks whom, `report` writes curves and tables.
+"""
 
-__all__ = ["Scores", "evaluate", "mean_average_precision"]
+from fgdeploy.evaluation.metrics import (
+    ClassScores,
+    Curve,
+    Detail,
+    Scores,
+    evaluate,
+    evaluate_in_detail,
+    mean_average_precision,
+)
+
+__all__ = [
+    "ClassScores",
+    "Curve",
+    "Detail",
+    "Scores",
+    "evaluate",
+    "evaluate_in_detail",
+    "mean_average_precision",
+]

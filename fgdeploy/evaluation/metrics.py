@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fgdeploy.codes import UInt8Array, hamming
+from fgdeploy.codes import UInt8Array, code_bytes
 from fgdeploy.errors import DataError
+from fgdeploy.evaluation.ranking import ClassIndices, Ranked, rank
 
 Labels = npt.NDArray[np.str_]
 RECALL_AT = (1, 2, 4, 8)
-_CHUNK_CELLS = 1 << 23  # distances held at once
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,40 @@ class Scores:
     without_relevant: int
 
 
+@dataclass(frozen=True)
+class Curve:
+    """Precision and recall of everything within a Hamming radius, pooled over the queries.
+
+    precision[i]: relevant items within radii[i] among all items within it; recall[i]: among all
+    relevant items (0 if there are none). Ends at the number of bits, where recall is 1. Starts at
+    the first radius that holds an item: before it precision is 0/0.
+    """
+
+    radii: tuple[int, ...]
+    precision: tuple[float, ...]
+    recall: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Means over the queries of one class, as in `Scores`."""
+
+    name: str
+    queries: int
+    map: float
+    tie_aware_map: float
+    recall_at_1: float
+
+
+@dataclass(frozen=True)
+class Detail:
+    """The scores, the precision-recall curve, and a row for each class of queries, by name."""
+
+    scores: Scores
+    curve: Curve
+    classes: tuple[ClassScores, ...]
+
+
 def evaluate(
     query_codes: UInt8Array,
     query_labels: Labels,
@@ -50,48 +84,61 @@ def evaluate(
     same_set: query i is gallery item i, and never its own answer. Raises DataError when either
     side is empty or shapes differ.
     """
-    queries, gallery = len(query_codes), len(gallery_codes)
+    return evaluate_in_detail(
+        query_codes, query_labels, gallery_codes, gallery_labels, same_set, precision_at
+    ).scores
+
+
+def mean_average_precision(
+    query_codes: UInt8Array,
+    query_labels: Labels,
+    gallery_codes: UInt8Array,
+    gallery_labels: Labels,
+    same_set: bool = False,
+) -> float:
+    """Return mAP over the whole ranking; arguments as in `evaluate`."""
+    return evaluate(query_codes, query_labels, gallery_codes, gallery_labels, same_set).map
+
+
+def evaluate_in_detail(
+    query_codes: UInt8Array,
+    query_labels: Labels,
+    gallery_codes: UInt8Array,
+    gallery_labels: Labels,
+    same_set: bool = False,
+    precision_at: Sequence[int] = (10,),
+    bits: int | None = None,
+    threads: int | None = None,
+) -> Detail:
+    """Score as `evaluate`, and give the precision-recall curve and each class, from one pass.
+
+    bits: where the curve ends, by default 8 for each byte. threads: by default one for each core,
+    up to 8; the result is the same for any number.
+    """
     _check(query_codes, query_labels, "query")
     _check(gallery_codes, gallery_labels, "gallery")
-    if min(precision_at, default=1) < 1:
-        raise DataError(f"precision at {min(precision_at)} has no meaning; ask for 1 or more")
-    if queries == 0 or gallery <= int(same_set):
-        raise DataError(
-            f"nothing to rank: {queries} queries against {gallery} gallery items; add photos"
-        )
-    if query_codes.shape[1] != gallery_codes.shape[1]:
-        raise DataError(
-            f"queries have {query_codes.shape[1]} bytes, the gallery {gallery_codes.shape[1]}; "
-            "hash both with the same model"
-        )
-    if same_set and queries != gallery:
-        raise DataError(
-            f"same_set needs equal sets, got {queries} and {gallery}; give one set twice"
-        )
-    cuts = {"recall": RECALL_AT, "precision": tuple(precision_at)}
-    totals = {
-        "map": 0.0,
-        "tie": 0.0,
-        "none": 0.0,
-        **{f"{kind}{k}": 0.0 for kind, at in cuts.items() for k in at},
-    }
-    step = max(1, _CHUNK_CELLS // gallery)
-    for start in range(0, queries, step):
-        rows = slice(start, start + step)
-        distances = hamming(query_codes[rows], gallery_codes)
-        relevant = query_labels[rows, None] == gallery_labels[None, :]
-        own = np.arange(start, start + len(distances)) if same_set else None
-        for name, value in _score_chunk(distances, relevant, own, cuts).items():
-            totals[name] += value
-    mean = {name: value / queries for name, value in totals.items()}
-    return Scores(
-        queries=queries,
-        gallery=gallery - int(same_set),
-        map=mean["map"],
-        tie_aware_map=mean["tie"],
-        recall={k: mean[f"recall{k}"] for k in RECALL_AT},
-        precision={k: mean[f"precision{k}"] for k in cuts["precision"]},
-        without_relevant=round(totals["none"]),
+    _check_pair(query_codes, gallery_codes, same_set)
+    cuts = tuple(dict.fromkeys(precision_at))
+    if min(cuts, default=1) < 1:
+        raise DataError(f"precision at {min(cuts)} has no meaning; ask for 1 or more")
+    bits = _checked_bits(bits, query_codes, gallery_codes)
+    classes, asking, asked = _encode(query_labels, gallery_labels)
+    ranked = rank(query_codes, asking, gallery_codes, asked, same_set, cuts, bits, threads)
+    return Detail(
+        Scores(
+            queries=len(query_codes),
+            gallery=len(gallery_codes) - int(same_set),
+            map=float(ranked.average_precision.mean()),
+            tie_aware_map=float(ranked.tie_aware.mean()),
+            recall={k: float(_within(ranked, k).mean()) for k in RECALL_AT},
+            precision={
+                k: float(hits.sum() / (k * len(hits)))
+                for k, hits in zip(cuts, ranked.hits.T, strict=True)
+            },
+            without_relevant=int((ranked.relevant == 0).sum()),
+        ),
+        _curve(ranked),
+        _class_scores(ranked, classes, asking),
     )
 
 
@@ -108,72 +155,78 @@ def _check(codes: UInt8Array, labels: Labels, side: str) -> None:
         )
 
 
-def mean_average_precision(
-    query_codes: UInt8Array,
-    query_labels: Labels,
-    gallery_codes: UInt8Array,
-    gallery_labels: Labels,
-    same_set: bool = False,
-) -> float:
-    """Return mAP over the whole ranking; arguments as in `evaluate`."""
-    return evaluate(query_codes, query_labels, gallery_codes, gallery_labels, same_set).map
+def _check_pair(query_codes: UInt8Array, gallery_codes: UInt8Array, same_set: bool) -> None:
+    queries, gallery = len(query_codes), len(gallery_codes)
+    if queries == 0 or gallery <= int(same_set):
+        raise DataError(
+            f"nothing to rank: {queries} queries against {gallery} gallery items; add photos"
+        )
+    if query_codes.shape[1] != gallery_codes.shape[1]:
+        raise DataError(
+            f"queries have {query_codes.shape[1]} bytes, the gallery {gallery_codes.shape[1]}; "
+            "hash both with the same model"
+        )
+    if same_set and queries != gallery:
+        raise DataError(
+            f"same_set needs equal sets, got {queries} and {gallery}; give one set twice"
+        )
 
 
-def _score_chunk(
-    distances: npt.NDArray[np.uint16],
-    relevant: npt.NDArray[np.bool_],
-    own: npt.NDArray[np.int64] | None,
-    cuts: dict[str, tuple[int, ...]],
-) -> dict[str, float]:
-    order = np.argsort(distances, axis=1, kind="stable")
-    if own is not None:  # take each query out of its own ranking
-        rows, columns = order.shape
-        order = order[order != own[:, None]].reshape(rows, columns - 1)
-    hits = np.take_along_axis(relevant, order, axis=1)
-    count = hits.shape[1]
-    found = np.cumsum(hits, axis=1, dtype=np.int64)
-    possible = found[:, -1]
-    rank = np.arange(1, count + 1, dtype=np.float64)
-    precision = (found / rank * hits).sum(axis=1)
-    sums = {"map": float(_per_relevant(precision, possible).sum())}
-    sorted_distances = np.take_along_axis(distances, order, axis=1)
-    tied = _tie_aware_sum(sorted_distances, found)
-    sums["tie"] = float(_per_relevant(tied, possible).sum())
-    sums["none"] = float((possible == 0).sum())
-    for k in cuts["recall"]:
-        sums[f"recall{k}"] = float((found[:, min(k, count) - 1] > 0).sum())
-    for k in cuts["precision"]:
-        sums[f"precision{k}"] = float(found[:, min(k, count) - 1].sum() / k)
-    return sums
+def _checked_bits(bits: int | None, *sides: UInt8Array) -> int:
+    """Return the number of bits of the codes, sure that no distance is larger."""
+    width = int(sides[0].shape[1])
+    if bits is None:
+        return 8 * width
+    if code_bytes(bits) != width:
+        raise DataError(
+            f"{bits} bits take {code_bytes(bits)} bytes, the codes have {width}; "
+            "give the bits of the model that made them"
+        )
+    padding = np.uint8((1 << (8 * width - bits)) - 1)
+    if any(np.any(codes[:, -1] & padding) for codes in sides):
+        raise DataError(
+            f"codes of {bits} bits: expected zeros after the last bit, got others; "
+            "pack them with fgdeploy.codes.pack"
+        )
+    return bits
 
 
-def _per_relevant(
-    values: npt.NDArray[np.float64], possible: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
-    return np.asarray(np.where(possible > 0, values / np.maximum(possible, 1), 0.0))
+def _encode(
+    query_labels: Labels, gallery_labels: Labels
+) -> tuple[list[str], ClassIndices, ClassIndices]:
+    """Return all class names, sorted, and the labels of both sides as small integers."""
+    names, index = np.unique(np.concatenate((query_labels, gallery_labels)), return_inverse=True)
+    small = index.astype(np.min_scalar_type(len(names)))
+    return [str(name) for name in names], small[: len(query_labels)], small[len(query_labels) :]
 
 
-def _tie_aware_sum(
-    distances: npt.NDArray[np.uint16], found: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
-    """Return the expected sum of precisions at relevant items, ties in every order alike.
+def _within(ranked: Ranked, k: int) -> npt.NDArray[np.bool_]:
+    return (ranked.first > 0) & (ranked.first <= k)
 
-    In a group of n tied items with r relevant, after N items with R relevant, position i of the
-    group is relevant with chance r/n, and then R + (i-1)(r-1)/(n-1) + 1 relevant items stand up to
-    it. Summing over i leaves harmonic numbers: sum 1/(N+i) = H(N+n) - H(N).
-    """
-    queries, count = distances.shape
-    harmonic = np.concatenate(([0.0], np.cumsum(1.0 / np.arange(1, count + 1))))
-    totals = np.zeros(queries)
-    for row in range(queries):
-        ends = np.flatnonzero(np.diff(distances[row])) + 1
-        ends = np.append(ends, count)
-        before = np.concatenate(([0], ends[:-1]))
-        until = found[row, ends - 1]
-        seen = np.concatenate(([0], until[:-1]))
-        size, hits = ends - before, until - seen
-        span = harmonic[ends] - harmonic[before]
-        slope = np.where(size > 1, (hits - 1) / np.maximum(size - 1, 1), 0.0)
-        growth = size - (before + 1) * span  # sum over i of (i-1)/(N+i)
-        totals[row] = (hits / size * ((seen + 1) * span + slope * growth)).sum()
-    return totals
+
+def _curve(ranked: Ranked) -> Curve:
+    retrieved, found = np.cumsum(ranked.retrieved), np.cumsum(ranked.found)
+    radii = np.flatnonzero(retrieved)
+    return Curve(
+        tuple(radii.tolist()),
+        tuple((found[radii] / retrieved[radii]).tolist()),
+        tuple((found[radii] / max(int(found[-1]), 1)).tolist()),
+    )
+
+
+def _class_scores(
+    ranked: Ranked, names: Sequence[str], asking: ClassIndices
+) -> tuple[ClassScores, ...]:
+    queries = np.bincount(asking, minlength=len(names))
+    sums = [
+        np.bincount(asking, weights=values, minlength=len(names))
+        for values in (ranked.average_precision, ranked.tie_aware, _within(ranked, 1))
+    ]
+    return tuple(
+        ClassScores(
+            names[index],
+            int(queries[index]),
+            *(float(total[index] / queries[index]) for total in sums),
+        )
+        for index in np.flatnonzero(queries).tolist()
+    )

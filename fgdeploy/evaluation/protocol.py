@@ -1,26 +1,91 @@
-"""Who asks whom: labelled photos, hashed and scored."""
+"""Who asks whom: labelled photos, hashed and scored by up to three protocols.
+
+asym_targets    queries against the target codes of the training images; the EET paper's numbers.
+                The labels of the training images enter the codes that are searched.
+asym_sign       queries against the model's own codes of the training images; the headline.
+symmetric       each query photo against all other query photos.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fgdeploy.codes import UInt8Array
 from fgdeploy.errors import DataError
-from fgdeploy.evaluation.metrics import Scores
-from fgdeploy.evaluation.metrics import evaluate as score
-from fgdeploy.hasher import Hasher, HashRun, hash_all
-from fgdeploy.photos import Photo, of_split
+from fgdeploy.evaluation.metrics import Detail, Labels, Scores, evaluate_in_detail
+from fgdeploy.evaluation.targets import TARGETS_FILE, Targets, targets_of
+
+if TYPE_CHECKING:
+    from fgdeploy.hasher import Hasher, HashRun
+    from fgdeploy.photos import Photo
+
+ASYM_TARGETS, ASYM_SIGN, SYMMETRIC = "asym_targets", "asym_sign", "symmetric"
+PROTOCOLS = (ASYM_TARGETS, ASYM_SIGN, SYMMETRIC)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores, who asked whom in words, and the photos that could not be read."""
+    """Scores by protocol, who asked whom in words, and the photos that could not be read.
 
-    scores: Scores
+    protocol: the words for the headline. absent: why a protocol is not among `protocols`.
+    """
+
+    protocols: Mapping[str, Detail]
     protocol: str
     skipped: list[str]
+    absent: Mapping[str, str]
+
+    @property
+    def scores(self) -> Scores:
+        """Return the headline: asym_sign, or symmetric where photos are not divided."""
+        return self.protocols[ASYM_SIGN if ASYM_SIGN in self.protocols else SYMMETRIC].scores
+
+
+def score_protocols(
+    query_codes: UInt8Array,
+    query_labels: Labels,
+    gallery_codes: UInt8Array,
+    gallery_labels: Labels,
+    targets: Targets | None,
+    precision_at: Sequence[int] = (10,),
+    bits: int | None = None,
+    threads: int | None = None,
+) -> dict[str, Detail]:
+    """Score queries (Q, bytes) by every protocol that can be measured, by name, as in PROTOCOLS.
+
+    gallery: the model's codes of the training images. Left out is what `why_absent` names. Other
+    arguments and errors as in `evaluate_in_detail`.
+    """
+    absent = why_absent(query_labels, targets)
+    queries = (query_codes, query_labels)
+    sides = {ASYM_SIGN: (gallery_codes, gallery_labels), SYMMETRIC: queries}
+    if targets is not None:
+        sides[ASYM_TARGETS] = (targets.codes, targets.names)
+    return {
+        name: evaluate_in_detail(
+            *queries, *sides[name], name == SYMMETRIC, precision_at, bits, threads
+        )
+        for name in PROTOCOLS
+        if name not in absent
+    }
+
+
+def why_absent(query_labels: Labels, targets: Targets | None) -> dict[str, str]:
+    """Return why protocols cannot be measured for such queries, by name; none if all can."""
+    reasons = {}
+    if targets is None:
+        reasons[ASYM_TARGETS] = f"the model brings no target codes ({TARGETS_FILE})"
+    elif not np.isin(targets.classes, query_labels).any():
+        reasons[ASYM_TARGETS] = (
+            f"none of the {len(targets.classes)} classes in {TARGETS_FILE} is one of the queries'"
+        )
+    if len(query_labels) < 2:
+        reasons[SYMMETRIC] = "there is a single query photo"
+    return reasons
 
 
 def evaluate_photos(
@@ -31,11 +96,17 @@ def evaluate_photos(
     precision_at: Sequence[int] = (10,),
     strict: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    threads: int | None = None,
 ) -> Evaluation:
     """Hash photos and score them: split against split, or each against all others if undivided.
 
-    Raises DataError for photos without label, a single class, or a split that is not there.
+    threads: for the ranking, as in `evaluate_in_detail`. Raises DataError for photos without
+    label, a single class, a split that is not there, or a bundle with damaged target codes.
     """
+    # Here, so that scoring codes needs NumPy alone
+    from fgdeploy.hasher import hash_all
+    from fgdeploy.photos import of_split
+
     if not photos:
         raise DataError("there are no photos to evaluate; check the list")
     if unlabelled := sum(photo.label is None for photo in photos):
@@ -44,22 +115,22 @@ def evaluate_photos(
         raise DataError("all photos are of one class; every ranking is perfect, nothing to measure")
     if not any(photo.split for photo in photos):
         run = hash_all(hasher, photos, strict, progress)
-        names = _labels(run)
-        codes = run.outputs.code
-        scores = score(codes, names, codes, names, True, precision_at)
-        return Evaluation(
-            scores, f"each of {scores.queries} photos against all others", run.skipped
-        )
+        side = (run.outputs.code, _labels(run))
+        detail = evaluate_in_detail(*side, *side, True, precision_at, hasher.bits, threads)
+        words = f"each of {detail.scores.queries} photos against all others"
+        return Evaluation({SYMMETRIC: detail}, words, run.skipped, {})
     asking, asked = of_split(photos, query_split), of_split(photos, gallery_split)
     if query_split == gallery_split:
         raise DataError(f"queries and gallery are both {query_split!r}; choose two splits")
+    targets = targets_of(hasher.bundle)
     run = hash_all(hasher, [*asking, *asked], strict, progress)
     cut = sum(photo.split == query_split for photo in run.photos)
     names, codes = _labels(run), run.outputs.code
-    scores = score(codes[:cut], names[:cut], codes[cut:], names[cut:], False, precision_at)
-    words = f"{scores.queries} {query_split} photos against {scores.gallery} {gallery_split} photos"
-    return Evaluation(scores, words, run.skipped)
+    queries, gallery = (codes[:cut], names[:cut]), (codes[cut:], names[cut:])
+    protocols = score_protocols(*queries, *gallery, targets, precision_at, hasher.bits, threads)
+    words = f"{cut} {query_split} photos against {len(codes) - cut} {gallery_split} photos"
+    return Evaluation(protocols, words, run.skipped, why_absent(names[:cut], targets))
 
 
-def _labels(run: HashRun) -> np.ndarray[tuple[int, ...], np.dtype[np.str_]]:
+def _labels(run: HashRun) -> Labels:
     return np.array([photo.label for photo in run.photos], dtype=np.str_)

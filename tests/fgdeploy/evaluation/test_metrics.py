@@ -1,7 +1,4 @@
-import itertools
 import math
-from collections.abc import Sequence
-from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -11,101 +8,21 @@ from hypothesis import strategies as st
 
 from fgdeploy.codes import UInt8Array
 from fgdeploy.errors import DataError, FgdeployError
-from fgdeploy.evaluation import Scores, evaluate, mean_average_precision, metrics
-from fgdeploy.evaluation.metrics import RECALL_AT
+from fgdeploy.evaluation import Scores, evaluate, mean_average_precision, ranking
 from tests.checks import refused
+from tests.fgdeploy.evaluation.reference import (
+    distances_of,
+    expected_average_precision,
+    groups_of,
+    mean_over_all_orders,
+    reference,
+)
 
 CUTS = (1, 3, 10)
 # Both sides sum in float64, in another order.
 TOLERANCE = 1e-12
 
 thorough = settings(derandomize=True, deadline=None, max_examples=100)
-
-
-# The definitions, one query at a time, in plain Python.
-
-
-def distances_of(query: UInt8Array, gallery: UInt8Array) -> list[int]:
-    asked = int.from_bytes(query.tobytes(), "big")
-    return [bin(asked ^ int.from_bytes(code.tobytes(), "big")).count("1") for code in gallery]
-
-
-def average_precision(relevant: Sequence[bool]) -> float:
-    found, total = 0, 0.0
-    for rank, hit in enumerate(relevant, start=1):
-        if hit:
-            found += 1
-            total += found / rank
-    return total / found if found else 0.0
-
-
-def groups_of(distances: Sequence[int], relevant: Sequence[bool]) -> list[list[bool]]:
-    """Return what is relevant in each group of equal distance, nearest first."""
-    pairs = sorted(zip(distances, relevant, strict=True), key=lambda pair: pair[0])
-    return [
-        [hit for _, hit in members]
-        for _, members in itertools.groupby(pairs, key=lambda pair: pair[0])
-    ]
-
-
-def mean_over_all_orders(distances: Sequence[int], relevant: Sequence[bool]) -> float:
-    """Return the mean average precision over every order of every group of ties."""
-    ways = [itertools.permutations(group) for group in groups_of(distances, relevant)]
-    values = [
-        average_precision([hit for group in order for hit in group])
-        for order in itertools.product(*ways)
-    ]
-    return math.fsum(values) / len(values)
-
-
-def expected_average_precision(distances: Sequence[int], relevant: Sequence[bool]) -> float:
-    """Return the same mean, exactly and for any size: summed position by position."""
-    before = seen = 0
-    total = Fraction(0)
-    for group in groups_of(distances, relevant):
-        size, hits = len(group), sum(group)
-        for place in range(1, size + 1):
-            others = Fraction((place - 1) * (hits - 1), size - 1) if size > 1 else 0
-            total += Fraction(hits, size) * (seen + 1 + others) / (before + place)
-        before, seen = before + size, seen + hits
-    return float(total / seen) if seen else 0.0
-
-
-def reference(
-    queries: UInt8Array,
-    query_labels: npt.NDArray[np.str_],
-    gallery: UInt8Array,
-    gallery_labels: npt.NDArray[np.str_],
-    same_set: bool,
-) -> Scores:
-    maps, tied, none = [], [], 0
-    recall: dict[int, list[float]] = {k: [] for k in RECALL_AT}
-    precision: dict[int, list[float]] = {k: [] for k in CUTS}
-    for number, (query, label) in enumerate(zip(queries, query_labels, strict=True)):
-        rows = [row for row in range(len(gallery)) if not (same_set and row == number)]
-        distances = distances_of(query, gallery)
-        rows.sort(key=lambda row: (distances[row], row))
-        relevant = [bool(gallery_labels[row] == label) for row in rows]
-        maps.append(average_precision(relevant))
-        tied.append(expected_average_precision([distances[row] for row in rows], relevant))
-        none += not any(relevant)
-        for k in RECALL_AT:
-            recall[k].append(any(relevant[:k]))
-        for k in CUTS:
-            precision[k].append(sum(relevant[:k]) / k)
-
-    def mean(values: Sequence[float]) -> float:
-        return math.fsum(values) / len(values)
-
-    return Scores(
-        queries=len(queries),
-        gallery=len(gallery) - same_set,
-        map=mean(maps),
-        tie_aware_map=mean(tied),
-        recall={k: mean(values) for k, values in recall.items()},
-        precision={k: mean(values) for k, values in precision.items()},
-        without_relevant=none,
-    )
 
 
 def assert_same(found: Scores, expected: Scores) -> None:
@@ -142,9 +59,9 @@ def test_scores_are_those_of_the_definitions(
     asking = draw(seed, queries, width, different, classes)
     asked = draw(seed + 1, gallery, width, different, classes)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "_CHUNK_CELLS", cells)
+        patch.setattr(ranking, "_CHUNK_CELLS", cells)
         found = evaluate(*asking, *asked, precision_at=CUTS)
-    assert_same(found, reference(*asking, *asked, same_set=False))
+    assert_same(found, reference(*asking, *asked, False, CUTS))
 
 
 @thorough
@@ -160,9 +77,9 @@ def test_each_against_all_others(
 ) -> None:
     photos = draw(seed, count, 3, different, classes)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "_CHUNK_CELLS", cells)
+        patch.setattr(ranking, "_CHUNK_CELLS", cells)
         found = evaluate(*photos, *photos, same_set=True, precision_at=CUTS)
-    assert_same(found, reference(*photos, *photos, same_set=True))
+    assert_same(found, reference(*photos, *photos, True, CUTS))
 
 
 @thorough
@@ -306,8 +223,8 @@ def test_a_perfect_ranking() -> None:
 def test_chunks_change_nothing(cells: int, same_set: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = draw(11, 40, 2, 12, 4)
     whole = evaluate(*photos, *photos, same_set=same_set, precision_at=CUTS)
-    monkeypatch.setattr(metrics, "_CHUNK_CELLS", cells)
-    assert_same(evaluate(*photos, *photos, same_set=same_set, precision_at=CUTS), whole)
+    monkeypatch.setattr(ranking, "_CHUNK_CELLS", cells)
+    assert evaluate(*photos, *photos, same_set=same_set, precision_at=CUTS) == whole
 
 
 @pytest.mark.parametrize("same_set", [False, True])

@@ -1,3 +1,6 @@
+import dataclasses
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -5,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fgdeploy.bundle import Bundle
 from fgdeploy.errors import DataError, ImageError
-from fgdeploy.evaluation.metrics import evaluate
-from fgdeploy.evaluation.protocol import evaluate_photos
+from fgdeploy.evaluation.metrics import evaluate, evaluate_in_detail
+from fgdeploy.evaluation.protocol import PROTOCOLS, evaluate_photos, score_protocols, why_absent
+from fgdeploy.evaluation.targets import TARGETS_FILE, Targets
 from fgdeploy.hasher import Hasher
 from fgdeploy.photos import Photo
 from tests.checks import ColourEngine, colour_bundle, refused
@@ -167,3 +172,118 @@ def test_no_photo_of_one_side_can_be_read(
 def test_no_photos(hasher: Hasher) -> None:
     with refused(DataError, "no photos"):
         evaluate_photos(hasher, [])
+
+
+# The three protocols
+
+NAMES = np.array(CLASSES)
+QUERIES, GALLERY = (COLOURS[:6], NAMES[:6]), (COLOURS[6:], NAMES[6:])
+TARGETS = Targets(
+    np.array(["class 2", "class 0", "class 1", "class with a longer name"]),
+    np.array([3, 1, 2, 0, 1]),
+    np.random.default_rng(1).integers(0, 256, (5, 3), dtype=np.uint8),
+    24,
+)
+
+
+def test_the_protocols_by_name() -> None:
+    found = score_protocols(*QUERIES, *GALLERY, TARGETS, (1, 5), 24)
+    assert tuple(found) == PROTOCOLS == ("asym_targets", "asym_sign", "symmetric")
+    target_names = np.array(
+        ["class with a longer name", "class 0", "class 1", "class 2", "class 0"]
+    )
+    expected = {
+        "asym_targets": evaluate_in_detail(
+            *QUERIES, TARGETS.codes, target_names, False, (1, 5), 24
+        ),
+        "asym_sign": evaluate_in_detail(*QUERIES, *GALLERY, False, (1, 5), 24),
+        "symmetric": evaluate_in_detail(*QUERIES, *QUERIES, True, (1, 5), 24),
+    }
+    assert found == expected
+    assert len({detail.scores.map for detail in found.values()}) == 3
+    assert [detail.scores.gallery for detail in found.values()] == [5, 8, 5]
+
+
+def test_protocols_that_cannot_be_measured_are_left_out_and_named() -> None:
+    assert tuple(score_protocols(*QUERIES, *GALLERY, None)) == ("asym_sign", "symmetric")
+    assert why_absent(QUERIES[1], None) == {
+        "asym_targets": "the model brings no target codes (targets.npz)"
+    }
+    foreign = dataclasses.replace(TARGETS, classes=np.array(list("abcd")))
+    assert tuple(score_protocols(*QUERIES, *GALLERY, foreign)) == ("asym_sign", "symmetric")
+    assert why_absent(QUERIES[1], foreign) == {
+        "asym_targets": "none of the 4 classes in targets.npz is one of the queries'"
+    }
+    one = (COLOURS[:1], NAMES[:1])
+    assert tuple(score_protocols(*one, *GALLERY, TARGETS)) == ("asym_targets", "asym_sign")
+    assert why_absent(one[1], TARGETS) == {"symmetric": "there is a single query photo"}
+    assert why_absent(QUERIES[1], TARGETS) == {}
+
+
+def test_targets_of_another_length() -> None:
+    short = Targets(TARGETS.classes, TARGETS.labels, TARGETS.codes[:, :2], 16)
+    with refused(DataError, "^queries have 3 bytes, the gallery 2; hash both"):
+        score_protocols(*QUERIES, *GALLERY, short)
+
+
+def test_the_headline_is_asym_sign(hasher: Hasher, undivided: list[Photo]) -> None:
+    result = evaluate_photos(hasher, of(undivided, "train", "test"))
+    assert tuple(result.protocols) == ("asym_sign", "symmetric")
+    assert result.scores is result.protocols["asym_sign"].scores
+    codes, names = COLOURS[1::2], NAMES[1::2]
+    expected = evaluate(codes, names, codes, names, same_set=True)
+    assert result.protocols["symmetric"].scores == expected
+    assert tuple(result.absent) == ("asym_targets",)
+
+
+def test_undivided_photos_have_one_protocol(hasher: Hasher, undivided: list[Photo]) -> None:
+    result = evaluate_photos(hasher, undivided)
+    assert tuple(result.protocols) == ("symmetric",)
+    assert result.scores is result.protocols["symmetric"].scores
+    assert result.absent == {}
+
+
+def test_a_single_query(hasher: Hasher, undivided: list[Photo]) -> None:
+    photos = of(undivided, "train")
+    photos[3] = dataclasses.replace(photos[3], split="test")
+    result = evaluate_photos(hasher, photos)
+    assert tuple(result.protocols) == ("asym_sign",)
+    assert (result.scores.queries, result.scores.gallery) == (1, 13)
+    assert set(result.absent) == {"asym_targets", "symmetric"}
+
+
+def test_a_bundle_with_targets(hasher: Hasher, undivided: list[Photo], tmp_path: Path) -> None:
+    TARGETS.save(tmp_path / TARGETS_FILE)
+    listed = dataclasses.replace(hasher.manifest, files={TARGETS_FILE: {}})
+    hasher.bundle = Bundle(tmp_path, listed)
+    result = evaluate_photos(hasher, of(undivided, "train", "test"), precision_at=(2,))
+    assert tuple(result.protocols) == PROTOCOLS
+    expected = evaluate(COLOURS[1::2], NAMES[1::2], TARGETS.codes, TARGETS.names, precision_at=(2,))
+    assert result.protocols["asym_targets"].scores == expected
+    assert result.absent == {}
+
+
+def test_damaged_targets_stop_it_before_hashing(
+    hasher: Hasher, undivided: list[Photo], tmp_path: Path
+) -> None:
+    (tmp_path / TARGETS_FILE).write_bytes(b"no zip")
+    hasher.bundle = Bundle(tmp_path, dataclasses.replace(hasher.manifest, files={TARGETS_FILE: {}}))
+    with refused(DataError, r"targets\.npz holds no target codes"):
+        evaluate_photos(
+            hasher,
+            of(undivided, "train", "test"),
+            progress=lambda done, total: pytest.fail("it hashed"),
+        )
+
+
+def test_scoring_codes_needs_numpy_alone() -> None:
+    code = """
+import sys
+for name in ("PIL", "torch", "typer", "matplotlib", "onnxruntime"):
+    sys.modules[name] = None
+import numpy as np
+from fgdeploy.evaluation import protocol, report, targets
+codes, names = np.zeros((3, 1), np.uint8), np.array(["a", "b", "a"])
+assert len(protocol.score_protocols(codes, names, codes, names, None)) == 2
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
