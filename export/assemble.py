@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +15,20 @@ import torch
 from fgdeploy import photos
 from fgdeploy.codes import check_bits
 from fgdeploy.errors import CheckpointError, DataError, ImageError, UsageError
+from fgdeploy.evaluation.targets import TARGETS_FILE, Targets
 from fgdeploy.export.graph import DeployGraph, Head, shortcuts
 from fgdeploy.export.settings import Settings
 from fgdeploy.images import Preprocess
-from fgdeploy.models import checkpoint, hub, methods, vit
+from fgdeploy.models import checkpoint, methods, source, trained, vit
 from fgdeploy.models.checkpoint import StateDict
 from fgdeploy.models.heads import ClassHashHead, ProjectionHead
 from fgdeploy.models.staged import PUBLISHED, StagedViT
 from fgdeploy.models.stages import Stage, check
+from fgdeploy.models.trained import TrainedConfig
 from fgdeploy.models.vit import Normalisation, ViT
 from fgdeploy.training.projection import Projection, fit_itq, random_hyperplanes
 
 DEFAULT_BITS = 64
-DEFAULT_SIZE = 224
 
 Notify = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -35,7 +36,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model: what the deployed graph and its PyTorch reference are both made from."""
+    """A loaded model: what the deployed graph and its PyTorch reference are both made from.
+
+    targets: the codes that a training drew its photos to, for evaluation as published.
+    """
 
     method: methods.Method
     backbone: str
@@ -47,6 +51,7 @@ class Model:
     norm: Normalisation
     preprocess: Preprocess
     source: str
+    targets: Targets | None = None
 
     @property
     def bits(self) -> int:
@@ -83,11 +88,18 @@ def assemble(
     Raises UsageError, CheckpointError, StageError, DataError or ImageError.
     """
     method = methods.get(settings.method)
-    state = checkpoint.read(settings.checkpoint) if settings.checkpoint else None
-    name = settings.checkpoint.name if settings.checkpoint else settings.weights
-    backbone, size = _backbone_and_size(settings, method, state, notify)
+    config, settings = _with_config(settings, notify)
+    given = source.choose(
+        method,
+        settings.backbone,
+        settings.image_size,
+        settings.checkpoint,
+        settings.weights,
+        notify,
+    )
+    state, name, size = given.state, given.name, given.size
     kind = _head_kind(settings, state)
-    net = _load(settings, backbone, size, state, name)
+    net = given.make(settings.seed)
     if state is not None and state["pos_embed"].shape != net.pos_embed.shape:
         notify(f"position embedding of {name} resized to {size} pixels, bilinearly")
     shape = vit.shape(net)
@@ -104,6 +116,8 @@ def assemble(
         round(size * method.resize_ratio) if settings.crop is None else round(size / settings.crop)
     )
     preprocess = Preprocess(size, resize, method.interpolation, norm.mean, norm.std)
+    if config is not None and settings.crop is None and config.image_size == size:
+        preprocess = config.preprocess  # as it was trained
     encoder = method.encoder(net, stages, shortcuts(frozenset()))
     head: Head
     if kind == "trained":
@@ -127,7 +141,7 @@ def assemble(
     net.eval().requires_grad_(False)
     return Model(
         method,
-        backbone,
+        given.backbone,
         size,
         net,
         stages,
@@ -136,34 +150,55 @@ def assemble(
         norm,
         preprocess,
         name,
+        _targets(settings, config, kind),
     )
 
 
-def _backbone_and_size(
-    settings: Settings, method: methods.Method, state: StateDict | None, notify: Notify
-) -> tuple[str, int]:
-    if settings.backbone is not None:
-        trained = vit.trained_size(state) if state is not None else None
-        size = settings.image_size or trained or _size_in_name(settings.backbone)
-        return settings.backbone, size
-    if state is None:
-        return method.backbone, settings.image_size or DEFAULT_SIZE
-    backbone, size = vit.guess_backbone(state)
+def _targets(settings: Settings, config: TrainedConfig | None, kind: str) -> Targets | None:
+    """Return the target codes that a training left beside its weights, for its trained head."""
+    if config is None or kind != "trained" or settings.checkpoint is None:
+        return None
+    path = settings.checkpoint.parent / TARGETS_FILE
+    if not path.is_file():
+        return None
+    targets = Targets.load(path)
+    if targets.bits != config.bits or tuple(targets.classes.tolist()) != config.classes:
+        raise CheckpointError(
+            f"{path} is of other classes or bits than {settings.checkpoint.name}; copy both from "
+            "one run, or move it away"
+        )
+    return targets
+
+
+def _with_config(settings: Settings, notify: Notify) -> tuple[TrainedConfig | None, Settings]:
+    """Fill in what the config beside a trained checkpoint says and the settings leave open."""
+    if settings.checkpoint is None:
+        return None, settings
+    path = trained.locate(settings.checkpoint)
+    settings = dataclasses.replace(settings, checkpoint=path)
+    config = trained.load_config(path)
+    if config is None:
+        return None, settings
+    if config.method != settings.method:
+        raise CheckpointError(
+            f"{path} was trained as {config.method}, not {settings.method}; pass --method "
+            f"{config.method}"
+        )
+    if settings.backbone not in (None, config.backbone):
+        raise CheckpointError(
+            f"{path} was trained on {config.backbone}; leave --backbone {settings.backbone} out"
+        )
+    size = settings.image_size or config.image_size
+    stages = settings.stages
+    if stages is None and (size == config.image_size or not config.stages):
+        stages = config.stages  # at another size the method's fractions decide anew
+    filled = dataclasses.replace(settings, backbone=config.backbone, image_size=size, stages=stages)
+    recipe = config.training.get("recipe", "unknown")
     notify(
-        f"backbone {backbone} at {size} pixels, told from the checkpoint's shapes, with its "
-        "mean and std; name --backbone if it is another ViT of these shapes"
+        f"{path.name}: {config.method} on {config.backbone}, {len(config.classes)} classes, "
+        f"{config.bits} bits, recipe {recipe}, as {path.with_suffix('.json').name} says"
     )
-    return backbone, settings.image_size or size
-
-
-def _size_in_name(backbone: str) -> int:
-    """Return the input size in a timm name such as vit_small_patch14_reg4_dinov2 or ..._384."""
-    match = re.search(r"_(\d{3})(?:\.|_|$)", backbone)
-    if match:
-        return int(match[1])
-    patch = re.search(r"patch(\d+)", backbone)
-    side = int(patch[1]) if patch else 16
-    return DEFAULT_SIZE // side * side
+    return config, filled
 
 
 def _head_kind(settings: Settings, state: StateDict | None) -> str:
@@ -186,16 +221,6 @@ def _head_kind(settings: Settings, state: StateDict | None) -> str:
     if has_trained:
         return "trained"
     return "lsh" if settings.fit_data is None else "itq"
-
-
-def _load(settings: Settings, backbone: str, size: int, state: StateDict | None, name: str) -> ViT:
-    net = vit.create(backbone, size, seed=settings.seed)
-    if state is not None:
-        checkpoint.load_backbone(net, state, name)
-    elif settings.weights == "pretrained":
-        source = hub.pretrained(backbone, size)
-        checkpoint.load_backbone(net, source.state_dict(), backbone)
-    return net
 
 
 def _trained_head(

@@ -14,6 +14,7 @@ import numpy as np
 from fgdeploy import __version__, atomic, photos
 from fgdeploy.bundle import GRAPHS, Bundle, Manifest, StageInfo, open_bundle, seal
 from fgdeploy.errors import BundleError, ExportError, ImageError, UsageError
+from fgdeploy.evaluation.targets import TARGETS_FILE
 from fgdeploy.export import graph, verify
 from fgdeploy.export.assemble import Model, Notify, Progress, assemble
 from fgdeploy.export.reference import PyTorchEngine
@@ -73,6 +74,8 @@ def export_bundle(
             settings.opset,
         )
         _save_head(model, folder)
+        if model.targets is not None:
+            model.targets.save(folder / TARGETS_FILE)
         draft = seal(folder, describe(model, facts, settings))
         notify("comparing it with PyTorch")
         reference = PyTorchEngine(model.published(settings.logits), draft.manifest)

@@ -22,6 +22,9 @@ _PACKAGES: dict[str, tuple[str, str]] = {
     "onnx": ("export", "export"),
     "onnxscript": ("export", "export"),
     "safetensors": ("export", "read checkpoints"),
+    "torchvision": ("train", "augment photos"),
+    "matplotlib": ("train", "draw precision-recall curves"),
+    "scipy": ("train", "read Stanford Cars"),
 }
 
 

@@ -6,6 +6,7 @@ FgdeployError                 base; the CLI prints it as one line and exits with
 ├── ImageError                a photo that cannot be read
 ├── DataError                 a folder, CSV or code file that is not what was promised
 ├── CheckpointError           a checkpoint that does not fit or cannot be trusted
+├── TrainingError             a training that cannot go on
 ├── StageError                pruning stages that the backbone cannot follow
 ├── ExportError               a graph that could not be written or proven equal
 ├── BundleError               a bundle that is damaged, foreign or unsafe
@@ -53,6 +54,10 @@ class DataError(FgdeployError):
 
 class CheckpointError(FgdeployError):
     """A checkpoint that does not fit the model or cannot be trusted."""
+
+
+class TrainingError(FgdeployError):
+    """A training that cannot go on, such as one whose loss is no number any more."""
 
 
 class StageError(FgdeployError):

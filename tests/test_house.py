@@ -53,7 +53,8 @@ _COMMON = {
 }
 _ARROWS = {
     "models": set(),
-    "training": {"models"},
+    # Training and export evaluate what they made.
+    "training": {"models", "evaluation"},
     # Export proves its own graph, so it runs one: the only step ahead in the line.
     "export": {"models", "training", "engines", "evaluation"},
     "calibration": {"models"},
@@ -104,7 +105,7 @@ def test_public_names_resolve() -> None:
 
 def test_extras_are_those_that_errors_name() -> None:
     extras = set(PROJECT["project"]["optional-dependencies"])
-    assert extras == {"cpu", "gpu", "tensorrt", "tensorrt-rtx", "export", "dev"}
+    assert extras == {"cpu", "gpu", "tensorrt", "tensorrt-rtx", "export", "train", "dev"}
     from fgdeploy.doctor import _PACKAGES
     from fgdeploy.engines import BACKENDS
 

@@ -12,7 +12,18 @@ import typer
 from typer.core import TyperGroup
 
 from fgdeploy import __version__
-from fgdeploy.cli import demo, doctor, evaluate, export, gallery, hashing, inspect, parity, show
+from fgdeploy.cli import (
+    demo,
+    doctor,
+    evaluate,
+    export,
+    gallery,
+    hashing,
+    inspect,
+    parity,
+    show,
+    train,
+)
 from fgdeploy.errors import FgdeployError
 
 INTERRUPTED = 130
@@ -84,6 +95,7 @@ def fgdeploy(
 
 
 app.command("demo")(demo.demo)
+app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(doctor.doctor)

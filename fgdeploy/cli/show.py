@@ -95,11 +95,15 @@ def progress(label: str) -> Callable[[int, int], None]:
     return update
 
 
-def report_skipped(errors: Sequence[str]) -> None:
-    """Name the photos that were left out and exit with 3, or return if there are none."""
+def report_skipped(errors: Sequence[str], told: bool = False) -> None:
+    """Name the photos that were left out and exit with 3, or return if there are none.
+
+    told: they were named when they were met.
+    """
     if not errors:
         return
-    for error in errors:
-        say(f"skipped: {error}")
-    say(f"{len(errors)} photos skipped (--strict stops at the first)")
+    if not told:
+        for error in errors:
+            say(f"skipped: {error}")
+        say(f"{len(errors)} photos skipped (--strict stops at the first)")
     raise typer.Exit(SKIPPED)

@@ -1,0 +1,442 @@
+"""Whole trainings of a small model: what they leave, how they go on, what they refuse."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fgdeploy.errors import CheckpointError, TrainingError, UsageError
+from fgdeploy.evaluation.targets import Targets
+from fgdeploy.export.exporter import export_bundle
+from fgdeploy.export.settings import Settings
+from fgdeploy.models.stages import Stage
+from fgdeploy.models.trained import load_config
+from fgdeploy.training import loop
+from fgdeploy.training import state as states
+from fgdeploy.training.loop import Tick
+from fgdeploy.training.settings import TrainSettings
+from fgdeploy.training.trainer import Reporter, train
+from tests.checks import refused
+
+Make = Callable[..., TrainSettings]
+
+
+def _same_weights(one: Path, two: Path) -> bool:
+    a, b = load_file(one), load_file(two)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("recipe", ["fast", "paper"])
+def test_a_training_leaves_weights_config_log_and_scores(
+    small: Make, tmp_path: Path, recipe: str
+) -> None:
+    rows: list[dict[str, float]] = []
+    ticks: list[Tick] = []
+    done = train(
+        small(recipe=recipe),
+        tmp_path / "run",
+        reporter=Reporter(tick=ticks.append, epoch=rows.append),
+    )
+    nets = {"student"} if recipe == "fast" else {"student", "teacher"}
+    assert set(done.scores) == nets
+    for scores in done.scores.values():
+        assert list(scores) == ["asym_targets", "asym_sign", "symmetric"]
+        assert all(0 <= values["map"] <= 1 for values in scores.values())
+    names = {entry.name for entry in (tmp_path / "run").iterdir()}
+    expected = {
+        "model.safetensors",
+        "model.json",
+        "targets.npz",
+        "log.csv",
+        "scores.json",
+        "settings.json",
+        "per_class.csv",
+        "pr_curve.png",
+        "curve_asym_targets.csv",
+        "curve_asym_sign.csv",
+        "curve_symmetric.csv",
+    }
+    if recipe == "paper":
+        expected |= {"teacher.safetensors", "teacher.json"}
+    assert names == expected  # the state is gone: there is nothing left to go on with
+    assert [(tick.epoch, tick.step, tick.steps) for tick in ticks] == [
+        (epoch, step, 3) for epoch in (1, 2) for step in (1, 2, 3)
+    ]
+    with (tmp_path / "run" / "log.csv").open() as stream:
+        logged = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in logged] == ["1", "2"]
+    assert float(logged[1]["loss"]) == pytest.approx(rows[1]["loss"], rel=1e-4)
+    assert json.loads((tmp_path / "run" / "scores.json").read_text()).keys() == nets
+
+
+def test_the_loss_falls(small: Make, tmp_path: Path) -> None:
+    for recipe in ("fast", "paper"):
+        settings = small(recipe=recipe, epochs=8, lr=2e-3 if recipe == "fast" else 2e-2, warmup=2)
+        history = train(settings, tmp_path / recipe).history
+        assert history[-1]["loss"] < 0.97 * history[0]["loss"]
+
+
+def test_export_takes_the_result_without_further_flags(small: Make, tmp_path: Path) -> None:
+    train(small(bits=24), tmp_path / "run")
+    said: list[str] = []
+    done = export_bundle(
+        Settings(checkpoint=tmp_path / "run"), tmp_path / "eet.fgd", notify=said.append
+    )
+    manifest = done.bundle.manifest
+    assert (manifest.backbone, manifest.image_size, manifest.bits) == ("test_vit", 64, 24)
+    assert [(stage.block, stage.keep) for stage in manifest.stages] == [(2, 8), (4, 4)]
+    assert manifest.head == {"kind": "trained", "classes": 3}
+    assert done.parity.bit_agreement == 1.0
+    assert "as model.json says" in said[0]
+    assert not any("told from the checkpoint's shapes" in line for line in said)
+    held = Targets.load(done.bundle.path / "targets.npz")
+    kept = Targets.load(tmp_path / "run" / "targets.npz")
+    assert np.array_equal(held.codes, kept.codes)
+    assert held.bits == 24
+
+
+def test_the_teacher_of_a_run_exports_dense(small: Make, tmp_path: Path) -> None:
+    train(small(recipe="paper", epochs=1), tmp_path / "run")
+    settings = Settings(checkpoint=tmp_path / "run" / "teacher.safetensors")
+    assert export_bundle(settings, tmp_path / "dense.fgd").bundle.manifest.stages == ()
+
+
+def test_exported_codes_are_those_that_were_scored(small: Make, tmp_path: Path) -> None:
+    from fgdeploy.evaluation.protocol import evaluate_photos
+    from fgdeploy.hasher import load
+    from fgdeploy.photos import read
+
+    settings = small(precision="fp32")
+    done = train(settings, tmp_path / "run")
+    bundle = export_bundle(Settings(checkpoint=done.weights), tmp_path / "eet.fgd").bundle
+    with load(bundle.path, "onnxruntime") as hasher:
+        found = evaluate_photos(hasher, read(settings.data))
+    for name, detail in found.protocols.items():
+        assert detail.scores.map == pytest.approx(done.scores["student"][name]["map"], abs=1e-9)
+
+
+def test_the_config_says_what_was_trained(small: Make, tmp_path: Path) -> None:
+    done = train(small(epochs=1), tmp_path / "run")
+    config = load_config(done.weights)
+    assert config is not None
+    assert (config.method, config.backbone, config.bits) == ("eet", "test_vit", 16)
+    assert config.stages == (Stage(2, 8), Stage(4, 4))
+    assert len(config.classes) == 3
+    assert config.training["photos"] == 12
+    assert config.training["scores"]["asym_sign"] == done.scores["student"]["asym_sign"]["map"]
+
+
+def test_a_seed_gives_the_same_weights(small: Make, tmp_path: Path) -> None:
+    runs = {
+        name: train(small(seed=seed), tmp_path / name)
+        for name, seed in (("one", 3), ("two", 3), ("other", 4))
+    }
+    assert _same_weights(runs["one"].weights, runs["two"].weights)
+    assert not _same_weights(runs["one"].weights, runs["other"].weights)
+
+
+_CHILD = """
+import os, signal, sys
+from pathlib import Path
+from fgdeploy.training.settings import TrainSettings
+from fgdeploy.training.trainer import Reporter, train
+from fgdeploy.models.stages import Stage
+from fgdeploy.training import loop
+data, folder, recipe, last, resume = sys.argv[1:]
+loop.SAVE_SECONDS = 0  # a state after every step: the kill then lands within an epoch
+settings = TrainSettings(Path(data), recipe=recipe, backbone="test_vit", weights="random",
+    image_size=64, stages=(Stage(2, 8), Stage(4, 4)), bits=16, epochs=3, batch=5)
+seen = []
+def tick(tick):
+    seen.append(tick)
+    if len(seen) == int(last):
+        os.kill(os.getpid(), signal.SIGKILL)
+train(settings, Path(folder), resume == "resume", reporter=Reporter(tick=tick))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["fast", "paper"])
+def test_kill_9_and_resume_gives_the_same_weights_to_the_bit(
+    drawn: Path, small: Make, tmp_path: Path, recipe: str
+) -> None:
+    whole = train(small(recipe=recipe, epochs=3), tmp_path / "whole")
+    chooser = np.random.default_rng()  # another place each time; the outcome must not depend on it
+    steps = sorted(chooser.choice(np.arange(1, 9), size=2, replace=False).tolist())
+    for number, last in enumerate((steps[0], steps[1] - steps[0])):
+        words = [str(drawn), str(tmp_path / "run"), recipe, str(max(last, 2))]
+        done = subprocess.run(
+            [sys.executable, "-c", _CHILD, *words, "resume" if number else "start"],
+            capture_output=True,
+            timeout=120,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == -signal.SIGKILL, (steps, done.stderr.decode())
+    resumed = train(small(recipe=recipe, epochs=3), tmp_path / "run", resume=True)
+    assert _same_weights(whole.weights, resumed.weights), steps
+    assert whole.scores == resumed.scores
+    clock = {"seconds"}
+    for one, two in zip(whole.history, resumed.history, strict=True):
+        assert {k: v for k, v in one.items() if k not in clock} == {
+            k: v for k, v in two.items() if k not in clock
+        }
+
+
+def test_ctrl_c_finishes_the_step_keeps_the_state_and_goes_on_to_the_same(
+    small: Make, tmp_path: Path
+) -> None:
+    whole = train(small(), tmp_path / "whole")
+    ticks: list[Tick] = []
+
+    def interrupt(tick: Tick) -> None:
+        ticks.append(tick)
+        if len(ticks) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), tmp_path / "run", reporter=Reporter(tick=interrupt))
+    assert len(ticks) == 2
+    assert (tmp_path / "run" / "state.pt").is_file()
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    resumed = train(small(), tmp_path / "run", resume=True)
+    assert _same_weights(whole.weights, resumed.weights)
+
+
+def test_resuming_a_finished_run_changes_nothing(small: Make, tmp_path: Path) -> None:
+    done = train(small(), tmp_path / "run")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    said: list[str] = []
+    again = train(small(), tmp_path / "run", resume=True, reporter=Reporter(notify=said.append))
+    assert any("finished already" in line for line in said)
+    assert before == {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    assert again.scores == done.scores
+
+
+def test_resume_refuses_other_settings_or_photos(
+    small: Make, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(tick: Tick) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), tmp_path / "run", reporter=Reporter(tick=stop))
+    for changes in ({"lr": 1e-3}, {"seed": 1}, {"recipe": "paper"}, {"bits": 24}):
+        with refused(CheckpointError, "other settings or other photos"):
+            train(small(**changes), tmp_path / "run", resume=True)
+    shutil.copytree(drawn.parent, tmp_path / "photos")
+    first = next((tmp_path / "photos").glob("*/0000.jpg"))
+    text = (tmp_path / "photos" / "split.csv").read_text().splitlines()
+    fewer = [line for line in text if f"{first.parent.name}/{first.name}" not in line]
+    (tmp_path / "photos" / "split.csv").write_text("\n".join(fewer))
+    with refused(CheckpointError, "other settings or other photos"):
+        train(small(data=tmp_path / "photos" / "split.csv"), tmp_path / "run", resume=True)
+
+
+def test_a_damaged_state_is_refused(small: Make, tmp_path: Path) -> None:
+    def stop(tick: Tick) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), tmp_path / "run", reporter=Reporter(tick=stop))
+    path = tmp_path / "run" / "state.pt"
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"no state"):
+        path.write_bytes(damaged)
+        with refused(CheckpointError, "no whole training state"):
+            train(small(), tmp_path / "run", resume=True)
+
+
+def test_resume_without_a_run_is_refused(small: Make, tmp_path: Path) -> None:
+    with refused(CheckpointError, "no run in .* to resume"):
+        train(small(), tmp_path / "none", resume=True)
+    (tmp_path / "empty").mkdir()
+    with refused(CheckpointError, r"has no state\.pt to go on from"):
+        train(small(), tmp_path / "empty", resume=True)
+
+
+def test_a_run_is_not_overwritten_unasked(small: Make, tmp_path: Path) -> None:
+    train(small(epochs=1), tmp_path / "run")
+    with refused(CheckpointError, "holds a run already"):
+        train(small(epochs=1), tmp_path / "run")
+    done = train(small(epochs=1, recipe="paper"), tmp_path / "run", overwrite=True)
+    assert done.weights.is_file()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with refused(CheckpointError, "holds something else"):
+        train(small(), tmp_path / "mine", overwrite=True)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+
+
+def test_a_loss_that_is_no_number_stops_the_training(small: Make, tmp_path: Path) -> None:
+    with refused(TrainingError, r"step \d+: the loss is (nan|inf).*lower --lr"):
+        train(small(recipe="paper", lr=1e20, warmup=0, epochs=4), tmp_path / "run")
+    if (tmp_path / "run" / "state.pt").is_file():
+        kept = states.torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+        assert all(torch.isfinite(value).all() for value in kept["weights"].values())
+
+
+def test_no_space_is_said_before_the_first_step(
+    small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    ticks: list[Tick] = []
+    with refused(CheckpointError, "no space for the checkpoint: .* needs up to"):
+        train(small(), tmp_path / "run", reporter=Reporter(tick=ticks.append))
+    assert ticks == []
+
+
+def test_a_disk_that_fills_up_keeps_the_last_state(
+    small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(small(), tmp_path / "whole")
+    real, calls = torch.save, []
+
+    def full(entry: Any, stream: Any) -> None:
+        calls.append(entry["step"])
+        if len(calls) == 3:  # epoch 1: after the steps, after the evaluation; then epoch 2
+            stream.write(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(entry, stream)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(small(), tmp_path / "run")
+    assert [entry.name for entry in (tmp_path / "run").glob(".*")] == []
+    monkeypatch.undo()
+    resumed = train(small(), tmp_path / "run", resume=True)
+    assert _same_weights(whole.weights, resumed.weights)
+
+
+def test_more_classes_than_codes_is_a_warning(tmp_path: Path, small: Make) -> None:
+    from PIL import Image
+
+    root = tmp_path / "many"
+    chooser = np.random.default_rng(0)
+    for label in range(300):
+        (root / f"{label:03d}").mkdir(parents=True)
+        pixels = chooser.integers(0, 255, (16, 16, 3)).astype(np.uint8)
+        Image.fromarray(pixels).resize((64, 64)).save(root / f"{label:03d}" / "0.png")
+    said: list[str] = []
+    settings = small(data=root, bits=8, epochs=1, batch=128, holdout=0)
+    done = train(settings, tmp_path / "run", reporter=Reporter(notify=said.append))
+    (warning,) = [line for line in said if line.startswith("warning")]
+    assert "classes share a target code" in warning
+    assert "take more --bits" in warning
+    assert done.scores == {"student": {}}  # nothing was held out
+
+
+def test_a_frozen_teacher_teaches_towards_its_own_codes(small: Make, tmp_path: Path) -> None:
+    first = train(small(recipe="paper"), tmp_path / "first")
+    teacher = tmp_path / "first" / "teacher.safetensors"
+    before = teacher.read_bytes()
+    for recipe in ("paper", "fast"):
+        done = train(small(recipe=recipe, teacher=teacher), tmp_path / recipe)
+        assert set(done.scores) == {"student"}
+        assert "transfer" in done.history[0]
+        assert "teacher_hash" not in done.history[0]
+    kept = Targets.load(first.weights.parent / "targets.npz")
+    assert np.array_equal(Targets.load(tmp_path / "paper" / "targets.npz").codes, kept.codes)
+    assert teacher.read_bytes() == before
+
+
+def test_a_teacher_that_does_not_fit_is_refused(small: Make, tmp_path: Path) -> None:
+    done = train(small(), tmp_path / "first")
+    with refused(CheckpointError, "trained for 3 classes and 16 bits, expected 3 and 24"):
+        train(small(bits=24, teacher=done.weights), tmp_path / "run")
+    with refused(CheckpointError, "no checkpoint at"):
+        train(small(teacher=tmp_path / "none.safetensors"), tmp_path / "run", overwrite=True)
+
+
+def test_a_checkpoint_of_another_method_is_refused(small: Make, tmp_path: Path) -> None:
+    done = train(small(epochs=1), tmp_path / "run")
+    tensors = load_file(done.weights)
+    tensors["aggregator_norm.weight"] = torch.ones(64)
+    torch.save(tensors, tmp_path / "glsim.pth")
+    with refused(CheckpointError, "unknown aggregator_norm.weight; it is of another backbone"):
+        train(small(weights=str(tmp_path / "glsim.pth")), tmp_path / "other")
+    entry = json.loads((tmp_path / "run" / "model.json").read_text())
+    entry["method"] = "glsim"
+    (tmp_path / "run" / "model.json").write_text(json.dumps(entry))
+    with refused(CheckpointError, "trained as glsim, not eet"):
+        export_bundle(Settings(checkpoint=done.weights), tmp_path / "x.fgd")
+
+
+def test_a_run_can_start_from_another(small: Make, tmp_path: Path) -> None:
+    done = train(small(epochs=1), tmp_path / "run")
+    settings = small(weights=str(done.weights), backbone=None, image_size=None)
+    assert train(settings, tmp_path / "next").weights.is_file()
+
+
+def test_unknown_names_are_usage_errors(small: Make, tmp_path: Path) -> None:
+    for changes, words in (
+        ({"recipe": "slow"}, "choose fast, paper"),
+        ({"method": "dino"}, "choose eet"),
+        ({"without": frozenset({"dkt"})}, "has the parts ctp, codes, start"),
+        ({"weights": "nowhere.pth"}, "no such file"),
+        ({"backbone": "resnet50"}, "resnet50 cannot be made as a plain ViT"),
+    ):
+        with refused(UsageError, words):
+            train(small(**changes), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "changes,words",
+    [
+        ({"bits": 4}, "bits"),
+        ({"epochs": 0}, "--epochs 0"),
+        ({"batch": 1}, "--batch 1"),
+        ({"lr": 0.0}, "--lr 0.0"),
+        ({"lr": math.nan}, "--lr nan"),
+        ({"holdout": 1.0}, "--holdout 1.0"),
+        ({"seed": -1}, "--seed -1"),
+        ({"workers": -1}, "--workers -1"),
+        ({"precision": "int8"}, "--precision 'int8'"),
+    ],
+)
+def test_settings_that_can_never_be_right(small: Make, changes: Any, words: str) -> None:
+    with refused(UsageError, words):
+        small(**changes)
+
+
+def test_a_thread_may_train(small: Make, tmp_path: Path) -> None:
+    """Signals belong to the main thread; elsewhere a training runs without its handler."""
+    done: list[Path] = []
+    settings = small(epochs=1)
+    work = threading.Thread(target=lambda: done.append(train(settings, tmp_path / "run").weights))
+    work.start()
+    work.join()
+    assert done and done[0].is_file()
+
+
+def test_the_schedule_warms_up_and_ends_at_zero(small: Make, tmp_path: Path) -> None:
+    ticks: list[Tick] = []
+    settings = small(recipe="paper", lr=0.01, warmup=2, epochs=2)
+    train(settings, tmp_path / "run", reporter=Reporter(tick=ticks.append))
+    expected = [0.005, 0.01]
+    expected += [0.01 * 0.5 * (1 + math.cos(math.pi * step / 5)) for step in (1, 2, 3, 4)]
+    assert [tick.lr for tick in ticks] == pytest.approx(expected)
+
+
+def test_a_long_warm_up_is_shortened_aloud(small: Make, tmp_path: Path) -> None:
+    said: list[str] = []
+    train(small(recipe="paper", epochs=1), tmp_path / "run", reporter=Reporter(notify=said.append))
+    assert "warm-up shortened from 500 to 1 of 3 steps; --warmup sets it" in said
+    assert loop.SAVE_SECONDS > 0

@@ -1,0 +1,218 @@
+"""The photos of a training: divided, checked, and turned into augmented tensors, always the same.
+
+What a sample looks like depends only on (seed, epoch, row): not on workers, not on how often a
+training was interrupted.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from fgdeploy import images, photos
+from fgdeploy.errors import DataError, ImageError
+from fgdeploy.photos import Photo
+
+Notify = Callable[[str], None]
+Progress = Callable[[int, int], None]
+Augment = Callable[[Image.Image], Tensor]
+
+
+@dataclass(frozen=True)
+class Division:
+    """Photos to train on and to ask with, class names by number, and what could not be read."""
+
+    train: tuple[Photo, ...]
+    test: tuple[Photo, ...]
+    classes: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+    def labels(self, which: Sequence[Photo]) -> npt.NDArray[np.int64]:
+        """Return the class numbers of photos, (n,)."""
+        number = {name: index for index, name in enumerate(self.classes)}
+        return np.array([number[photo.label or ""] for photo in which], dtype=np.int64)
+
+
+def divide(
+    source: Path,
+    holdout: float,
+    seed: int,
+    strict: bool,
+    notify: Notify = lambda message: None,
+    progress: Progress = lambda done, total: None,
+) -> Division:
+    """Read `source`, check that every photo decodes, and divide it into training and test.
+
+    Splits named `train` and `test` are kept as they are. Photos without a split are divided
+    class by class: `holdout` of each, 0 to below 1, is asked with. Told to `notify`: classes
+    that are empty or have a single photo, and photos that cannot be read. strict: raise
+    ImageError at the first of these. Raises DataError for data that nothing can be learnt from.
+    """
+    found = [photo for photo in photos.read(source) if photo.split in (None, "train", "test")]
+    if unlabelled := sum(photo.label is None for photo in found):
+        raise DataError(f"{source}: {unlabelled} photos have no class; training needs one for each")
+    if source.is_dir():
+        _name_empty_folders(source, found, notify)
+    readable, skipped = _readable(found, strict, progress)
+    for reason in skipped:
+        notify(f"skipped: {reason}")
+    if skipped:
+        notify(f"{len(skipped)} photos skipped (--strict stops at the first)")
+    train, test = _split(readable, holdout, seed)
+    counts = Counter(photo.label for photo in train)
+    if len(counts) < 2:
+        raise DataError(
+            f"{source}: training needs photos of two classes or more, got {len(counts)}; check the "
+            "folder of each class, or the class and split columns"
+        )
+    single = sorted(str(label) for label, count in counts.items() if count == 1)
+    if single:
+        notify(
+            f"{_some(single)}: one training photo only, so there is little to learn the class "
+            "from and nothing of it is held out; add photos"
+        )
+    foreign = [photo for photo in test if photo.label not in counts]
+    if foreign:
+        names = _some(sorted({str(photo.label) for photo in foreign}))
+        notify(
+            f"{names}: photos to test but none to train on; they stay in the evaluation, where "
+            "they have no target code"
+        )
+    return Division(tuple(train), tuple(test), tuple(sorted(map(str, counts))), tuple(skipped))
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{'class' if len(names) == 1 else 'classes'} {shown}{rest}"
+
+
+def _name_empty_folders(source: Path, found: Sequence[Photo], notify: Notify) -> None:
+    used = {folder for photo in found for folder in photo.path.parents}
+    empty = sorted(
+        entry.name
+        for entry in source.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".") and entry not in used
+    )
+    # A dataset in its official layout has folders of other things too; classes lie side by side.
+    if empty and all(photo.path.parent.parent == source for photo in found):
+        notify(f"{_some(empty)}: the folder has no images; left out")
+
+
+def _readable(
+    found: Sequence[Photo], strict: bool, progress: Progress
+) -> tuple[list[Photo], list[str]]:
+    def check(photo: Photo) -> str | None:
+        try:
+            images.decode(photo.path, shortest=64)  # JPEGs at 1/8 scale: whole, yet quick
+        except ImageError as error:
+            return str(error)
+        return None
+
+    kept, skipped = [], []
+    with ThreadPoolExecutor() as pool:
+        for done, (photo, reason) in enumerate(
+            zip(found, pool.map(check, found), strict=True), start=1
+        ):
+            if reason is None:
+                kept.append(photo)
+            elif strict:
+                pool.shutdown(cancel_futures=True)
+                raise ImageError(reason)
+            else:
+                skipped.append(reason)
+            progress(done, len(found))
+    return kept, skipped
+
+
+def _split(readable: Sequence[Photo], holdout: float, seed: int) -> tuple[list[Photo], list[Photo]]:
+    train = [photo for photo in readable if photo.split == "train"]
+    test = [photo for photo in readable if photo.split == "test"]
+    chooser = np.random.default_rng(seed)
+    undivided: dict[str, list[Photo]] = {}
+    for photo in readable:
+        if photo.split is None:
+            undivided.setdefault(str(photo.label), []).append(photo)
+    for _, members in sorted(undivided.items()):
+        members.sort(key=lambda photo: str(photo.path))
+        held = min(round(holdout * len(members)), len(members) - 1)
+        asked = set(chooser.permutation(len(members))[:held].tolist())
+        for index, photo in enumerate(members):
+            (test if index in asked else train).append(photo)
+    return train, test
+
+
+class Views(Dataset[tuple[Tensor, int, int]]):
+    """Augmented training images: item (epoch, row) -> (uint8 [3, S, S], class number, row)."""
+
+    def __init__(
+        self,
+        chosen: Sequence[Photo],
+        labels: npt.NDArray[np.int64],
+        augment: Augment,
+        shortest: int,
+        seed: int,
+    ) -> None:
+        self._photos, self._labels = chosen, labels
+        self._augment, self._shortest, self._seed = augment, shortest, seed
+
+    def __len__(self) -> int:
+        return len(self._photos)
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int, int]:
+        epoch, row = item
+        image = images.decode(self._photos[row].path, shortest=self._shortest)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(self._seed, 1, epoch, row))
+            view = self._augment(image)
+        return view, int(self._labels[row]), row
+
+
+def derive(*parts: int) -> int:
+    """Return a seed for one use among many, from the run's seed and what the use is."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+def crop_and_flip(size: int, least: float) -> Augment:
+    """Return random resized crops of `least`..1 of the area, and flips: uint8 [3, size, size]."""
+    augment: Augment = v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=(least, 1.0), antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.PILToTensor(),
+        ]
+    )
+    return augment
+
+
+def order(count: int, batch: int, epoch: int, seed: int) -> list[list[tuple[int, int]]]:
+    """Return the batches of an epoch as (epoch, row) pairs, shuffled by (seed, epoch)."""
+    rows = np.random.default_rng(derive(seed, 0, epoch)).permutation(count).tolist()
+    return [
+        [(epoch, row) for row in rows[start : start + batch]] for start in range(0, count, batch)
+    ]
+
+
+def batches(
+    views: Views, plan: list[list[tuple[int, int]]], workers: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield (uint8 images [B, 3, S, S], labels [B], rows [B]) of the planned batches in order."""
+    with warnings.catch_warnings():
+        # Pinned memory without an accelerator, or more workers than cores: only advice.
+        warnings.simplefilter("ignore", UserWarning)
+        loader = DataLoader(
+            views, batch_sampler=plan, num_workers=workers, pin_memory=torch.cuda.is_available()
+        )
+        yield from loader

@@ -1,0 +1,117 @@
+"""The recipe for small budgets: heads that start from the features, one cosine loss on codes.
+
+It needs nothing of a method but its encoder. Before the first step the network looks at every
+training image once; class codes and both heads follow in closed form, so training starts from a
+hash that ranks already. Then the whole network is fine-tuned with AdamW, lower blocks slower.
+What each choice is worth is measured in benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fgdeploy.models.heads import ClassHashHead
+from fgdeploy.training import losses
+from fgdeploy.training.network import HashNet
+from fgdeploy.training.objective import STUDENT, Batch, Objective, Recipe, Setup
+from fgdeploy.training.target_codes import Signs, class_codes, label_codes
+
+# A low scale keeps pulling hashes towards their codes long after the class is right; that is what
+# makes the codes of two photos of a class agree, and so the ranking among photos good.
+SCALE = 8.0
+TRANSFER_WEIGHT = 1.0
+
+
+class FastObjective(Objective):
+    """Draw hashes to class codes by their cosine; learn from a frozen teacher where one is given.
+
+    Parts that can be left out, for comparison: `start` (heads from the features, else random),
+    `codes` (codes from the features, else from labels alone), `ctp` (pruning).
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__()
+        self.student = setup.make("ctp" not in setup.without)
+        self.teacher = setup.teacher
+        if self.teacher is not None:
+            self.teacher.requires_grad_(False)
+        embeddings = setup.embed(self.student)
+        by_class = self._class_codes(setup, embeddings)
+        self.targets = by_class[setup.labels]
+        self.register_buffer("codes", torch.from_numpy(by_class.astype(np.float32)))
+        if "start" not in setup.without:
+            start_heads(self.student.heads, embeddings, setup.labels, by_class)
+
+    @staticmethod
+    def _class_codes(setup: Setup, embeddings: npt.NDArray[np.float32]) -> Signs:
+        if setup.teacher_targets is not None or "codes" in setup.without:
+            rows = setup.teacher_targets
+            rows = label_codes(setup.labels, setup.bits) if rows is None else rows
+            # a class may have a few odd codes; the majority of each bit stands for it
+            sums = np.zeros((setup.classes, setup.bits))
+            np.add.at(sums, setup.labels, rows)
+            return np.where(sums >= 0, 1, -1).astype(np.int8)
+        return class_codes(embeddings, setup.labels, setup.bits, setup.seed)
+
+    def networks(self) -> dict[str, HashNet]:
+        """Return the student; a teacher is given or there is none."""
+        return {STUDENT: self.student}
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the weighted terms of the loss."""
+        codes: Tensor = self.codes  # type: ignore[assignment]
+        hashes, _ = self.student(batch.images)
+        terms = {"code": losses.code_cosine(hashes, batch.labels, codes, SCALE)}
+        if self.teacher is not None:
+            with torch.no_grad():
+                teacher_hashes, _ = self.teacher(batch.images)
+            transfer = losses.knowledge_transfer(hashes, teacher_hashes)
+            terms["transfer"] = TRANSFER_WEIGHT * transfer
+        return terms
+
+
+def start_heads(
+    heads: ClassHashHead,
+    embeddings: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.int64],
+    codes: Signs,
+    ridge: float = 3e-2,
+    spread: float = 10.0,
+) -> None:
+    """Set the class head by ridge regression on one-hot labels, the hash head to the class codes.
+
+    Their product is then the ridge regression of the features on the codes. embeddings: (n, D);
+    codes: (C, bits). ridge is relative to the mean square of the features; spread scales the
+    logits so that a softmax of them is neither flat nor hard.
+    """
+    rows = np.concatenate([embeddings, np.ones((len(embeddings), 1))], axis=1).astype(np.float64)
+    gram = rows.T @ rows
+    penalty = ridge * np.trace(gram) / len(gram)
+    sums = np.zeros((len(codes), rows.shape[1]))
+    np.add.at(sums, labels, rows)
+    weights = np.linalg.solve(gram + penalty * np.eye(len(gram)), sums.T).T * spread
+    with torch.no_grad():
+        heads.head.weight.copy_(torch.from_numpy(weights[:, :-1]))
+        heads.head.bias.copy_(torch.from_numpy(weights[:, -1]))
+        heads.head_hash.weight.copy_(torch.from_numpy(codes.T * (3.0 / spread)))
+        heads.head_hash.bias.zero_()
+
+
+FAST = Recipe(
+    build=FastObjective,
+    summary="for small budgets: codes and heads from the features, cosine loss, AdamW",
+    epochs=6,
+    batch=64,
+    optimizer="adamw",
+    lr=5e-4,
+    momentum=0.9,
+    weight_decay=0.05,
+    layer_decay=0.75,
+    head_rate=2.0,
+    warmup=24,
+    crop=0.3,
+    parts=("ctp", "codes", "start"),
+)

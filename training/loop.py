@@ -1,0 +1,200 @@
+"""The training loop. It knows an objective and a recipe, and no method by name."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+import timm.optim
+import torch
+from timm.scheduler import CosineLRScheduler
+from torch import Tensor
+
+from fgdeploy.errors import TrainingError
+from fgdeploy.models.vit import Normalisation
+from fgdeploy.training import data, losses
+from fgdeploy.training.data import Views
+from fgdeploy.training.objective import Batch, Objective, Recipe
+from fgdeploy.training.precision import Precision
+from fgdeploy.training.state import State
+
+SAVE_SECONDS = 600  # within long epochs
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One step done. epoch counts from 1; step and steps are within the epoch."""
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+    lr: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop tells and asks: each step, states to keep, and the scores of an epoch."""
+
+    tick: Callable[[Tick], None]
+    save: Callable[[State], None]
+    evaluate: Callable[[int], dict[str, float]]
+
+
+class Loop:
+    """Trains an objective for a number of epochs, from the start or from a state."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        recipe: Recipe,
+        views: Views,
+        norm: Normalisation,
+        precision: Precision,
+        seed: int,
+        workers: int,
+    ) -> None:
+        device = precision.device
+        self._objective = objective.to(device)
+        self._recipe, self._views, self._precision = recipe, views, precision
+        self._seed, self._workers = seed, workers
+        self.steps = math.ceil(len(views) / recipe.batch)
+        self._optimizer = timm.optim.create_optimizer_v2(
+            objective.parameter_groups(recipe),
+            opt=recipe.optimizer,
+            lr=recipe.lr,
+            weight_decay=recipe.weight_decay,
+            momentum=recipe.momentum,
+        )
+        self._scheduler = CosineLRScheduler(
+            self._optimizer,
+            t_initial=max(1, self.steps * recipe.epochs - recipe.warmup) + 1,
+            warmup_t=recipe.warmup,
+            warmup_prefix=True,
+            t_in_epochs=False,
+        )
+        self._scaler = precision.scaler()
+        mean = torch.tensor(norm.mean).view(1, 3, 1, 1) * 255
+        std = torch.tensor(norm.std).view(1, 3, 1, 1) * 255
+        self._mean, self._std = mean.to(device), std.to(device)
+
+    def run(self, state: State, hooks: Hooks) -> None:
+        """Train from `state` on (step 0: from the start) and keep it up to date.
+
+        Raises TrainingError when the loss is no number any more, KeyboardInterrupt on Ctrl-C;
+        the last state kept is good then.
+        """
+        if state.step:
+            self._objective.load_state_dict(state.weights)
+            self._optimizer.load_state_dict(state.optimizer)
+            self._scaler.load_state_dict(state.scaler)
+        total = self.steps * self._recipe.epochs
+        with _deterministic(self._precision.device), _interruption() as interrupted:
+            while state.step < total or len(state.history) < self._recipe.epochs:
+                epoch = len(state.history)
+                if state.step < (epoch + 1) * self.steps:
+                    self._epoch(epoch, state, hooks, interrupted)
+                    self._keep(state, hooks)  # before the evaluation, which may be interrupted
+                means = {name: value / self.steps for name, value in state.sums.items()}
+                lr = float(self._optimizer.param_groups[-1]["lr"])
+                row = {"epoch": epoch + 1, "step": state.step, "lr": lr, **means}
+                state.history.append({**row, **hooks.evaluate(epoch + 1)})
+                state.sums = {}
+                self._keep(state, hooks)
+
+    def _epoch(
+        self, epoch: int, state: State, hooks: Hooks, interrupted: Callable[[], bool]
+    ) -> None:
+        plan = data.order(len(self._views), self._recipe.batch, epoch, self._seed)
+        done = state.step - epoch * self.steps
+        saved = time.monotonic()
+        self._objective.train()
+        for batch in data.batches(self._views, plan[done:], self._workers):
+            terms = self._step(batch, state.step)
+            for name, value in terms.items():
+                state.sums[name] = state.sums.get(name, 0.0) + value
+            state.step += 1
+            done += 1
+            lr = float(self._optimizer.param_groups[-1]["lr"])
+            hooks.tick(Tick(epoch + 1, done, self.steps, terms["loss"], lr, len(batch[0])))
+            late = time.monotonic() - saved > SAVE_SECONDS
+            if interrupted() or (late and done < self.steps):
+                self._keep(state, hooks)
+                saved = time.monotonic()
+            if interrupted():
+                raise KeyboardInterrupt
+
+    def _step(self, batch: tuple[Tensor, Tensor, Tensor], number: int) -> dict[str, float]:
+        """Take one step and return the loss and its terms."""
+        device = self._precision.device
+        images, labels, rows = (part.to(device, non_blocking=True) for part in batch)
+        torch.manual_seed(data.derive(self._seed, 2, number))  # drop path and the like
+        self._scheduler.step_update(number + 1)
+        with self._precision.autocast():
+            pixels = (images.float() - self._mean) / self._std
+            terms = self._objective(Batch(pixels, labels, rows))
+        loss = losses.total(terms)
+        values = {"loss": loss.item(), **{name: term.item() for name, term in terms.items()}}
+        if not math.isfinite(values["loss"]):
+            broken = [name for name, value in values.items() if not math.isfinite(value)]
+            raise TrainingError(
+                f"step {number + 1}: the loss is {values['loss']} (terms {', '.join(broken[1:])}); "
+                "lower --lr, lengthen --warmup, or use --precision fp32; the last state is kept"
+            )
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if self._recipe.clip_norm is not None:
+            self._scaler.unscale_(self._optimizer)
+            torch.nn.utils.clip_grad_norm_(self._objective.parameters(), self._recipe.clip_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return values
+
+    def _keep(self, state: State, hooks: Hooks) -> None:
+        state.weights = self._objective.state_dict()
+        state.optimizer = self._optimizer.state_dict()
+        state.scaler = self._scaler.state_dict()
+        hooks.save(state)
+
+
+@contextlib.contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """Ask CUDA for reproducible kernels while the loop runs; on a CPU they are already."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    if device.type == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn)
+
+
+@contextlib.contextmanager
+def _interruption() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into a question, so that no step is cut in two.
+
+    A second Ctrl-C interrupts at once.
+    """
+    seen = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield seen.is_set
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if seen.is_set():
+            raise KeyboardInterrupt
+        seen.set()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield seen.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,315 @@
+"""`fgdeploy train`: settings in; weights, config, log and scores in one folder out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fgdeploy import photos
+from fgdeploy.errors import CheckpointError, UsageError
+from fgdeploy.evaluation import report
+from fgdeploy.evaluation.metrics import evaluate
+from fgdeploy.evaluation.protocol import score_protocols
+from fgdeploy.evaluation.targets import TARGETS_FILE, Targets
+from fgdeploy.models import trained
+from fgdeploy.models.trained import TrainedConfig
+from fgdeploy.photos import Photo
+from fgdeploy.training import data, recipes, results
+from fgdeploy.training import state as states
+from fgdeploy.training.backbone import Backbone, frozen_teacher
+from fgdeploy.training.data import Views
+from fgdeploy.training.embed import Embedder
+from fgdeploy.training.loop import Hooks, Loop, Tick
+from fgdeploy.training.network import HashNet
+from fgdeploy.training.objective import STUDENT, Objective, Recipe, Setup
+from fgdeploy.training.precision import choose as choose_precision
+from fgdeploy.training.settings import TrainSettings
+from fgdeploy.training.state import State
+from fgdeploy.training.target_codes import shared_codes
+
+Scores = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Where a training tells how it goes: words, progress bars by label, steps, epochs."""
+
+    notify: Callable[[str], None] = lambda message: None
+    progress: Callable[[str], Callable[[int, int], None]] = lambda label: lambda done, total: None
+    tick: Callable[[Tick], None] = lambda tick: None
+    epoch: Callable[[dict[str, float]], None] = lambda row: None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training: the deployable weights, scores by network and protocol, what was left.
+
+    scores[network][protocol] holds map, tie_aware_map, recall, ...
+    """
+
+    weights: Path
+    scores: dict[str, Scores]
+    history: list[dict[str, float]]
+    skipped: tuple[str, ...]
+
+
+def train(
+    settings: TrainSettings,
+    folder: Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> Trained:
+    """Train what `settings` describe into `folder`, evaluate it, and return what came out.
+
+    resume: go on where an interrupted run stopped; the outcome is the same to the bit. Raises
+    FgdeployError of the kind that failed, OSError from the disk, KeyboardInterrupt on Ctrl-C with
+    the state kept.
+    """
+    report.check_drawing()  # not after hours
+    reporter = reporter or Reporter()
+    if resume and results.is_finished(folder):
+        reporter.notify(f"{folder} is finished already; nothing left to train")
+        scores, history = results.read_finished(folder)
+        return Trained(folder / trained.WEIGHTS_FILE, scores, history, ())
+    run = _Run(settings, folder, resume, overwrite, reporter)
+    return run.finish(run.fit())
+
+
+class _Run:
+    """One training: everything chosen and made, then fitted, then written."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        folder: Path,
+        resume: bool,
+        overwrite: bool,
+        reporter: Reporter,
+    ) -> None:
+        self.settings, self.folder, self.reporter = settings, folder, reporter
+        published = recipes.get(settings.method, settings.recipe)
+        if unknown := sorted(settings.without - set(published.parts)):
+            raise UsageError(
+                f"--without {','.join(unknown)}: recipe {settings.recipe} has the parts "
+                f"{', '.join(published.parts)}"
+            )
+        self.precision = choose_precision(settings.precision)
+        self.backbone = Backbone.choose(settings, reporter.notify)
+        results.prepare(folder, resume, overwrite)
+        self.division = data.divide(
+            settings.data,
+            settings.holdout,
+            settings.seed,
+            settings.strict,
+            reporter.notify,
+            reporter.progress("checking photos"),
+        )
+        self.recipe = self._sized(published)
+        digest = self._digest()
+        self.state = states.load(folder, digest) if resume else State(digest)
+        if not resume:
+            results.write_json(folder / results.SETTINGS_FILE, settings.to_json())
+        self.embedder = Embedder(self.backbone.preprocess, self.precision)
+        self.labels = self.division.labels(self.division.train)
+        self.objective = self._objective()
+        self._check_space()
+
+    def _sized(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with the user's numbers, and a warm-up that fits."""
+        chosen = {
+            name: value
+            for name in ("epochs", "batch", "lr", "warmup")
+            if (value := getattr(self.settings, name)) is not None
+        }
+        recipe = dataclasses.replace(recipe, **chosen)
+        steps = -(-len(self.division.train) // recipe.batch) * recipe.epochs
+        if recipe.warmup > steps // 4 and "warmup" not in chosen:
+            shorter = max(1, steps // 6)
+            self.reporter.notify(
+                f"warm-up shortened from {recipe.warmup} to {shorter} of {steps} steps; --warmup "
+                "sets it"
+            )
+            recipe = dataclasses.replace(recipe, warmup=shorter)
+        return recipe
+
+    def _digest(self) -> str:
+        """Return a hash of the settings, the arithmetic and the photos by name and class."""
+        listed = hashlib.sha256(self.settings.digest().encode())
+        listed.update(f"{self.precision.name} {self.recipe.warmup}".encode())
+        for photo in self.division.train:
+            listed.update(f"\n{photo.path.name} {photo.label}".encode())
+        return listed.hexdigest()
+
+    def _objective(self) -> Objective:
+        settings, division = self.settings, self.division
+
+        def embed(net: HashNet) -> npt.NDArray[np.float32]:
+            progress = self.reporter.progress("looking at the photos")
+            return self.embedder.embeddings(net, division.train, progress)
+
+        def make(pruned: bool) -> HashNet:
+            return self.backbone.network(pruned, len(division.classes), settings.bits)
+
+        teacher, targets = frozen_teacher(settings, self.backbone, division, self.labels)
+        objective = recipes.get(settings.method, settings.recipe).build(
+            Setup(
+                make=make,
+                embed=embed,
+                labels=self.labels,
+                classes=len(division.classes),
+                bits=settings.bits,
+                patch=self.backbone.patch,
+                seed=settings.seed,
+                without=settings.without,
+                transposed_mask=settings.transposed_mask,
+                teacher=teacher,
+                teacher_targets=targets,
+            )
+        )
+        if shared := shared_codes(objective.targets, self.labels):
+            self.reporter.notify(
+                f"warning: {shared} of {len(division.classes)} classes share a target code with "
+                f"another class, as {settings.bits} bits hold too few codes that far apart; "
+                "retrieval cannot tell these classes apart: take more --bits"
+            )
+        return objective
+
+    def _check_space(self) -> None:
+        """Refuse before the first step what would fail at the end of the first epoch."""
+        count = sum(p.numel() for p in self.objective.parameters() if p.requires_grad)
+        need = 4 * count * 8  # the state with two moments, its successor, and the weights
+        free = shutil.disk_usage(self.folder).free
+        if free < need:
+            raise CheckpointError(
+                f"no space for the checkpoint: {self.folder} has {free / 1e6:.0f} MB free, the "
+                f"training state needs up to {need / 1e6:.0f} MB; free some, or choose another -o"
+            )
+
+    def fit(self) -> State:
+        """Run the loop to its end."""
+        division, settings = self.division, self.settings
+        shortest = round(self.backbone.source.size / self.recipe.crop**0.5)
+        augment = data.crop_and_flip(self.backbone.source.size, self.recipe.crop)
+        views = Views(division.train, self.labels, augment, shortest, settings.seed)
+        on_gpu = self.precision.device.type == "cuda"
+        workers = settings.workers if settings.workers is not None else 8 if on_gpu else 0
+        loop = Loop(
+            self.objective,
+            self.recipe,
+            views,
+            self.backbone.norm,
+            self.precision,
+            settings.seed,
+            workers,
+        )
+        self.reporter.notify(
+            f"{settings.method}, recipe {settings.recipe}: {len(division.train)} photos of "
+            f"{len(division.classes)} classes, {settings.bits} bits, {self.recipe.epochs} epochs "
+            f"of {loop.steps} steps, {self.precision}"
+        )
+        asked = photos.spread(division.test, settings.eval_photos, settings.seed)
+        start = time.monotonic()
+
+        def score(epoch: int) -> dict[str, float]:
+            row = self._quick_scores(asked) if asked else {}
+            return {**row, "seconds": round(time.monotonic() - start, 1)}
+
+        def save(state: State) -> None:
+            states.save(self.folder, state)
+            if state.history and not state.sums:
+                results.write_log(self.folder, state.history)
+                self.reporter.epoch(state.history[-1])
+
+        loop.run(self.state, Hooks(self.reporter.tick, save, score))
+        return self.state
+
+    def _targets(self) -> Targets:
+        return Targets(
+            classes=np.array(self.division.classes, dtype=np.str_),
+            labels=self.labels,
+            codes=np.packbits(self.objective.targets > 0, axis=1),
+            bits=self.settings.bits,
+        )
+
+    def _quick_scores(self, asked: Sequence[Photo]) -> dict[str, float]:
+        """Score the student by asym_targets, which needs no codes of the training photos."""
+        progress = self.reporter.progress("evaluating")
+        codes = self.embedder.codes(self.objective.networks()[STUDENT], asked, progress)
+        targets = self._targets()
+        scores = evaluate(codes, _names(asked), targets.codes, targets.names)
+        return {"map": scores.map, "recall_at_1": scores.recall[1]}
+
+    def finish(self, state: State) -> Trained:
+        """Evaluate in full and write weights, targets, scores and curves."""
+        targets = self._targets()
+        targets.save(self.folder / TARGETS_FILE)
+        every: dict[str, Scores] = {}
+        for name, net in self.objective.networks().items():
+            details = self._protocols(name, net, targets)
+            every[name] = {
+                kind: dataclasses.asdict(detail.scores) for kind, detail in details.items()
+            }
+            if name == STUDENT and details:
+                report.write_report(self.folder, details)
+        weights = self.folder / trained.WEIGHTS_FILE
+        for name, net in self.objective.networks().items():
+            path = weights if name == STUDENT else self.folder / f"{name}.safetensors"
+            trained.save(path, net.tensors(), self._config(name, net, every[name]))
+        results.write_json(self.folder / results.SCORES_FILE, every)
+        (self.folder / states.STATE_FILE).unlink(missing_ok=True)
+        return Trained(weights, every, state.history, self.division.skipped)
+
+    def _protocols(self, name: str, net: HashNet, targets: Targets) -> dict[str, Any]:
+        division = self.division
+        if not division.test:
+            return {}
+        asking = self.embedder.codes(
+            net, division.test, self.reporter.progress(f"test photos, {name}")
+        )
+        asked = self.embedder.codes(
+            net, division.train, self.reporter.progress(f"training photos, {name}")
+        )
+        sides = (asking, _names(division.test), asked, _names(division.train))
+        return score_protocols(*sides, targets, bits=self.settings.bits)
+
+    def _config(self, name: str, net: HashNet, scores: Scores) -> TrainedConfig:
+        settings, recipe = self.settings, self.recipe
+        facts = {
+            "network": name,
+            "recipe": settings.recipe,
+            "without": sorted(settings.without),
+            "epochs": recipe.epochs,
+            "batch": recipe.batch,
+            "optimizer": recipe.optimizer,
+            "lr": recipe.lr,
+            "warmup": recipe.warmup,
+            "seed": settings.seed,
+            "precision": self.precision.name,
+            "start": settings.weights if settings.weights in ("pretrained", "random") else "file",
+            "photos": len(self.division.train),
+            "scores": {kind: values["map"] for kind, values in scores.items()},
+        }
+        return TrainedConfig(
+            method=settings.method,
+            backbone=self.backbone.source.backbone,
+            image_size=self.backbone.source.size,
+            bits=settings.bits,
+            stages=net.stages,
+            preprocess=self.backbone.preprocess,
+            classes=self.division.classes,
+            training=facts,
+        )
+
+
+def _names(which: Sequence[Photo]) -> npt.NDArray[np.str_]:
+    return np.array([photo.label for photo in which], dtype=np.str_)
