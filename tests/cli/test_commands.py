@@ -21,6 +21,7 @@ from fgdeploy.codes import CodeFile
 Run = Callable[..., Result]
 
 COMMANDS = [
+    ["train"],
     ["demo"],
     ["export"],
     ["inspect"],
