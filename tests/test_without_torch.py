@@ -68,20 +68,23 @@ def test_the_command_line_runs_without_it(work: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "need"),
+    ("command", "need", "extra"),
     [
-        (["export", "--weights", "random"], "exporting"),
-        (["demo", "--folder", "d"], "the demo"),
-        (["parity", "P", "-b", "B", "--reference", "pytorch"], "the pytorch reference"),
+        (["train", "P"], "training", "train"),
+        (["export", "--weights", "random"], "exporting", "export"),
+        (["demo", "--folder", "d"], "the demo", "train"),
+        (["parity", "P", "-b", "B", "--reference", "pytorch"], "the pytorch reference", "export"),
     ],
 )
-def test_what_needs_it_names_the_pip_command(work: Path, command: list[str], need: str) -> None:
+def test_what_needs_it_names_the_pip_command(
+    work: Path, command: list[str], need: str, extra: str
+) -> None:
     places = {"P": str(work / "moths"), "B": str(work / "eet.fgd")}
     code = BLOCKED + "from fgdeploy.cli import main; main()"
     result = _python(code, *(places.get(word, word) for word in command))
     assert result.returncode == 1
     assert result.stderr.startswith(f"error: {need} needs the package ")
-    assert result.stderr.endswith('is not installed; run: pip install "fgdeploy[export]"\n')
+    assert result.stderr.endswith(f'is not installed; run: pip install "fgdeploy[{extra}]"\n')
 
 
 def test_the_library_runs_without_it(work: Path) -> None:

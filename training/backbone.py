@@ -66,7 +66,8 @@ class Backbone:
             else check(settings.stages, shape.depth, shape.patches)
         )
         norm = vit.normalisation(net)
-        resize = round(given.size * method.resize_ratio)
+        ratio = method.resize_ratio if settings.crop is None else 1 / settings.crop
+        resize = round(given.size * ratio)
         preprocess = Preprocess(given.size, resize, method.interpolation, norm.mean, norm.std)
         return cls(method, given, stages, norm, preprocess, shape.patch_size, settings.seed)
 

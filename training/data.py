@@ -25,6 +25,8 @@ from fgdeploy import images, photos
 from fgdeploy.errors import DataError, ImageError
 from fgdeploy.photos import Photo
 
+KEPT_BYTES = 1 << 28  # decoded photos kept in memory, by each process that decodes
+
 Notify = Callable[[str], None]
 Progress = Callable[[int, int], None]
 Augment = Callable[[Image.Image], Tensor]
@@ -167,13 +169,26 @@ class Views(Dataset[tuple[Tensor, int, int]]):
     ) -> None:
         self._photos, self._labels = chosen, labels
         self._augment, self._shortest, self._seed = augment, shortest, seed
+        self._kept: dict[int, Image.Image] = {}
+        self._room = KEPT_BYTES
+
+    def _image(self, row: int) -> Image.Image:
+        """Return a decoded photo, from memory where there was room for it."""
+        if row in self._kept:
+            return self._kept[row]
+        image = images.decode(self._photos[row].path, shortest=self._shortest)
+        size = 3 * image.width * image.height
+        if size <= self._room:
+            self._room -= size
+            self._kept[row] = image
+        return image
 
     def __len__(self) -> int:
         return len(self._photos)
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int, int]:
         epoch, row = item
-        image = images.decode(self._photos[row].path, shortest=self._shortest)
+        image = self._image(row)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self._seed, 1, epoch, row))
             view = self._augment(image)

@@ -97,6 +97,6 @@ PAPER = Recipe(
     layer_decay=None,
     head_rate=1.0,
     warmup=500,
-    crop=0.08,  # torchvision's default
+    least_area=0.08,  # torchvision's default
     parts=PARTS,
 )

@@ -112,6 +112,6 @@ FAST = Recipe(
     layer_decay=0.75,
     head_rate=2.0,
     warmup=24,
-    crop=0.3,
+    least_area=0.3,
     parts=("ctp", "codes", "start"),
 )

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import timm.optim
 from torch import Tensor, nn
 
+from fgdeploy.training.data import Augment, crop_and_flip
 from fgdeploy.training.network import HashNet
 
 STUDENT, TEACHER = "student", "teacher"
@@ -101,9 +102,10 @@ class Setup:
 class Recipe:
     """How a method is trained: its objective and the settings that go with it.
 
-    optimizer: timm's name. lr is per step of `batch` images; warmup in steps; crop: least part of
-    a photo's area that a training crop shows. layer_decay: rate of a block over that of the next.
-    head_rate: rate of the heads over lr. parts: what `without` may name.
+    optimizer: timm's name. lr is per step of `batch` images; warmup in steps. layer_decay: rate of
+    a block over that of the next. head_rate: rate of the heads over lr. least_area: least part of
+    a photo's area in a training view; augment makes the view from (image side, least area).
+    parts: what `without` may name.
     """
 
     build: Callable[[Setup], Objective]
@@ -117,6 +119,7 @@ class Recipe:
     layer_decay: float | None
     head_rate: float
     warmup: int
-    crop: float
+    least_area: float
+    augment: Callable[[int, float], Augment] = crop_and_flip
     clip_norm: float | None = None
     parts: Sequence[str] = ()

@@ -22,10 +22,12 @@ class TrainSettings:
     """One training. None means: the recipe's or the method's default.
 
     data: a folder of classes, a CSV (path,class,split) or a dataset in its official layout.
-    weights: `pretrained` (timm's hub), `random`, or the path of a checkpoint. holdout: part of
-    each class to evaluate with where `data` has no splits. warmup: steps. without: parts of the
-    method to leave out, for comparison. teacher: trained weights to learn from, frozen.
-    eval_photos: most test photos per epoch's evaluation; the last one takes all.
+    weights: `pretrained` (timm's hub), `random`, or the path of a checkpoint. crop: middle part of
+    a photo's short side that the deployed model sees; least_area: least part of a photo's area in a
+    training view; both above 0 and up to 1. warmup: steps. holdout: part of each class to evaluate
+    with where `data` has no splits. without: parts of the method to leave out, for comparison.
+    teacher: trained weights to learn from, frozen. eval_photos: most test photos in the evaluation
+    of an epoch; the last one takes all.
     """
 
     data: Path
@@ -34,6 +36,8 @@ class TrainSettings:
     backbone: str | None = None
     weights: str = "pretrained"
     image_size: int | None = None
+    crop: float | None = None
+    least_area: float | None = None
     stages: tuple[Stage, ...] | None = None
     bits: int = 64
     epochs: int | None = None
@@ -64,6 +68,12 @@ class TrainSettings:
             raise UsageError(f"--lr {self.lr}: expected a number above zero")
         if not 0 <= self.holdout < 1:
             raise UsageError(f"--holdout {self.holdout}: expected a part from 0 to below 1")
+        for name in ("crop", "least_area"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} {value}: expected a part above 0 and up to 1"
+                )
         for name in ("warmup", "workers", "seed", "eval_photos"):
             value = getattr(self, name)
             if value is not None and value < 0:

@@ -157,9 +157,9 @@ def _space_out(codes: Signs, leaning: FloatArray, spacing: int, sweeps: int = 20
         for row, code in enumerate(codes):
             distance = (bits - codes @ code) // 2
             distance[row] = bits + spacing  # itself
-            now = np.square(np.maximum(spacing - distance, 0)).sum()
-            after = distance[:, None] + codes * code  # one bit flipped: +1 where equal, else -1
-            after[row] = bits + spacing
+            near = np.flatnonzero(distance <= spacing)  # others cannot come too near by one bit
+            now = np.square(spacing - distance[near]).sum()
+            after = distance[near, None] + codes[near] * code  # +1 where equal, else -1
             then = np.square(np.maximum(spacing - after, 0)).sum(axis=0)
             price = (then - now) + 0.2 * code * leaning[row]
             best = int(price.argmin())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -128,7 +129,7 @@ class _Run:
         """Return the recipe with the user's numbers, and a warm-up that fits."""
         chosen = {
             name: value
-            for name in ("epochs", "batch", "lr", "warmup")
+            for name in ("epochs", "batch", "lr", "warmup", "least_area")
             if (value := getattr(self.settings, name)) is not None
         }
         recipe = dataclasses.replace(recipe, **chosen)
@@ -198,11 +199,13 @@ class _Run:
     def fit(self) -> State:
         """Run the loop to its end."""
         division, settings = self.division, self.settings
-        shortest = round(self.backbone.source.size / self.recipe.crop**0.5)
-        augment = data.crop_and_flip(self.backbone.source.size, self.recipe.crop)
+        shortest = round(self.backbone.source.size / self.recipe.least_area**0.5)
+        augment = self.recipe.augment(self.backbone.source.size, self.recipe.least_area)
         views = Views(division.train, self.labels, augment, shortest, settings.seed)
         on_gpu = self.precision.device.type == "cuda"
-        workers = settings.workers if settings.workers is not None else 8 if on_gpu else 0
+        workers = settings.workers
+        if workers is None:
+            workers = min(8, os.cpu_count() or 1) if on_gpu else 0
         loop = Loop(
             self.objective,
             self.recipe,
@@ -247,7 +250,7 @@ class _Run:
         codes = self.embedder.codes(self.objective.networks()[STUDENT], asked, progress)
         targets = self._targets()
         scores = evaluate(codes, _names(asked), targets.codes, targets.names)
-        return {"map": scores.map, "recall_at_1": scores.recall[1]}
+        return {"asym_targets_map": scores.map, "asym_targets_recall_at_1": scores.recall[1]}
 
     def finish(self, state: State) -> Trained:
         """Evaluate in full and write weights, targets, scores and curves."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,9 @@ from fgdeploy.cli import show
 from fgdeploy.errors import MissingDependency
 
 if TYPE_CHECKING:
-    from fgdeploy.training.trainer import Reporter, Trained
+    from fgdeploy.cli.bars import Bars
+    from fgdeploy.training.loop import Tick
+    from fgdeploy.training.trainer import Trained
 
 
 def train(
@@ -42,6 +43,16 @@ def train(
     ] = "pretrained",
     bits: Annotated[int, typer.Option(help="Bits of a code, 8 to 512.")] = 64,
     image_size: Annotated[int | None, typer.Option(help="Input side in pixels.")] = None,
+    crop: Annotated[
+        float | None,
+        typer.Option(
+            help="Middle part of the short side that is used, 0 to 1. Default: the method's."
+        ),
+    ] = None,
+    least_area: Annotated[
+        float | None,
+        typer.Option(help="Least part of a photo's area in a training view, 0 to 1."),
+    ] = None,
     stages: Annotated[
         str | None, typer.Option(help="BLOCK:TOKENS pairs as in export, or none for dense.")
     ] = None,
@@ -82,11 +93,13 @@ def train(
     as_json: show.JsonOption = False,
 ) -> None:
     """Train a method on labelled photos and evaluate it; export --checkpoint takes the result."""
+    from fgdeploy.cli.bars import bars
     from fgdeploy.models.stages import parse
 
     stage_list = None if stages is None else parse(stages)
     try:
         from fgdeploy.training.settings import TrainSettings
+        from fgdeploy.training.trainer import Reporter
         from fgdeploy.training.trainer import train as run
     except ModuleNotFoundError as error:
         raise MissingDependency(error.name or "torch", "train", "training") from None
@@ -97,6 +110,8 @@ def train(
         backbone=backbone,
         weights=weights,
         image_size=image_size,
+        crop=crop,
+        least_area=least_area,
         stages=stage_list,
         bits=bits,
         epochs=epochs,
@@ -115,7 +130,9 @@ def train(
     )
     folder = Path(f"{method}-run") if output is None else output
     try:
-        with bars() as reporter:
+        with bars() as shown:
+            epochs_shown = _Epochs(shown)
+            reporter = Reporter(shown.say, shown.make, epochs_shown.tick, epochs_shown.done)
             done = run(settings, folder, resume, overwrite, reporter)
     except KeyboardInterrupt:
         if (folder / "state.pt").is_file():
@@ -124,85 +141,46 @@ def train(
     _report(done, folder, as_json)
 
 
-@contextlib.contextmanager
-def bars() -> Iterator[Reporter]:
-    """Give a reporter that draws rich progress bars on a terminal, and plain lines elsewhere."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    from fgdeploy.training.trainer import Reporter
-
-    console = Console(stderr=True, highlight=False, markup=False)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[facts]}", markup=False),
-        TimeRemainingColumn(compact=True),
-    )
-    with Progress(*columns, console=console, transient=True) as live:
-        live.live.auto_refresh = console.is_terminal
-        yield Reporter(
-            notify=lambda message: console.print(show.plain(message), soft_wrap=True),
-            progress=lambda label: _bar(live, label),
-            tick=_Ticker(live).tick,
-            epoch=lambda row: console.print(_epoch_line(row), soft_wrap=True),
-        )
-
-
-def _bar(live: Any, label: str) -> Any:
-    import time
-
-    task = live.add_task(label, total=None, facts="")
-    start = time.monotonic()
-
-    def update(done: int, total: int) -> None:
-        rate = done / max(time.monotonic() - start, 1e-9)
-        live.update(task, completed=done, total=total, facts=f"{rate:.0f} images/s")
-        if done >= total:
-            live.remove_task(task)
-
-    return update
-
-
-class _Ticker:
+class _Epochs:
     """One bar per epoch, with the loss and the speed of the last steps."""
 
-    def __init__(self, live: Any) -> None:
-        import time
-
-        self._live, self._clock = live, time.monotonic
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
         self._task: Any = None
         self._epoch = 0
         self._last, self._rate = 0.0, 0.0
 
-    def tick(self, tick: Any) -> None:
-        now = self._clock()
+    def tick(self, tick: Tick) -> None:
+        """Show one step."""
+        now = time.monotonic()
         if tick.epoch != self._epoch:
             self._epoch, self._rate = tick.epoch, 0.0
-            self._task = self._live.add_task(f"epoch {tick.epoch}", total=tick.steps, facts="")
+            self._task = self._bars.start(f"epoch {tick.epoch}", tick.steps)
         else:
             speed = tick.images / max(now - self._last, 1e-9)
-            self._rate = speed if not self._rate else 0.8 * self._rate + 0.2 * speed
+            self._rate = 0.8 * self._rate + 0.2 * speed if self._rate else speed
         self._last = now
         facts = f"{self._rate:.0f} images/s  loss {tick.loss:.3f}  lr {tick.lr:.1e}"
-        self._live.update(self._task, completed=tick.step, facts=facts)
+        self._bars.live.update(self._task, completed=tick.step, facts=facts)
         if tick.step == tick.steps:
-            self._live.remove_task(self._task)
+            self._bars.live.remove_task(self._task)
+
+    def done(self, row: dict[str, float]) -> None:
+        """Print what came of an epoch."""
+        self._bars.say(_epoch_line(row))
 
 
 def _epoch_line(row: dict[str, float]) -> str:
-    known = {"map": "mAP", "recall_at_1": "R@1", "seconds": "s"}
+    known = {
+        "asym_targets_map": "asym_targets mAP",
+        "asym_targets_recall_at_1": "R@1",
+        "seconds": "s",
+    }
+    hidden = {"epoch", "step", "lr"}
+    if len(row.keys() - hidden - known.keys()) == 2:  # the loss and its only term
+        hidden |= row.keys() - hidden - known.keys() - {"loss"}
     terms = [
-        f"{known.get(name, name)} {value:.4g}"
-        for name, value in row.items()
-        if name not in ("epoch", "step", "lr")
+        f"{known.get(name, name)} {value:.4g}" for name, value in row.items() if name not in hidden
     ]
     return f"epoch {row['epoch']}: " + "  ".join(terms)
 

@@ -19,7 +19,7 @@ MakeSettings = Callable[..., TrainSettings]
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Run small models in one thread: more only wait for each other, above all on a busy machine."""
+    """Run small models in one thread: more only wait for each other."""
     torch.set_num_threads(1)
 
 

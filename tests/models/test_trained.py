@@ -1,0 +1,117 @@
+"""The JSON beside trained weights: what it must hold, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fgdeploy.errors import CheckpointError
+from fgdeploy.images import Preprocess
+from fgdeploy.models import trained
+from fgdeploy.models.stages import Stage
+from fgdeploy.models.trained import TrainedConfig
+from tests.checks import refused
+
+_CONFIG = TrainedConfig(
+    method="eet",
+    backbone="test_vit",
+    image_size=64,
+    bits=16,
+    stages=(Stage(2, 8), Stage(4, 4)),
+    preprocess=Preprocess(64, 73, "bilinear", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
+    classes=("crow", "Rabe, großer", "\u9e26"),
+    training={"recipe": "fast", "scores": {"asym_sign": 0.5}},
+)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """Return saved weights with their config beside them."""
+    path = tmp_path / "model.safetensors"
+    trained.save(path, {"a": torch.arange(6).view(2, 3), "b": torch.ones(1)}, _CONFIG)
+    return path
+
+
+def _edit(weights: Path, /, **changes: Any) -> None:
+    path = weights.with_suffix(".json")
+    entry = json.loads(path.read_text(encoding="utf-8"))
+    entry.update(changes)
+    path.write_text(json.dumps(entry), encoding="utf-8")
+
+
+def test_round_trip(weights: Path) -> None:
+    from fgdeploy.models.checkpoint import read
+
+    assert trained.load_config(weights) == _CONFIG
+    tensors = read(weights)
+    assert torch.equal(tensors["a"], torch.arange(6).view(2, 3))
+    assert sorted(entry.name for entry in weights.parent.iterdir()) == [
+        "model.json",
+        "model.safetensors",
+    ]
+
+
+def test_views_of_one_storage_are_saved_whole(tmp_path: Path) -> None:
+    both = torch.arange(8.0)
+    tensors = {"left": both[:4], "all": both.view(2, 4).T}
+    trained.save(tmp_path / "m.safetensors", tensors, _CONFIG)
+    from safetensors.torch import load_file
+
+    held = load_file(tmp_path / "m.safetensors")
+    assert torch.equal(held["left"], both[:4])
+    assert torch.equal(held["all"], both.view(2, 4).T)
+
+
+def test_a_folder_means_its_model(weights: Path) -> None:
+    assert trained.locate(weights.parent) == weights
+    assert trained.locate(weights) == weights
+
+
+def test_weights_without_config_have_none(tmp_path: Path) -> None:
+    assert trained.load_config(tmp_path / "x.safetensors") is None
+    (tmp_path / "x.json").write_text('{"somebody": "else"}')
+    assert trained.load_config(tmp_path / "x.safetensors") is None
+
+
+def test_other_weights_are_noticed(weights: Path) -> None:
+    whole = bytearray(weights.read_bytes())
+    whole[-1] ^= 1
+    weights.write_bytes(whole)
+    with refused(CheckpointError, r"describes other weights than model\.safetensors holds now"):
+        trained.load_config(weights)
+
+
+def test_another_schema_is_refused(weights: Path) -> None:
+    _edit(weights, schema_version=2)
+    with refused(CheckpointError, r"schema version 2 is not known here \(expected 1\)"):
+        trained.load_config(weights)
+
+
+@pytest.mark.parametrize(
+    "changes,words",
+    [
+        ({"bits": "16"}, "bits is str, not int"),
+        ({"image_size": True}, "image_size is bool, not int"),
+        ({"stages": [[2]]}, "not enough values"),
+        ({"stages": 3}, "not iterable"),
+        ({"preprocess": {}}, "no entry"),
+        ({"classes": None}, "not iterable"),
+        ({"weights": {}}, "no entry 'sha256'"),
+        ({"training": [1]}, "damaged"),
+    ],
+)
+def test_damaged_configs(weights: Path, changes: dict[str, Any], words: str) -> None:
+    _edit(weights, **changes)
+    with refused(CheckpointError, words):
+        trained.load_config(weights)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"schema_version": 1,', "\ufffd[" * 9])
+def test_what_is_no_json(weights: Path, text: str) -> None:
+    weights.with_suffix(".json").write_text(text, encoding="utf-8")
+    with refused(CheckpointError, "is not readable JSON"):
+        trained.load_config(weights)
