@@ -52,9 +52,10 @@ class MothSpecies:
 
 
 def species(count: int, seed: int = 0) -> list[MothSpecies]:
-    """Return `count` sub-species (2..200), any two of which differ in at least two traits.
+    """Return `count` sub-species (2..200) that differ in as many traits as their number allows.
 
-    A shorter list is the beginning of a longer one with the same seed.
+    Any two differ in at least two traits, up to 24 of them in at least four. A shorter list is
+    the beginning of a longer one with the same seed.
     """
     if not 2 <= count <= _MAX_SPECIES:
         raise ValueError(f"species count must be 2..{_MAX_SPECIES}, got {count}")
@@ -65,29 +66,30 @@ def species(count: int, seed: int = 0) -> list[MothSpecies]:
     names = [names[index] for index in rng.permutation(len(names))]
     values = [get_args(hint) for hint in get_type_hints(MothSpecies).values()]
     plans = list(itertools.product(*values[1:]))
+    order = rng.permutation(len(plans))
+    sizes = [len(value) for value in values[1:]]
+    table = np.stack(np.unravel_index(order, sizes), axis=1)
+    least = np.full(len(plans), len(sizes))  # traits that differ from the nearest one chosen
     chosen: list[MothSpecies] = []
-    for index in rng.permutation(len(plans)):
-        kind = MothSpecies(names[len(chosen)], *plans[index])
-        pairs = (zip(kind.traits, other.traits, strict=True) for other in chosen)
-        if all(sum(one != two for one, two in pair) >= 2 for pair in pairs):
-            chosen.append(kind)
-        if len(chosen) == count:
-            break
+    for name in names[:count]:
+        index = int(least.argmax())
+        chosen.append(MothSpecies(name, *plans[order[index]]))
+        least = np.minimum(least, (table != table[index]).sum(axis=1))
     return chosen
 
 
 def draw_moth(kind: MothSpecies, rng: np.random.Generator, size: int = 256) -> Image.Image:
     """Draw one moth of sub-species `kind` as an RGB image of `size` x `size` pixels (64 or more).
 
-    All that is not a trait comes from `rng`: rotation within 35 degrees, translation within 4 % of
-    the side, scale 0.7..1.0, wing opening, colours, background, clutter, blur and light.
+    All that is not a trait comes from `rng`: rotation within 20 degrees, translation within 4 % of
+    the side, scale 0.88..1.0, wing opening, colours, background, clutter, blur and light.
     """
     _check_size(size)
     side = size * _SUPERSAMPLE
     canvas = _background(rng, side)
-    turn = np.exp(1j * np.deg2rad(rng.uniform(-35, 35)))
+    turn = np.exp(1j * np.deg2rad(rng.uniform(-20, 20)))
     middle = side * (0.5 + 0.5j + complex(*rng.uniform(-0.04, 0.04, 2)))
-    pen = _Pen(canvas, complex(0.45 * side * rng.uniform(0.7, 1.0) * turn), middle)
+    pen = _Pen(canvas, complex(0.46 * side * rng.uniform(0.88, 1.0) * turn), middle)
     palette = _palette(rng)
     fore, hind = _wings(kind, rng)
     _drop_shadow(pen, (fore, hind), rng)
@@ -212,22 +214,22 @@ def _hsv(hue: float, saturation: float, value: float) -> _Colour:
 
 
 def _palette(rng: np.random.Generator) -> _Palette:
-    hue, grey, light = rng.uniform(-0.04, 0.2), rng.uniform(0.12, 0.55), rng.uniform(0.5, 0.82)
+    hue, grey, light = rng.uniform(-0.04, 0.2), rng.uniform(0.1, 0.5), rng.uniform(0.62, 0.9)
     other = hue + rng.uniform(-0.06, 0.06)  # of the markings
     return _Palette(
         ground=_hsv(hue, grey, light),
         shade=_hsv(hue, grey + 0.08, light * 0.8),
-        dark=_hsv(other, grey + 0.15, light * 0.32),
-        pale=_hsv(other, grey * 0.3, 0.55 + 0.5 * light),
+        dark=_hsv(other, grey + 0.15, light * 0.2),
+        pale=_hsv(other, grey * 0.2, 1.0),
     )
 
 
 def _wings(kind: MothSpecies, rng: np.random.Generator) -> tuple[_Wing, _Wing]:
-    opening = np.exp(1j * np.deg2rad(rng.uniform(-6, 14)))
-    reach, freckles = rng.uniform(0.95, 1.05), rng.random((2, 70, 2))
+    opening = np.exp(1j * np.deg2rad(rng.uniform(-4, 8)))
+    reach, freckles = rng.uniform(0.95, 1.05), rng.random((2, 40, 2))
     fore = [0.42 - 0.34j, 0.86 * reach - 0.36j, 0.26 + 0.18j, 0.66 * reach + 0.2j, 0.09 + 0.03j]
     hind = [0.3 - 0.18j, 0.66 * reach + 0.1j, 0.04 + 0.32j, 0.14 + 0.66j, 0.17 + 0.15j]
-    scallop = 0.45 if kind.hind_edge == "scalloped" else 0.0
+    scallop = 0.8 if kind.hind_edge == "scalloped" else 0.0
     return (
         _Wing(0.06 - 0.16j, np.array(fore) * opening, 0.0, freckles[0]),
         _Wing(0.05 - 0.05j, np.array(hind) * np.sqrt(opening), scallop, freckles[1]),
@@ -248,43 +250,43 @@ def _draw_wing(pen: _Pen, wing: _Wing, palette: _Palette) -> None:
 def _draw_fore_wing(pen: _Pen, wing: _Wing, kind: MothSpecies, palette: _Palette) -> None:
     _draw_wing(pen, wing, palette)
     v = np.linspace(0, 1, 49)
-    curve = np.full_like(v, 0.36 if kind.band_place == "inner" else 0.62)
+    curve = np.full_like(v, 0.34 if kind.band_place == "inner" else 0.62)
     if kind.band == "wavy":
-        curve += 0.045 * np.sin(5 * np.pi * v)
+        curve += 0.06 * np.sin(5 * np.pi * v)
     elif kind.band == "zigzag":
-        curve += 0.055 * (2 * np.abs(2 * (3 * v % 1.0) - 1) - 1)
-    half = 0.055 if kind.band_width == "thick" else 0.019
-    for offset in (-0.05, 0.05) if kind.band_width == "double" else (0.0,):
+        curve += 0.075 * (2 * np.abs(2 * (3 * v % 1.0) - 1) - 1)
+    half = 0.075 if kind.band_width == "thick" else 0.024
+    for offset in (-0.06, 0.06) if kind.band_width == "double" else (0.0,):
         pen.polygon(wing.strip(curve + offset - half, curve + offset + half), palette.dark)
-    for place in 0.49 + 0.165 * (np.arange(kind.spots) - (kind.spots - 1) / 2):
-        centre = complex(wing.at(0.83, place))
-        pen.disc(centre, 0.046, palette.dark)
-        pen.disc(centre, 0.034, palette.pale)
+    for place in 0.49 + 0.19 * (np.arange(kind.spots) - (kind.spots - 1) / 2):
+        centre = complex(wing.at(0.84, place))
+        pen.disc(centre, 0.068, palette.dark)
+        pen.disc(centre, 0.054, palette.pale)
 
 
 def _draw_hind_wing(pen: _Pen, wing: _Wing, kind: MothSpecies, palette: _Palette) -> None:
     _draw_wing(pen, wing, palette)
     if kind.eye_spot != "none":
-        centre, filled = complex(wing.at(0.66, 0.6)), kind.eye_spot == "filled"
-        pen.disc(centre, 0.105, palette.dark)
-        pen.disc(centre, 0.072, palette.pale if filled else palette.ground)
-        pen.disc(centre, 0.045, palette.dark if filled else palette.ground)
+        centre, filled = complex(wing.at(0.62, 0.55)), kind.eye_spot == "filled"
+        pen.disc(centre, 0.16, palette.dark)
+        pen.disc(centre, 0.115, palette.pale if filled else palette.ground)
+        pen.disc(centre, 0.07, palette.dark if filled else palette.ground)
 
 
 def _draw_antenna(pen: _Pen, kind: MothSpecies, palette: _Palette, sweep: float) -> None:
     t = np.linspace(0, 1, 15)
     bend, tip = 0.08 - 0.62j, 0.36 - 0.72j + sweep * (1 + 1j)
     stem = (1 - t) ** 2 * (0.035 - 0.3j) + 2 * t * (1 - t) * bend + t**2 * tip
-    pen.line(stem, palette.dark, 0.016)
+    pen.line(stem, palette.dark, 0.026)
     if kind.antenna == "clubbed":
-        pen.disc(complex(stem[-1]), 0.042, palette.dark)
-        pen.disc(complex(stem[-2]), 0.032, palette.dark)
+        pen.disc(complex(stem[-1]), 0.075, palette.dark)
+        pen.disc(complex(stem[-2]), 0.055, palette.dark)
     elif kind.antenna == "feathered":
         step = np.gradient(stem)
-        barb = 0.085 * (1.15 - t) * step / np.abs(step)
+        barb = 0.13 * (1.15 - t) * step / np.abs(step)
         for lean in (np.exp(1j), np.exp(-1j)):
             for root, end in zip(stem[2:], (stem + barb * lean)[2:], strict=True):
-                pen.line(np.array([root, end]), palette.dark, 0.01)
+                pen.line(np.array([root, end]), palette.dark, 0.016)
 
 
 def _draw_body(pen: _Pen, kind: MothSpecies, palette: _Palette, rng: np.random.Generator) -> None:
@@ -315,14 +317,14 @@ def _drop_shadow(pen: _Pen, wings: tuple[_Wing, _Wing], rng: np.random.Generator
 
 
 def _background(rng: np.random.Generator, side: int) -> Image.Image:
-    hue, grey, light = rng.uniform(0, 1), rng.uniform(0.05, 0.45), rng.uniform(0.3, 0.8)
+    hue, grey, light = rng.uniform(0, 1), rng.uniform(0.05, 0.35), rng.uniform(0.2, 0.9)
     grain = int(rng.choice([12, 32, 80])), int(rng.choice([12, 32, 80]))
     coarse = Image.fromarray(rng.uniform(-1, 1, (5, 5)).astype(np.float32))
-    tone = 1 + rng.uniform(0.1, 0.3) * np.asarray(coarse.resize(grain, Image.Resampling.BICUBIC))
-    tone = tone + rng.uniform(0.05, 0.2) * rng.uniform(-1, 1, tone.shape)
+    tone = 1 + rng.uniform(0.05, 0.2) * np.asarray(coarse.resize(grain, Image.Resampling.BICUBIC))
+    tone = tone + rng.uniform(0.03, 0.12) * rng.uniform(-1, 1, tone.shape)
     pixels = np.clip(tone[..., None] * np.array(_hsv(hue, grey, light)), 0, 255).astype(np.uint8)
     canvas = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
-    for _ in range(int(rng.integers(6, 18))):
+    for _ in range(int(rng.integers(4, 12))):
         along = side * rng.uniform(0.04, 0.16) * np.exp(1j * rng.uniform(0, 2 * np.pi))
         pen = _Pen(canvas, complex(along), complex(*rng.uniform(0, side, 2)))
         _draw_clutter(pen, hue + rng.uniform(-0.25, 0.25), rng)
@@ -330,7 +332,7 @@ def _background(rng: np.random.Generator, side: int) -> Image.Image:
 
 
 def _draw_clutter(pen: _Pen, hue: float, rng: np.random.Generator) -> None:
-    grey, light = rng.uniform(0.1, 0.6), rng.uniform(0.25, 0.85)
+    grey, light = rng.uniform(0.1, 0.5), rng.uniform(0.2, 0.95)
     fill, rim = _hsv(hue, grey, light), _hsv(hue, grey, light * 0.7)
     form = ("leaf", "twig", "pebble")[rng.integers(3)]
     if form == "leaf":
@@ -355,8 +357,8 @@ def _draw_clutter(pen: _Pen, hue: float, rng: np.random.Generator) -> None:
 def _expose(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.0, 0.9) * image.width / 256))
     ramp = np.linspace(-0.5, 0.5, image.width, dtype=np.float32)
-    tilt = rng.uniform(-0.25, 0.25, 2).astype(np.float32)
-    light = rng.uniform(0.8, 1.15) + tilt[0] * ramp[:, None] + tilt[1] * ramp
+    tilt = rng.uniform(-0.15, 0.15, 2).astype(np.float32)
+    light = rng.uniform(0.88, 1.08) + tilt[0] * ramp[:, None] + tilt[1] * ramp
     cast = rng.uniform(0.88, 1.12, 3).astype(np.float32)
     noise = rng.uniform(1, 6) * rng.standard_normal(image.size, dtype=np.float32)
     pixels = np.asarray(image, np.float32) * (light[..., None] * cast) + noise[..., None]
