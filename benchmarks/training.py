@@ -1,11 +1,11 @@
 """What each part of a training is worth: the paper's Table V and the choices of the fast recipe.
 
     .venv/bin/python benchmarks/training.py DATA --weights WEIGHTS.pth --bits 32 --epochs 6
-    .venv/bin/python benchmarks/training.py drawn --bits 64 --only table-v
+    .venv/bin/python benchmarks/training.py drawn --only table-v
 
 Each row is one `fgdeploy train` in a process of its own, seed 0, scored by the three protocols on
-the test half. DATA is what `train` takes, or `drawn`: the demo's moths, with its network and from
-random weights. Unknown options go to `train`. With --keep FOLDER runs stay, and those that are
+the test half. DATA is what `train` takes, or `drawn`: the demo's moths, network and sizes.
+Unknown options go to `train`. With --keep FOLDER runs stay, and those that are
 finished are not run again.
 """
 
@@ -40,10 +40,13 @@ def _slug(label: str) -> str:
 
 
 def _drawn(folder: Path) -> tuple[Path, list[str]]:
-    from fgdeploy.demo import BACKBONE, IMAGE_SIZE, draw
+    from fgdeploy.demo import draw, settings
 
     table = draw(folder / "moths")
-    return table, ["--backbone", BACKBONE, "--image-size", str(IMAGE_SIZE), "--weights", "random"]
+    plan = settings(table)
+    same = ("backbone", "weights", "image_size", "crop", "least_area", "bits", "epochs", "batch")
+    flags = [word for name in same for word in (f"--{name.replace('_', '-')}", getattr(plan, name))]
+    return table, [str(word) for word in flags]
 
 
 def _train(data: Path, flags: list[str], folder: Path) -> float:

@@ -103,7 +103,7 @@ class Loop:
                     self._epoch(epoch, state, hooks, interrupted)
                     self._keep(state, hooks)  # before the evaluation, which may be interrupted
                 means = {name: value / self.steps for name, value in state.sums.items()}
-                lr = float(self._optimizer.param_groups[-1]["lr"])
+                lr = self._rate()
                 row = {"epoch": epoch + 1, "step": state.step, "lr": lr, **means}
                 state.history.append({**row, **hooks.evaluate(epoch + 1)})
                 state.sums = {}
@@ -122,7 +122,7 @@ class Loop:
                 state.sums[name] = state.sums.get(name, 0.0) + value
             state.step += 1
             done += 1
-            lr = float(self._optimizer.param_groups[-1]["lr"])
+            lr = self._rate()
             hooks.tick(Tick(epoch + 1, done, self.steps, terms["loss"], lr, len(batch[0])))
             late = time.monotonic() - saved > SAVE_SECONDS
             if interrupted() or (late and done < self.steps):
@@ -156,6 +156,11 @@ class Loop:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         return values
+
+    def _rate(self) -> float:
+        """Return the learning rate before the factors of single groups."""
+        group = self._optimizer.param_groups[0]
+        return float(group["lr"]) / float(group.get("lr_scale", 1.0))
 
     def _keep(self, state: State, hooks: Hooks) -> None:
         state.weights = self._objective.state_dict()

@@ -39,7 +39,7 @@ def demo(
     typer.echo("")
     typer.echo(show.table(report.scores, ("model", "runtime", "mAP", "R@1", "G MACs", "ms/photo")))
     typer.echo(
-        f"chance mAP is about {report.chance:.3f}; trained here from random weights, scored on "
-        "photos that no training saw"
+        f"chance mAP is about {report.chance:.3f}; trained here on a small ViT that knew other "
+        "moths, scored on photos that no training saw"
     )
     show.say(f"everything lies in {folder}; next: fgdeploy inspect {folder}/eet.fgd")

@@ -37,7 +37,7 @@ def test_demo(run: Run, tmp_path: Path) -> None:
         ["dense", "teacher", "onnxruntime"],
         ["pruned", "student", "onnxruntime"],
     ]
-    assert rows[4].startswith("chance mAP is about 0.333; trained here from random weights")
+    assert rows[4].startswith("chance mAP is about 0.333; trained here on a small ViT")
     assert {entry.name for entry in (tmp_path / "d").iterdir()} == {
         ".fgdeploy-demo",
         "photos",
