@@ -114,14 +114,30 @@ def run_demo(
     plan = settings(table, seed, epochs)
     teacher = demo.train("teacher", dataclasses.replace(plan, without=frozenset({"ctp"})))
     student = demo.train("student", plan)
-    dense = demo.export("dense.fgd", teacher)
-    pruned = demo.export("eet.fgd", student)
+    before = demo.export("before.fgd", _untrained(table, seed))
+    dense = demo.export("dense.fgd", Settings(checkpoint=teacher))
+    pruned = demo.export("eet.fgd", Settings(checkpoint=student))
     demo.search(pruned)
+    demo.evaluate("before training, pruned", "onnxruntime", before, WEIGHTS)
     for runtime in ("pytorch", "onnxruntime"):
         demo.evaluate("dense teacher", runtime, dense, teacher)
         demo.evaluate("pruned student", runtime, pruned, student)
     demo.parity(pruned)
     return demo.report
+
+
+def _untrained(table: Path, seed: int) -> Settings:
+    """Return how to export the network as it was before training, with a label-free head."""
+    return Settings(
+        backbone=BACKBONE,
+        checkpoint=WEIGHTS,
+        image_size=IMAGE_SIZE,
+        crop=1.0,
+        head="itq",
+        bits=BITS,
+        fit_data=table,
+        seed=seed,
+    )
 
 
 def _prepare(folder: Path) -> None:
@@ -181,10 +197,10 @@ class _Demo:
         )
         return done.weights
 
-    def export(self, name: str, weights: Path) -> Bundle:
+    def export(self, name: str, how: Settings) -> Bundle:
         """Export one bundle."""
-        start = time.monotonic()
-        done = export_bundle(Settings(checkpoint=weights), self.folder / name)
+        start, progress = time.monotonic(), self._progress(f"fitting the head of {name}")
+        done = export_bundle(how, self.folder / name, progress=progress)
         size = done.bundle.graph().stat().st_size / 1e6
         proof = f"max |hash difference| to PyTorch {done.parity.max_hash_diff:.0e}"
         self._done(f"export {name}", start, f"{size:.1f} MB, {proof}")

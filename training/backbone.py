@@ -105,6 +105,11 @@ def frozen_teacher(
             f"{len(division.classes)} and {settings.bits}; train one on the same data and --bits"
         )
     teacher = student
+    if config is not None and config.stages:
+        raise CheckpointError(
+            f"--teacher {path}: a pruned network; a teacher looks at all patches, so give the "
+            "teacher.safetensors of a run, or one trained with --without ctp"
+        )
     if config is not None:
         if config.classes != division.classes:
             raise CheckpointError(

@@ -83,9 +83,9 @@ def start_heads(
 ) -> None:
     """Set the class head by ridge regression on one-hot labels, the hash head to the class codes.
 
-    Their product is then the ridge regression of the features on the codes. embeddings: (n, D);
-    codes: (C, bits). ridge is relative to the mean square of the features; spread scales the
-    logits so that a softmax of them is neither flat nor hard.
+    Their product is then three times the ridge regression of the features on the codes (a length
+    that no code shows). embeddings: (n, D); codes: (C, bits). ridge is relative to the mean square
+    of the features; spread scales the logits so that a softmax of them is neither flat nor hard.
     """
     rows = np.concatenate([embeddings, np.ones((len(embeddings), 1))], axis=1).astype(np.float64)
     gram = rows.T @ rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -45,7 +46,8 @@ def choose(wanted: str) -> Precision:
     if wanted == "fp16":
         raise UsageError("--precision fp16 needs a CUDA GPU; on a CPU choose bf16 or fp32")
     if wanted == "auto":
-        has = torch.cpu.get_capabilities()
+        # not in every torch that fgdeploy takes; without it nothing is known, so fp32
+        has: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
         native = any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
         wanted = "bf16" if native else "fp32"
     return Precision(torch.device("cpu"), wanted)

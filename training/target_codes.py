@@ -2,7 +2,8 @@
 
 Two ways. `label_codes` is EET's: alternating optimisation on the labels alone (arXiv 2504.16691,
 Eq. 13 to 16), which gives nearly one random code per class. `class_codes` looks at the features of
-the untrained network: classes that look alike get codes that are near, but never too near.
+the untrained network: no two classes get codes that are too near, and where there are more classes
+than bits, those that look alike are nearer than others.
 """
 
 from __future__ import annotations
@@ -65,25 +66,29 @@ def class_codes(
     seed: int = 0,
     spacing: int | None = None,
 ) -> Signs:
-    """Return a code of -1 and +1 for every class, (C, bits), near for classes that look alike.
+    """Return a code of -1 and +1 for every class, (C, bits), well apart from each other.
 
     embeddings: (n, D) of the untrained network; labels: (n,), 0..C-1, every class present. The
     class means, whitened by the spread within the classes (LDA), are rotated to the signs that
-    fit them best (ITQ, Gong et al., CVPR 2011). Then bits that are least sure are flipped until
-    every two codes differ in `spacing` bits or more, as far as that can be done. Default spacing:
-    `spacing_for`.
+    fit them best (ITQ, Gong et al., CVPR 2011), so that classes that look alike are nearer, where
+    there are more classes than bits; fewer classes have room to be all alike far. Then bits that
+    are least sure are flipped until every two codes differ in `spacing` bits or more, as far as
+    that can be done. Default spacing: `spacing_for`. Raises DataError without images.
     """
     check_bits(bits)
+    if len(labels) == 0:
+        raise DataError("there are no training images to make class codes for; add photos")
     classes = int(labels.max()) + 1
     chooser = np.random.default_rng(seed)
     means = _discriminative_means(np.asarray(embeddings, np.float64), labels, classes)
     wanted = _balanced_directions(means, bits, chooser)
     codes, leaning = _rotate_to_signs(wanted, chooser)
-    return _space_out(codes, leaning, spacing_for(classes, bits) if spacing is None else spacing)
+    least = max(1, spacing_for(classes, bits)) if spacing is None else spacing
+    return _space_out(codes, leaning, least)
 
 
 def spacing_for(classes: int, bits: int) -> int:
-    """Return the least distance to ask for between class codes: 10 at 32 bits and 100 classes.
+    """Return the least distance to ask for between class codes: 9 at 32 bits and 100 classes.
 
     Half of the bits is what unrelated codes differ in; a code book with a least distance d exists
     surely while C * (the codes within d - 1 of one) <= 2^bits (Gilbert-Varshamov). Asking for
@@ -108,7 +113,7 @@ def _discriminative_means(rows: FloatArray, labels: Labels, classes: int) -> Flo
     means /= counts
     within = rows - means[labels]
     scatter = within.T @ within / len(rows)
-    # Shrunk towards its diagonal: with few images the scatter alone is close to singular.
+    # Shrunk towards a sphere: with few images the scatter alone is close to singular.
     shrunk = scatter + 0.1 * (np.trace(scatter) / len(scatter) + 1e-12) * np.eye(len(scatter))
     values, vectors = np.linalg.eigh(shrunk)
     return np.asarray((means - means.mean(axis=0)) @ (vectors / np.sqrt(values)))

@@ -187,7 +187,7 @@ class _Run:
 
     def _check_space(self) -> None:
         """Refuse before the first step what would fail at the end of the first epoch."""
-        count = sum(p.numel() for p in self.objective.parameters() if p.requires_grad)
+        count = sum(p.numel() for p in self.objective.parameters())
         need = 4 * count * 8  # the state with two moments, its successor, and the weights
         free = shutil.disk_usage(self.folder).free
         if free < need:

@@ -19,10 +19,12 @@ def test_demo(run: Run, tmp_path: Path) -> None:
         "draw",
         "train the teacher",
         "train the student",
+        "export before.fgd",
         "export dense.fgd",
         "export eet.fgd",
         "index",
         "search",
+        "evaluate before training, pruned, onnxruntime",
         "evaluate dense teacher, pytorch",
         "evaluate pruned student, pytorch",
         "evaluate dense teacher, onnxruntime",
@@ -31,18 +33,20 @@ def test_demo(run: Run, tmp_path: Path) -> None:
     ]
     header, *rows = scores.splitlines()
     assert header.split() == ["model", "runtime", "mAP", "R@1", "G", "MACs", "ms/photo"]
-    assert [line.split()[:3] for line in rows[:4]] == [
+    assert rows[0].startswith("before training, pruned  onnxruntime ")
+    assert [line.split()[:3] for line in rows[1:5]] == [
         ["dense", "teacher", "pytorch"],
         ["pruned", "student", "pytorch"],
         ["dense", "teacher", "onnxruntime"],
         ["pruned", "student", "onnxruntime"],
     ]
-    assert rows[4].startswith("chance mAP is about 0.333; trained here on a small ViT")
+    assert rows[5].startswith("chance mAP is about 0.333; trained here on a small ViT")
     assert {entry.name for entry in (tmp_path / "d").iterdir()} == {
         ".fgdeploy-demo",
         "photos",
         "teacher",
         "student",
+        "before.fgd",
         "dense.fgd",
         "eet.fgd",
         "gallery.fgi",

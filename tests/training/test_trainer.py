@@ -360,6 +360,8 @@ def test_a_teacher_that_does_not_fit_is_refused(small: Make, tmp_path: Path) -> 
     done = train(small(), tmp_path / "first")
     with refused(CheckpointError, "trained for 3 classes and 16 bits, expected 3 and 24"):
         train(small(bits=24, teacher=done.weights), tmp_path / "run")
+    with refused(CheckpointError, "a pruned network; a teacher looks at all patches"):
+        train(small(teacher=done.weights), tmp_path / "run", overwrite=True)
     with refused(CheckpointError, "no checkpoint at"):
         train(small(teacher=tmp_path / "none.safetensors"), tmp_path / "run", overwrite=True)
 

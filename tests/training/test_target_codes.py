@@ -1,0 +1,462 @@
+"""Target codes against a direct reference of the published steps, and by what they promise."""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from fgdeploy.errors import DataError, UsageError
+from fgdeploy.training import target_codes
+from fgdeploy.training.target_codes import class_codes, label_codes, shared_codes, spacing_for
+from tests.checks import refused
+
+FloatArray = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+Signs = npt.NDArray[np.int8]
+
+
+def hamming(codes: Signs) -> npt.NDArray[np.int64]:
+    """Return all distances (n, n), counted bit by bit."""
+    return np.asarray((codes[:, None, :] != codes[None, :, :]).sum(axis=2))
+
+
+def between(codes: Signs) -> npt.NDArray[np.int64]:
+    """Return the distance of every two codes, once each."""
+    return np.asarray(hamming(codes)[np.triu_indices(len(codes), 1)])
+
+
+def some_labels(classes: int, count: int, seed: int) -> Labels:
+    """Return labels in no order, every class at least once."""
+    chooser = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(classes), chooser.integers(0, classes, count - classes)])
+    chooser.shuffle(labels)
+    return np.asarray(labels)
+
+
+def codes_by_class(codes: Signs, labels: Labels) -> list[int]:
+    """Return how many different codes each class has."""
+    return [len(np.unique(codes[labels == label], axis=0)) for label in np.unique(labels)]
+
+
+# EET's codes from labels
+
+
+class Step(NamedTuple):
+    """The reference after an iteration."""
+
+    codes: FloatArray  # B, (bits, n)
+    product: FloatArray  # B V^T, whose orthogonal part is R
+    rotation: FloatArray  # R
+    error: float  # |Y - P V|^2 + delta |B - R V|^2
+
+
+def reference(labels: Labels, bits: int, seed: int, count: int, delta: float) -> list[Step]:
+    """EET step 1 as docs/methods.md 1.3 has it, everything written out."""
+    classes = labels.max() + 1
+    y = np.zeros((classes, len(labels)))
+    for image, label in enumerate(labels):
+        y[label, image] = 1
+    chooser = np.random.default_rng(seed)
+    v = chooser.standard_normal((bits, len(labels)))
+    b = chooser.standard_normal((bits, len(labels)))
+    b[b >= 0], b[b < 0] = 1, -1
+    u, _, w = np.linalg.svd(b @ v.T)
+    r = u @ w
+    steps = []
+    for _ in range(count):
+        b = np.sign(r @ v)
+        b[b == 0] = 1
+        p = y @ v.T @ np.linalg.pinv(v @ v.T)
+        v = np.linalg.pinv(p.T @ p + delta * r.T @ r) @ (p.T @ y + delta * r.T @ b)
+        product = b @ v.T
+        u, _, w = np.linalg.svd(product)
+        r = u @ w
+        error = np.square(y - p @ v).sum() + delta * np.square(b - r @ v).sum()
+        steps.append(Step(b, product, r, float(error)))
+    return steps
+
+
+CASES = [(3, 8, 30, 0), (10, 16, 200, 1), (20, 12, 300, 42), (60, 32, 400, 3), (40, 9, 400, 5)]
+
+
+@pytest.mark.parametrize(("classes", "bits", "count", "seed"), CASES)
+def test_label_codes_equal_the_reference(classes: int, bits: int, count: int, seed: int) -> None:
+    labels = some_labels(classes, count, seed)
+    codes = label_codes(labels, bits, seed)
+    assert codes.shape == (count, bits)
+    assert codes.dtype == np.int8
+    assert set(np.unique(codes)) == {-1, 1}
+    np.testing.assert_array_equal(codes, reference(labels, bits, seed, 15, 1e-4)[-1].codes.T)
+
+
+@pytest.mark.parametrize("delta", [1e-5, 1e-4, 1e-2])
+def test_every_iteration_equals_the_reference(delta: float) -> None:
+    labels = some_labels(12, 120, 7)
+    steps = reference(labels, 16, 4, 8, delta)
+    for number, step in enumerate(steps, start=1):
+        codes = label_codes(labels, 16, 4, iterations=number, delta=delta)
+        np.testing.assert_array_equal(codes, step.codes.T)
+    assert any(
+        (one.codes != two.codes).any() for one, two in itertools.pairwise(steps)
+    )  # else the iterations would prove nothing
+
+
+def test_the_published_settings_are_the_defaults() -> None:
+    labels = some_labels(12, 120, 7)
+    codes = label_codes(labels, 16)
+    np.testing.assert_array_equal(codes, label_codes(labels, 16, 42, 15, 1e-4))
+    np.testing.assert_array_equal(codes, reference(labels, 16, 42, 15, 1e-4)[-1].codes.T)
+
+
+@pytest.mark.parametrize(("classes", "bits", "count", "seed"), CASES)
+def test_no_iteration_makes_the_objective_worse(
+    classes: int, bits: int, count: int, seed: int
+) -> None:
+    """Each step is an exact minimum over one unknown, so a wrong sign or transpose shows here."""
+    errors = [s.error for s in reference(some_labels(classes, count, seed), bits, seed, 15, 1e-4)]
+    assert all(after <= before + 1e-9 for before, after in itertools.pairwise(errors))
+    assert errors[-1] < 0.95 * errors[0]
+
+
+def _spy(monkeypatch: pytest.MonkeyPatch) -> list[tuple[FloatArray, FloatArray]]:
+    """Keep every B V^T of which a rotation is made, and the rotation."""
+    plain = target_codes._procrustes
+    seen: list[tuple[FloatArray, FloatArray]] = []
+
+    def spy(product: FloatArray) -> FloatArray:
+        seen.append((product, plain(product)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(target_codes, "_procrustes", spy)
+    return seen
+
+
+@pytest.mark.parametrize(("classes", "bits", "count", "seed"), CASES)
+def test_the_unknowns_behind_the_codes_equal_the_reference(
+    monkeypatch: pytest.MonkeyPatch, classes: int, bits: int, count: int, seed: int
+) -> None:
+    """The codes are signs and forgive much; B V^T and R do not."""
+    seen = _spy(monkeypatch)
+    labels = some_labels(classes, count, seed)
+    label_codes(labels, bits, seed)
+    assert len(seen) == 16
+    for (product, rotation), step in zip(
+        seen[1:], reference(labels, bits, seed, 15, 1e-4), strict=True
+    ):
+        scale = np.abs(step.product).max()
+        np.testing.assert_allclose(product, step.product, rtol=0, atol=1e-6 * scale)
+        np.testing.assert_allclose(rotation, step.rotation, rtol=0, atol=1e-6)
+
+
+def test_every_rotation_is_orthogonal_and_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = _spy(monkeypatch)
+    label_codes(some_labels(10, 100, 0), 16)
+    assert len(seen) == 16
+    chooser = np.random.default_rng(0)
+    for product, rotation in seen:
+        np.testing.assert_allclose(rotation @ rotation.T, np.eye(16), atol=1e-12)
+        best = np.trace(rotation.T @ product)
+        assert best == pytest.approx(np.linalg.svd(product)[1].sum(), rel=1e-10)
+        other, _ = np.linalg.qr(chooser.standard_normal((16, 16)))
+        assert np.trace(other.T @ product) < best
+
+
+@pytest.mark.parametrize(("classes", "bits"), [(100, 32), (60, 16), (40, 24)])
+def test_there_is_almost_one_code_per_class(classes: int, bits: int) -> None:
+    """Where classes are not fewer than bits; and the codes are as far apart as random ones."""
+    labels = some_labels(classes, 6 * classes, 0)
+    codes = label_codes(labels, bits)
+    assert np.mean(codes_by_class(codes, labels)) < 1.1
+    firsts = codes[np.unique(labels, return_index=True)[1]]
+    assert between(firsts).mean() == pytest.approx(bits / 2, rel=0.05)
+
+
+def test_label_codes_are_decided_by_the_seed() -> None:
+    labels = some_labels(12, 120, 7)
+    one, same, other = (label_codes(labels, 16, seed) for seed in (5, 5, 6))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any(axis=1).mean() > 0.9
+
+
+def test_one_class_and_one_image() -> None:
+    assert label_codes(np.zeros(5, np.int64), 8).shape == (5, 8)
+    assert set(np.unique(label_codes(np.zeros(1, np.int64), 12))) <= {-1, 1}
+
+
+def test_no_images_have_no_codes() -> None:
+    with refused(DataError, "no training images to make target codes for; add photos"):
+        label_codes(np.zeros(0, np.int64), 16)
+
+
+@pytest.mark.parametrize("bits", [-1, 0, 7, 513])
+def test_a_number_of_bits_that_no_code_has(bits: int) -> None:
+    words = f"^a code has 8 to 512 bits, not {bits}; choose another --bits$"
+    labels = some_labels(4, 12, 0)
+    with refused(UsageError, words):
+        label_codes(labels, bits)
+    with refused(UsageError, words):
+        class_codes(np.ones((12, 5)), labels, bits)
+
+
+# Codes from features
+
+
+class Features(NamedTuple):
+    """Images of classes in groups that look alike: embeddings, labels, the true class means."""
+
+    rows: FloatArray
+    labels: Labels
+    means: FloatArray
+    groups: npt.NDArray[np.int64]
+
+
+def features(classes: int, width: int, seed: int, each: int = 6, groups: int = 10) -> Features:
+    chooser = np.random.default_rng(seed)
+    group = np.arange(classes) % groups
+    means = 2 * chooser.standard_normal((groups, width))[group]
+    means += 0.7 * chooser.standard_normal((classes, width))
+    labels = chooser.permutation(np.repeat(np.arange(classes), each))
+    rows = means[labels] + 0.5 * chooser.standard_normal((len(labels), width))
+    return Features(rows, labels, means, group)
+
+
+def ranks(values: npt.NDArray[np.generic]) -> FloatArray:
+    """Return ranks, the mean of them where values are the same."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[which])
+
+
+def rank_correlation(means: FloatArray, codes: Signs) -> float:
+    """Return Spearman's correlation of the distances of means and of codes."""
+    pairs = np.triu_indices(len(means), 1)
+    far = np.linalg.norm(means[pairs[0]] - means[pairs[1]], axis=1)
+    return float(np.corrcoef(ranks(far), ranks(between(codes)))[0, 1])
+
+
+def test_rank_correlation_by_hand() -> None:
+    means = np.array([[0.0], [1.0], [3.0]])  # distances 1, 3, 2
+    codes = np.array([[1, 1, 1], [1, 1, -1], [-1, -1, -1]], np.int8)  # 1, 3, 2
+    assert rank_correlation(means, codes) == pytest.approx(1)
+    assert rank_correlation(means, codes[[0, 2, 1]]) == pytest.approx(-1)  # 3, 1, 2
+    assert rank_correlation(means, codes[[1, 0, 2]]) == pytest.approx(0.5)  # 1, 2, 3
+    assert ranks(np.array([5, 1, 5, 7])).tolist() == [2.5, 1, 2.5, 4]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("width", [16, 64, 200])
+def test_class_codes_keep_their_spacing_and_the_neighbourhoods(width: int, seed: int) -> None:
+    found = features(100, width, seed)
+    codes = class_codes(found.rows, found.labels, 32, seed)
+    assert codes.shape == (100, 32)
+    assert codes.dtype == np.int8
+    assert set(np.unique(codes)) == {-1, 1}
+    assert between(codes).min() >= spacing_for(100, 32) >= 9
+    assert shared_codes(codes, np.arange(100)) == 0
+    # Unrelated codes would give 0 within 0.03.
+    assert rank_correlation(found.means, codes) > 0.1
+    pairs = np.triu_indices(100, 1)
+    alike = found.groups[pairs[0]] == found.groups[pairs[1]]
+    far = between(codes)
+    assert far[alike].mean() < far[~alike].mean() - 0.8
+    assert far[~alike].mean() == pytest.approx(16, abs=1)
+    # A bit that is the same for nearly all classes tells nothing.
+    assert np.abs(codes.mean(axis=0)).max() < 0.3
+
+
+def test_directions_that_vary_within_classes_do_not_count() -> None:
+    """The class means are whitened by the spread within: without that these codes follow noise."""
+    for seed in range(3):
+        chooser = np.random.default_rng(seed)
+        means = chooser.standard_normal((60, 12))
+        labels = np.repeat(np.arange(60), 8)
+        signal = means[labels] + 0.3 * chooser.standard_normal((480, 12))
+        rows = np.concatenate([signal, 3 * chooser.standard_normal((480, 40))], axis=1)
+        # About 0.15 with plain means, as the noise of a mean of eight is as large as the signal.
+        assert rank_correlation(means, class_codes(rows, labels, 12, seed)) > 0.3
+
+
+def test_the_spread_within_classes_is_whitened() -> None:
+    """In the new coordinates it is the identity, but for the shrinkage to the mean variance."""
+    found = features(10, 6, 0, each=50)
+    rows = found.rows @ np.diag([1, 2, 3, 4, 5, 6])
+    means = np.stack([rows[found.labels == label].mean(axis=0) for label in range(10)])
+    within = (rows - means[found.labels]).T @ (rows - means[found.labels]) / len(rows)
+    shrunk = within + 0.1 * np.trace(within) / 6 * np.eye(6)
+    got = target_codes._discriminative_means(rows, found.labels, 10)
+    # Whitening is known but for a rotation: inner products are not.
+    centred = means - means.mean(axis=0)
+    np.testing.assert_allclose(got @ got.T, centred @ np.linalg.inv(shrunk) @ centred.T, rtol=1e-8)
+
+
+def test_the_rotation_to_signs_gets_better_with_every_iteration() -> None:
+    wanted = np.linalg.qr(np.random.default_rng(0).standard_normal((100, 16)))[0]
+    spread = np.square(wanted).sum(axis=1)
+    sizes = []
+    for count in (0, 1, 2, 3, 5, 10, 100):
+        signs, leaning = target_codes._rotate_to_signs(wanted, np.random.default_rng(1), count)
+        assert signs.dtype == np.int8
+        np.testing.assert_array_equal(signs, np.where(leaning >= 0, 1, -1))
+        assert np.abs(leaning).mean() == pytest.approx(1)
+        # Rotated and scaled, no more: rows keep the proportions of their lengths.
+        ratio = np.square(leaning).sum(axis=1) / spread
+        np.testing.assert_allclose(ratio, ratio[0])
+        sizes.append(1 / np.sqrt(ratio[0]))  # the mean size of a value, larger near the signs
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 1.03 * sizes[0]
+    default, _ = target_codes._rotate_to_signs(wanted, np.random.default_rng(1))
+    np.testing.assert_array_equal(default, signs)  # after 100
+
+
+@pytest.mark.parametrize("spacing", [8, 9, 10, 11])
+def test_a_spacing_that_is_asked_for(spacing: int) -> None:
+    found = features(100, 40, 0)
+    codes = class_codes(found.rows, found.labels, 32, spacing=spacing)
+    assert between(codes).min() >= spacing
+
+
+def test_spacing_costs_as_few_bits_as_it_needs() -> None:
+    found = features(100, 40, 0)
+    free, near, far = (
+        class_codes(found.rows, found.labels, 32, spacing=spacing) for spacing in (0, 8, 11)
+    )
+    assert between(free).min() < 8
+    assert 0 < (free != near).mean() < (free != far).mean() < 0.2
+    assert rank_correlation(found.means, free) > rank_correlation(found.means, far)
+
+
+def test_spacing_out_flips_the_bits_that_are_least_sure() -> None:
+    codes = np.array([[1, 1, 1, 1], [1, 1, 1, 1], [-1, -1, -1, -1]], np.int8)
+    leaning = np.array([[0.9, 0.8, 0.1, 0.7], [0.9, 0.8, 0.7, 0.9], [-1.0, -1.0, -1.0, -1.0]])
+    spaced = target_codes._space_out(codes, leaning, 1)
+    np.testing.assert_array_equal(spaced, [[1, 1, -1, 1], [1, 1, 1, 1], [-1, -1, -1, -1]])
+    np.testing.assert_array_equal(target_codes._space_out(codes, leaning, 0), codes)
+
+
+def test_class_codes_are_decided_by_the_seed() -> None:
+    found = features(30, 40, 0)
+    one, same, other = (class_codes(found.rows, found.labels, 16, seed) for seed in (5, 5, 6))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+
+
+def test_embeddings_may_be_float32_and_are_not_changed() -> None:
+    found = features(30, 40, 0)
+    rows = found.rows.astype(np.float32)
+    before = rows.copy()
+    codes = class_codes(rows, found.labels, 16)
+    np.testing.assert_array_equal(rows, before)
+    np.testing.assert_array_equal(codes, class_codes(rows.astype(np.float64), found.labels, 16))
+
+
+@pytest.mark.parametrize(
+    ("classes", "width", "bits"), [(20, 4, 32), (20, 2, 16), (9, 1, 8), (12, 64, 32), (3, 2, 64)]
+)
+def test_more_bits_than_directions(classes: int, width: int, bits: int) -> None:
+    found = features(classes, width, 1)
+    codes = class_codes(found.rows, found.labels, bits)
+    assert codes.shape == (classes, bits)
+    assert between(codes).min() >= spacing_for(classes, bits) > 0
+
+
+@pytest.mark.parametrize(("width", "bits"), [(1, 8), (8, 16), (50, 64)])
+def test_two_classes_are_opposite(width: int, bits: int) -> None:
+    found = features(2, width, 0)
+    codes = class_codes(found.rows, found.labels, bits)
+    assert between(codes).tolist() == [bits]
+
+
+@pytest.mark.parametrize("rows", [np.ones((20, 5)), np.zeros((20, 5), np.float32)])
+def test_classes_with_identical_means_are_still_told_apart(
+    rows: npt.NDArray[np.floating],
+) -> None:
+    labels = np.arange(20) % 4
+    codes = class_codes(rows, labels, 16)
+    assert between(codes).min() >= spacing_for(4, 16) == 7
+
+
+def test_one_class_has_a_code() -> None:
+    rows = np.random.default_rng(0).standard_normal((6, 4))
+    codes = class_codes(rows, np.zeros(6, np.int64), 8)
+    assert codes.shape == (1, 8)
+    assert set(np.unique(codes)) <= {-1, 1}
+
+
+def test_more_classes_than_codes_share_some() -> None:
+    found = features(300, 32, 0)
+    codes = class_codes(found.rows, found.labels, 8)
+    assert codes.shape == (300, 8)
+    distinct, counts = np.unique(codes, axis=0, return_counts=True)
+    assert len(distinct) <= 256
+    assert shared_codes(codes, np.arange(300)) == counts[counts > 1].sum() >= 300 - 255
+    assert shared_codes(codes[found.labels], found.labels) == counts[counts > 1].sum()
+
+
+# The spacing
+
+
+@pytest.mark.parametrize("bits", [8, 9, 11])
+def test_spacing_is_the_bound_of_gilbert_and_varshamov(bits: int) -> None:
+    weights = np.array([f"{word:b}".count("1") for word in range(2**bits)])
+    for classes in (1, 2, 3, 4, 7, 20, 28, 29, 100, 256, 257, 500, 2**bits, 2**bits + 1):
+        spacings = [
+            d
+            for d in range(1, bits // 2 + 1)
+            if classes * np.count_nonzero(weights <= d - 1) <= 2**bits
+        ]
+        assert spacing_for(classes, bits) == max(spacings, default=0)
+
+
+@pytest.mark.parametrize("classes", [2, 5, 9, 16, 28, 29, 60, 256])
+def test_code_books_of_that_spacing_exist(classes: int) -> None:
+    """Taking every word that is far enough from those taken finds as many as the bound says."""
+    spacing, book = spacing_for(classes, 8), [0]
+    for word in range(1, 256):
+        if all(f"{word ^ other:b}".count("1") >= spacing for other in book):
+            book.append(word)
+    assert len(book) >= classes
+
+
+def test_spacing_grows_with_bits_and_falls_with_classes() -> None:
+    for bits in (8, 16, 32, 48, 64, 128, 512):
+        by_classes = [spacing_for(classes, bits) for classes in (1, 2, 10, 100, 1000, 10000)]
+        assert by_classes == sorted(by_classes, reverse=True)
+        assert by_classes[0] == bits // 2
+    for classes in (2, 10, 100, 1000):
+        by_bits = [spacing_for(classes, bits) for bits in range(8, 129)]
+        assert by_bits == sorted(by_bits)
+
+
+# Shared codes
+
+A, B, C, D = [1, 1, 1], [1, 1, -1], [-1, 1, 1], [-1, -1, -1]
+
+
+@pytest.mark.parametrize(
+    ("codes", "labels", "expected"),
+    [
+        ([A, B], [0, 1], 0),
+        ([A, A], [0, 0], 0),  # two images of one class
+        ([A, A], [0, 1], 2),
+        ([A, B, B, C], [0, 0, 1, 2], 2),  # only the odd code of class 0 is that of class 1
+        ([A, A, A, B], [0, 1, 2, 3], 3),
+        ([A, A, B, B, C], [0, 1, 2, 3, 4], 4),  # two pairs
+        ([A, B, B, C, C, D], [0, 0, 1, 1, 2, 3], 3),  # a chain
+        ([D, A, D], [9, 4, 7], 2),  # any numbers, in any order
+        ([A], [0], 0),
+    ],
+)
+def test_shared_codes_by_hand(codes: list[list[int]], labels: list[int], expected: int) -> None:
+    assert shared_codes(np.array(codes, np.int8), np.array(labels)) == expected
+
+
+@pytest.mark.parametrize("bit", [0, 7, 8, 11])
+def test_one_bit_tells_codes_apart(bit: int) -> None:
+    codes = np.ones((2, 12), np.int8)
+    codes[1, bit] = -1
+    assert shared_codes(codes, np.arange(2)) == 0
+    assert shared_codes(codes[[0, 0]], np.arange(2)) == 2
