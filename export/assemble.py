@@ -115,9 +115,9 @@ def assemble(
     resize = (
         round(size * method.resize_ratio) if settings.crop is None else round(size / settings.crop)
     )
+    if config is not None and settings.crop is None:  # as it was trained
+        resize = round(size * config.preprocess.resize / config.preprocess.size)
     preprocess = Preprocess(size, resize, method.interpolation, norm.mean, norm.std)
-    if config is not None and settings.crop is None and config.image_size == size:
-        preprocess = config.preprocess  # as it was trained
     encoder = method.encoder(net, stages, shortcuts(frozenset()))
     head: Head
     if kind == "trained":

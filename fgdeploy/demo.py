@@ -113,7 +113,7 @@ def run_demo(
     table = demo.draw(species, images, seed)
     plan = settings(table, seed, epochs)
     teacher = demo.train("teacher", dataclasses.replace(plan, without=frozenset({"ctp"})))
-    student = demo.train("student", plan)
+    student = demo.train("student", dataclasses.replace(plan, teacher=teacher))
     before = demo.export("before.fgd", _untrained(table, seed))
     dense = demo.export("dense.fgd", Settings(checkpoint=teacher))
     pruned = demo.export("eet.fgd", Settings(checkpoint=student))

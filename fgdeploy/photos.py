@@ -24,8 +24,8 @@ class Photo:
 def read(source: Path, labels: Path | None = None) -> list[Photo]:
     """List the photos of a folder, an image file, or a CSV (columns path, class, split).
 
-    In a folder the label is the name of the folder that a photo lies in, unless it is an official
-    dataset (`layouts`), which has its own lists. `labels` names a CSV that says otherwise: its
+    In a folder the label is the name of the folder that a photo lies in; top folders `train` and
+    `test` (or `val`) are splits. An official dataset (`layouts`) has its own lists. `labels` names a CSV that says otherwise: its
     paths are relative to `source` (or to the CSV itself), and photos that it does not list keep
     their folder's name. Raises DataError.
     """
@@ -48,7 +48,13 @@ def read(source: Path, labels: Path | None = None) -> list[Photo]:
             f"no images in {source} (looked for {' '.join(sorted(images.SUFFIXES))}); "
             "check the folder"
         )
-    photos = [Photo(path, path.absolute().parent.name) for path in found]
+    splits = _split_folders(source, found)
+    photos = [
+        Photo(path, path.absolute().parent.name, splits.get(path.relative_to(source).parts[0]))
+        if splits
+        else Photo(path, path.absolute().parent.name)
+        for path in found
+    ]
     if labels is None:
         return photos
     listed = {os.path.abspath(photo.path): photo for photo in read_csv(labels, source)}
@@ -58,6 +64,19 @@ def read(source: Path, labels: Path | None = None) -> list[Photo]:
         else photo
         for photo in photos
     ]
+
+
+def _split_folders(source: Path, found: Sequence[Path]) -> dict[str, str]:
+    """Return the split of each top folder where these are train and test (or val), of classes."""
+    inside = [path.relative_to(source).parts for path in found if source in path.parents]
+    names = {parts[0]: parts[0].lower() for parts in inside}
+    asked = {"test", "val"} & set(names.values())
+    if "train" not in names.values() or not asked or not set(names.values()) <= {"train", *asked}:
+        return {}
+    if min(map(len, inside)) < 3:  # split/class/photo
+        return {}
+    only_val = asked == {"val"}
+    return {top: "test" if only_val and name == "val" else name for top, name in names.items()}
 
 
 def read_csv(source: Path, root: Path | None = None) -> list[Photo]:

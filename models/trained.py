@@ -92,7 +92,7 @@ def load_config(weights: Path) -> TrainedConfig | None:
     try:
         config = _parse(entry)
         expected = str(entry["weights"]["sha256"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"no entry {error}" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(
             f"{path} is damaged: {reason}; copy it again, or move it away to export by flags"

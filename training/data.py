@@ -62,7 +62,15 @@ def divide(
     that are empty or have a single photo, and photos that cannot be read. strict: raise
     ImageError at the first of these. Raises DataError for data that nothing can be learnt from.
     """
-    found = [photo for photo in photos.read(source) if photo.split in (None, "train", "test")]
+    listed = photos.read(source)
+    found = [photo for photo in listed if photo.split in (None, "train", "test")]
+    unused = Counter(photo.split for photo in listed if photo.split not in (None, "train", "test"))
+    for split, count in sorted(unused.items(), key=str):
+        notify(f"{count} photos of split {split!r} are not used; the splits are train and test")
+    if odd := [photo for photo in found if not _is_text(photo)]:
+        raise DataError(
+            f"{str(odd[0].path)!a}: the name is not UTF-8, so it cannot be written down; rename it"
+        )
     if unlabelled := sum(photo.label is None for photo in found):
         raise DataError(f"{source}: {unlabelled} photos have no class; training needs one for each")
     if source.is_dir():
@@ -79,7 +87,8 @@ def divide(
             f"{source}: training needs photos of two classes or more, got {len(counts)}; check the "
             "folder of each class, or the class and split columns"
         )
-    single = sorted(str(label) for label, count in counts.items() if count == 1)
+    held = {photo.label for photo in test}
+    single = sorted(str(c) for c, count in counts.items() if count == 1 and c not in held)
     if single:
         notify(
             f"{_some(single)}: one training photo only, so there is little to learn the class "
@@ -93,6 +102,14 @@ def divide(
             "they have no target code"
         )
     return Division(tuple(train), tuple(test), tuple(sorted(map(str, counts))), tuple(skipped))
+
+
+def _is_text(photo: Photo) -> bool:
+    try:
+        f"{photo.path}{photo.label}".encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _some(names: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ and teacher share no weights and no gradient, so one sum and one optimiser give 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -42,13 +43,16 @@ class EETObjective(Objective):
             self.teacher = setup.teacher or setup.make(False)
             if self._frozen:
                 self.teacher.requires_grad_(False)
-        self.targets = (
-            label_codes(setup.labels, setup.bits)
-            if setup.teacher_targets is None
-            else setup.teacher_targets
-        )
-        rows = torch.from_numpy(self.targets.astype(np.float32))
-        self.register_buffer("codes", rows, persistent=False)
+        targets = setup.teacher_targets
+        if targets is None:
+            targets = label_codes(setup.labels, setup.bits)
+        self.register_buffer("codes", torch.from_numpy(targets.copy()))
+
+    @property
+    def targets(self) -> npt.NDArray[np.int8]:
+        """Return the code of each training image, (n, bits)."""
+        codes: Tensor = self.codes  # type: ignore[assignment]
+        return codes.cpu().numpy()
 
     def networks(self) -> dict[str, HashNet]:
         """Return the student, and the teacher where it is trained along."""
@@ -59,7 +63,7 @@ class EETObjective(Objective):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms of both losses."""
-        codes: Tensor = self.codes[batch.rows]  # type: ignore[index]
+        codes: Tensor = self.codes[batch.rows].float()  # type: ignore[index]
         hashes, logits = self.student(batch.images)
         terms = {
             "hash": losses.hash_regression(hashes, codes),

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fgdeploy.errors import TrainingError
 from fgdeploy.models.heads import ClassHashHead
 from fgdeploy.training import losses
 from fgdeploy.training.network import HashNet
@@ -39,8 +40,13 @@ class FastObjective(Objective):
         if self.teacher is not None:
             self.teacher.requires_grad_(False)
         embeddings = setup.embed(self.student)
+        if not np.isfinite(embeddings).all():
+            raise TrainingError(
+                "the network gives NaN or infinite features before any training; check --weights, "
+                "or pass --precision fp32"
+            )
         by_class = self._class_codes(setup, embeddings)
-        self.targets = by_class[setup.labels]
+        self._labels = setup.labels
         self.register_buffer("codes", torch.from_numpy(by_class.astype(np.float32)))
         if "start" not in setup.without:
             start_heads(self.student.heads, embeddings, setup.labels, by_class)
@@ -55,6 +61,12 @@ class FastObjective(Objective):
             np.add.at(sums, setup.labels, rows)
             return np.where(sums >= 0, 1, -1).astype(np.int8)
         return class_codes(embeddings, setup.labels, setup.bits, setup.seed)
+
+    @property
+    def targets(self) -> Signs:
+        """Return the code of each training image, that of its class, (n, bits)."""
+        codes: Tensor = self.codes  # type: ignore[assignment]
+        return codes.cpu().numpy().astype(np.int8)[self._labels]
 
     def networks(self) -> dict[str, HashNet]:
         """Return the student; a teacher is given or there is none."""

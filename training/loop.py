@@ -108,16 +108,21 @@ class Loop:
                 state.history.append({**row, **hooks.evaluate(epoch + 1)})
                 state.sums = {}
                 self._keep(state, hooks)
+                interrupted.stop()
 
-    def _epoch(
-        self, epoch: int, state: State, hooks: Hooks, interrupted: Callable[[], bool]
-    ) -> None:
+    def _epoch(self, epoch: int, state: State, hooks: Hooks, interrupted: _Interruption) -> None:
         plan = data.order(len(self._views), self._recipe.batch, epoch, self._seed)
         done = state.step - epoch * self.steps
         saved = time.monotonic()
         self._objective.train()
         for batch in data.batches(self._views, plan[done:], self._workers):
-            terms = self._step(batch, state.step)
+            try:
+                terms = self._step(batch, state.step)
+            except torch.OutOfMemoryError:
+                raise TrainingError(
+                    f"the GPU's memory does not hold a step of {len(batch[0])} photos; start anew "
+                    "with --overwrite and a smaller --batch"
+                ) from None
             for name, value in terms.items():
                 state.sums[name] = state.sums.get(name, 0.0) + value
             state.step += 1
@@ -125,11 +130,10 @@ class Loop:
             lr = self._rate()
             hooks.tick(Tick(epoch + 1, done, self.steps, terms["loss"], lr, len(batch[0])))
             late = time.monotonic() - saved > SAVE_SECONDS
-            if interrupted() or (late and done < self.steps):
+            if interrupted.by or (late and done < self.steps):
                 self._keep(state, hooks)
                 saved = time.monotonic()
-            if interrupted():
-                raise KeyboardInterrupt
+            interrupted.stop()
 
     def _step(self, batch: tuple[Tensor, Tensor, Tensor], number: int) -> dict[str, float]:
         """Take one step and return the loss and its terms."""
@@ -146,7 +150,8 @@ class Loop:
             broken = [name for name, value in values.items() if not math.isfinite(value)]
             raise TrainingError(
                 f"step {number + 1}: the loss is {values['loss']} (terms {', '.join(broken[1:])}); "
-                "lower --lr, lengthen --warmup, or use --precision fp32; the last state is kept"
+                "start anew with --overwrite and a lower --lr, a longer --warmup or --precision "
+                "fp32"
             )
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -182,24 +187,38 @@ def _deterministic(device: torch.device) -> Iterator[None]:
         torch.use_deterministic_algorithms(before, warn_only=warn)
 
 
+class _Interruption:
+    """What asked the loop to stop, if anything did: SIGINT (Ctrl-C), SIGTERM or nothing."""
+
+    by: int | None = None
+
+    def stop(self) -> None:
+        """Leave the loop as the signal would have: KeyboardInterrupt, or exit code 143."""
+        if self.by == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.by is not None:
+            raise SystemExit(128 + self.by)
+
+
 @contextlib.contextmanager
-def _interruption() -> Iterator[Callable[[], bool]]:
+def _interruption() -> Iterator[_Interruption]:
     """Turn Ctrl-C and SIGTERM into a question, so that no step is cut in two.
 
-    A second Ctrl-C interrupts at once.
+    A second one interrupts at once.
     """
-    seen = threading.Event()
+    asked = _Interruption()
     if threading.current_thread() is not threading.main_thread():
-        yield seen.is_set
+        yield asked
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        if seen.is_set():
-            raise KeyboardInterrupt
-        seen.set()
+        if asked.by is not None:
+            asked.stop()
+        asked.by = number
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield seen.is_set
+        yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -33,12 +33,15 @@ class Batch:
 
 
 class Objective(nn.Module, ABC):
-    """The networks of one training and their loss.
+    """The networks of one training and their loss."""
 
-    targets: (n, bits) of -1 and +1, the code that each training image is drawn to.
-    """
+    @property
+    @abstractmethod
+    def targets(self) -> npt.NDArray[np.int8]:
+        """Return the code of -1 and +1 that each training image is drawn to, (n, bits).
 
-    targets: npt.NDArray[np.int8]
+        It is read from the state dict, so that a resumed run keeps the codes it began with.
+        """
 
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:

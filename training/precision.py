@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ def choose(wanted: str) -> Precision:
     bf16 is emulated and slower, so fp32. Raises UsageError for fp16 on a CPU.
     """
     if torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # same sums every time
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         fast = "bf16" if native else "fp16"
         return Precision(torch.device("cuda"), fast if wanted == "auto" else wanted)

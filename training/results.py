@@ -11,36 +11,89 @@ from typing import Any
 
 from fgdeploy import atomic
 from fgdeploy.errors import CheckpointError
+from fgdeploy.evaluation.targets import TARGETS_FILE
+from fgdeploy.training.data import Division
 from fgdeploy.training.state import STATE_FILE
 
 LOG_FILE = "log.csv"
 SCORES_FILE = "scores.json"
 SETTINGS_FILE = "settings.json"
+SPLIT_FILE = "split.csv"
 
 
-def prepare(folder: Path, resume: bool, overwrite: bool) -> None:
-    """Make the run's folder, or check that it is one to go on in. Raises CheckpointError."""
+# All that a run writes; --overwrite removes these and nothing else.
+_WRITTEN = (
+    *(LOG_FILE, SCORES_FILE, SETTINGS_FILE, SPLIT_FILE, STATE_FILE, TARGETS_FILE),
+    *("*.safetensors", "model.json", "teacher.json", "curve_*.csv", "per_class.csv"),
+    *("pr_curve.png", ".*.tmp"),
+)
+_MADE_BY = "fgdeploy train"
+
+
+def check(folder: Path, data: Path, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that a run cannot be written to, changing nothing. Raises CheckpointError."""
+    if data.is_dir() and folder.resolve().is_relative_to(data.resolve()):
+        raise CheckpointError(
+            f"{folder} lies within the photos of {data}, where its pictures would be taken for "
+            "photos; choose another -o"
+        )
     if resume:
-        if not folder.is_dir():
-            raise CheckpointError(f"no run in {folder} to resume; start it without --resume")
+        if not folder.is_dir() or not _is_run(folder):
+            raise CheckpointError(f"no run in {folder} to resume; check -o, or leave --resume out")
         return
     if not folder.parent.is_dir():
         raise CheckpointError(f"no folder {folder.parent} to make {folder.name} in; create it")
-    if folder.exists():
-        if not folder.is_dir():
-            raise CheckpointError(f"{folder} is a file; choose another -o")
-        if any(folder.iterdir()):
-            if not (folder / SETTINGS_FILE).is_file():
-                raise CheckpointError(f"{folder} holds something else; choose another -o")
-            if not overwrite:
-                raise CheckpointError(
-                    f"{folder} holds a run already; pass --resume to go on with it, --overwrite to "
-                    "start anew, or another -o"
-                )
-            for entry in folder.iterdir():
-                if entry.is_file():
-                    entry.unlink()
+    if folder.is_symlink() and not folder.exists():
+        raise CheckpointError(f"{folder} is a link to nothing; choose another -o")
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file; choose another -o")
+    if folder.exists() and any(folder.iterdir()):
+        if not _is_run(folder):
+            raise CheckpointError(f"{folder} holds something else; choose another -o")
+        if not overwrite:
+            raise CheckpointError(
+                f"{folder} holds a run already; pass --resume to go on with it, --overwrite to "
+                "start anew, or another -o"
+            )
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        return read_settings(folder).get("made_by") == _MADE_BY
+    except CheckpointError:
+        return False
+
+
+def begin(folder: Path, settings: Mapping[str, Any], digest: str) -> None:
+    """Make the folder, remove what an earlier run left, and write what was asked for."""
     folder.mkdir(exist_ok=True)
+    for pattern in _WRITTEN:
+        for path in folder.glob(pattern):
+            path.unlink()
+    write_json(folder / SETTINGS_FILE, {"made_by": _MADE_BY, "digest": digest, **settings})
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return what a run was asked for. Raises CheckpointError."""
+    try:
+        entry = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{folder / SETTINGS_FILE} cannot be read ({error}); start anew with another -o"
+        ) from None
+    if not isinstance(entry, dict):
+        raise CheckpointError(f"{folder / SETTINGS_FILE} is of no run; start anew with another -o")
+    return entry
+
+
+def write_split(folder: Path, division: Division) -> None:
+    """Write split.csv: which photos were trained on and which asked, for a later `eval`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "class", "split"))
+    for split, which in (("train", division.train), ("test", division.test)):
+        writer.writerows((photo.path.resolve(), photo.label, split) for photo in which)
+    atomic.write_text(folder / SPLIT_FILE, text.getvalue())
 
 
 def is_finished(folder: Path) -> bool:
@@ -52,17 +105,17 @@ def read_finished(folder: Path) -> tuple[dict[str, Any], list[dict[str, float]]]
     """Return the scores and the log of a finished run. Raises CheckpointError."""
     try:
         scores = json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))
+        for protocols in scores.values():
+            for values in protocols.values():
+                for name in ("recall", "precision"):  # JSON knows keys as strings only
+                    values[name] = {int(k): v for k, v in values[name].items()}
         with (folder / LOG_FILE).open(encoding="utf-8", newline="") as stream:
             history = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(stream)]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{folder} is finished, but its results cannot be read ({error}); pass --overwrite to "
             "train anew"
         ) from None
-    for protocols in scores.values():
-        for values in protocols.values():
-            for name in ("recall", "precision"):  # JSON knows keys as strings only
-                values[name] = {int(k): v for k, v in values[name].items()}
     return scores, history
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,10 +56,10 @@ class TrainSettings:
         check_bits(self.bits)
         if self.precision not in PRECISIONS:
             raise UsageError(f"--precision {self.precision!r}: choose {', '.join(PRECISIONS)}")
-        for name in ("epochs", "batch"):
+        for name in ("epochs", "batch", "image_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise UsageError(f"--{name} {value}: expected 1 or more")
+                raise UsageError(f"--{name.replace('_', '-')} {value}: expected 1 or more")
         if self.batch == 1:
             raise UsageError("--batch 1: expected 2 or more, a batch of one has nothing to compare")
         if self.lr is not None and not 0 < self.lr < float("inf"):
@@ -74,6 +72,8 @@ class TrainSettings:
                 raise UsageError(
                     f"--{name.replace('_', '-')} {value}: expected a part above 0 and up to 1"
                 )
+        if self.seed >= 1 << 63:
+            raise UsageError(f"--seed {self.seed}: expected less than 2^63")
         for name in ("warmup", "workers", "seed", "eval_photos"):
             value = getattr(self, name)
             if value is not None and value < 0:
@@ -87,13 +87,3 @@ class TrainSettings:
         entry["without"] = sorted(self.without)
         entry["stages"] = None if self.stages is None else [str(stage) for stage in self.stages]
         return entry
-
-    def digest(self) -> str:
-        """Return a hash of all that decides the outcome, for telling a resumed run from another.
-
-        Left out is what a user may change between two sittings: workers and strictness.
-        """
-        entry = self.to_json()
-        for name in ("workers", "strict", "eval_photos", "data", "teacher"):
-            entry.pop(name)
-        return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()

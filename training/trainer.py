@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgdeploy import photos
+from fgdeploy.bundle import sha256
 from fgdeploy.errors import CheckpointError, UsageError
 from fgdeploy.evaluation import report
 from fgdeploy.evaluation.metrics import evaluate
@@ -78,11 +79,18 @@ def train(
     """
     report.check_drawing()  # not after hours
     reporter = reporter or Reporter()
+    results.check(folder, settings.data, resume, overwrite)
     if resume and results.is_finished(folder):
+        asked = results.read_settings(folder)
+        if any(asked.get(name) != value for name, value in settings.to_json().items()):
+            raise CheckpointError(
+                f"{folder} is finished, with other settings (see its {results.SETTINGS_FILE}); "
+                "pass --overwrite to train anew, or another -o"
+            )
         reporter.notify(f"{folder} is finished already; nothing left to train")
         scores, history = results.read_finished(folder)
         return Trained(folder / trained.WEIGHTS_FILE, scores, history, ())
-    run = _Run(settings, folder, resume, overwrite, reporter)
+    run = _Run(settings, folder, resume, reporter)
     return run.finish(run.fit())
 
 
@@ -94,7 +102,6 @@ class _Run:
         settings: TrainSettings,
         folder: Path,
         resume: bool,
-        overwrite: bool,
         reporter: Reporter,
     ) -> None:
         self.settings, self.folder, self.reporter = settings, folder, reporter
@@ -106,7 +113,8 @@ class _Run:
             )
         self.precision = choose_precision(settings.precision)
         self.backbone = Backbone.choose(settings, reporter.notify)
-        results.prepare(folder, resume, overwrite)
+        if settings.teacher is not None and not trained.locate(settings.teacher).is_file():
+            raise CheckpointError(f"no checkpoint at {settings.teacher}; check --teacher")
         self.division = data.divide(
             settings.data,
             settings.holdout,
@@ -117,13 +125,22 @@ class _Run:
         )
         self.recipe = self._sized(published)
         digest = self._digest()
-        self.state = states.load(folder, digest) if resume else State(digest)
-        if not resume:
-            results.write_json(folder / results.SETTINGS_FILE, settings.to_json())
+        self.state = State(digest)
+        if resume:
+            if results.read_settings(folder).get("digest") != digest:
+                raise CheckpointError(
+                    f"{folder} is of a run with other settings or other photos; give the same ones "
+                    "to --resume, or start anew with another -o"
+                )
+            if (folder / states.STATE_FILE).is_file():
+                self.state = states.load(folder, digest)
         self.embedder = Embedder(self.backbone.preprocess, self.precision)
         self.labels = self.division.labels(self.division.train)
         self.objective = self._objective()
         self._check_space()
+        if not resume:
+            results.begin(folder, settings.to_json(), digest)
+        results.write_split(folder, self.division)
 
     def _sized(self, recipe: Recipe) -> Recipe:
         """Return the recipe with the user's numbers, and a warm-up that fits."""
@@ -144,11 +161,21 @@ class _Run:
         return recipe
 
     def _digest(self) -> str:
-        """Return a hash of the settings, the arithmetic and the photos by name and class."""
-        listed = hashlib.sha256(self.settings.digest().encode())
-        listed.update(f"{self.precision.name} {self.recipe.warmup}".encode())
-        for photo in self.division.train:
-            listed.update(f"\n{photo.path.name} {photo.label}".encode())
+        """Return a hash of all that decides the outcome: settings as resolved, weights, photos."""
+        settings, recipe = self.settings, self.recipe
+        values = [getattr(recipe, f.name) for f in dataclasses.fields(recipe)]
+        facts: list[Any] = [value for value in values if not callable(value)]
+        facts += [settings.method, settings.recipe, settings.bits, settings.seed]
+        facts += [sorted(settings.without), settings.transposed_mask, self.precision.name]
+        facts += [self.backbone.source.backbone, self.backbone.stages, self.backbone.preprocess]
+        for given in (settings.weights, settings.teacher):
+            path = trained.locate(Path(given)) if given is not None else None
+            facts.append(sha256(path) if path is not None and path.is_file() else given)
+        listed = hashlib.sha256(repr(facts).encode())
+        for photo in (*self.division.train, None, *self.division.test):
+            if photo is not None:
+                size = photo.path.stat().st_size
+                listed.update(f"\n{photo.path.name} {photo.label} {size}".encode())
         return listed.hexdigest()
 
     def _objective(self) -> Objective:
@@ -189,7 +216,10 @@ class _Run:
         """Refuse before the first step what would fail at the end of the first epoch."""
         count = sum(p.numel() for p in self.objective.parameters())
         need = 4 * count * 8  # the state with two moments, its successor, and the weights
-        free = shutil.disk_usage(self.folder).free
+        state = self.folder / states.STATE_FILE
+        need -= state.stat().st_size if state.is_file() else 0
+        place = self.folder if self.folder.is_dir() else self.folder.parent
+        free = shutil.disk_usage(place).free
         if free < need:
             raise CheckpointError(
                 f"no space for the checkpoint: {self.folder} has {free / 1e6:.0f} MB free, the "

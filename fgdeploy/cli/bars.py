@@ -1,4 +1,4 @@
-"""Progress bars for long work: rich on a terminal, plain lines elsewhere."""
+"""Progress bars for long work, on a terminal; elsewhere only what is said in words."""
 
 from __future__ import annotations
 

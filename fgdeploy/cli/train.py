@@ -208,6 +208,6 @@ def _report(done: Trained, folder: Path, as_json: bool) -> None:
         show.say("no photos were held out, so there are no scores; see --holdout")
     show.say(
         f"wrote {done.weights}; next: fgdeploy export --checkpoint {done.weights} -o "
-        f"{folder.with_suffix('.fgd').name}"
+        f"{folder.resolve().name}.fgd"
     )
     show.report_skipped(list(done.skipped), told=True)

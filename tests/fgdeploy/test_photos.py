@@ -307,3 +307,26 @@ def test_spread_leaves_the_list_as_it_was() -> None:
     listed = many(a=9, b=9)
     photos.spread(listed, 5)
     assert listed == many(a=9, b=9)
+
+
+def test_folders_train_and_test_are_splits(tmp_path: Path) -> None:
+    from PIL import Image
+
+    def splits(name: str, *tops: str) -> list[tuple[str | None, str | None]]:
+        for top in tops:
+            for label in ("a", "b"):
+                (tmp_path / name / top / label).mkdir(parents=True)
+                Image.new("RGB", (8, 8)).save(tmp_path / name / top / label / "0.png")
+        return [(photo.label, photo.split) for photo in photos.read(tmp_path / name)]
+
+    assert splits("1", "train", "test") == [
+        ("a", "test"),
+        ("b", "test"),
+        ("a", "train"),
+        ("b", "train"),
+    ]
+    assert {split for _, split in splits("2", "Train", "val")} == {"train", "test"}
+    three = {split for _, split in splits("3", "train", "val", "test")}
+    assert three == {"train", "val", "test"}
+    assert {split for _, split in splits("4", "train", "bus")} == {None}  # vehicles
+    assert {split for _, split in splits("5", "train")} == {None}

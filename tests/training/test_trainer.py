@@ -66,6 +66,7 @@ def test_a_training_leaves_weights_config_log_and_scores(
         "log.csv",
         "scores.json",
         "settings.json",
+        "split.csv",
         "per_class.csv",
         "pr_curve.png",
         "curve_asym_targets.csv",
@@ -226,6 +227,100 @@ def test_resuming_a_finished_run_changes_nothing(small: Make, tmp_path: Path) ->
     assert any("finished already" in line for line in said)
     assert before == {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
     assert again.scores == done.scores
+    with refused(CheckpointError, "is finished, with other settings"):
+        train(small(bits=24), tmp_path / "run", resume=True)
+
+
+def test_a_run_killed_before_its_first_state_starts_over(small: Make, tmp_path: Path) -> None:
+    whole = train(small(), tmp_path / "whole")
+
+    def stop(tick: Tick) -> None:
+        raise RuntimeError("as if killed")
+
+    with pytest.raises(RuntimeError):
+        train(small(), tmp_path / "run", reporter=Reporter(tick=stop))
+    assert not (tmp_path / "run" / "state.pt").exists()
+    resumed = train(small(), tmp_path / "run", resume=True)
+    assert _same_weights(whole.weights, resumed.weights)
+
+
+def test_sigterm_keeps_the_state_too(small: Make, tmp_path: Path) -> None:
+    whole = train(small(), tmp_path / "whole")
+
+    def stop(tick: Tick) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as caught:
+        train(small(), tmp_path / "run", reporter=Reporter(tick=stop))
+    assert caught.value.code == 143
+    resumed = train(small(), tmp_path / "run", resume=True)
+    assert _same_weights(whole.weights, resumed.weights)
+
+
+def test_ctrl_c_within_an_evaluation_is_not_lost(small: Make, tmp_path: Path) -> None:
+    def epoch(row: dict[str, float]) -> None:
+        if row["epoch"] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), tmp_path / "run", reporter=Reporter(epoch=epoch))
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    assert train(small(), tmp_path / "run", resume=True).weights.is_file()
+
+
+def test_a_resumed_run_keeps_the_codes_it_began_with(
+    small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fgdeploy.training import fast
+
+    whole = train(small(), tmp_path / "whole")
+
+    def stop(tick: Tick) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), tmp_path / "run", reporter=Reporter(tick=stop))
+    other = np.where(np.random.default_rng(9).random((3, 16)) < 0.5, -1, 1).astype(np.int8)
+    monkeypatch.setattr(fast, "class_codes", lambda *arguments: other)  # as by other rounding
+    resumed = train(small(), tmp_path / "run", resume=True)
+    assert _same_weights(whole.weights, resumed.weights)
+    codes = [Targets.load(w.parent / "targets.npz").codes for w in (whole.weights, resumed.weights)]
+    assert np.array_equal(*codes)
+
+
+def test_overwriting_removes_what_a_run_wrote_and_nothing_else(small: Make, tmp_path: Path) -> None:
+    train(small(epochs=1), tmp_path / "run")
+    (tmp_path / "run" / "thesis.txt").write_text("precious")
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    with refused(UsageError, "choose fast, paper"):
+        train(small(recipe="none"), tmp_path / "run", overwrite=True)
+    with refused(CheckpointError, "no checkpoint at"):
+        train(small(teacher=tmp_path / "none"), tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+    train(small(epochs=1, seed=1), tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() != before
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "precious"
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "settings.json").write_text("{}")
+    with refused(CheckpointError, "holds something else"):
+        train(small(), tmp_path / "code", overwrite=True)
+
+
+def test_a_run_does_not_lie_within_its_photos(small: Make, drawn: Path) -> None:
+    with refused(CheckpointError, "lies within the photos"):
+        train(small(data=drawn.parent), drawn.parent / "eet-run")
+
+
+def test_the_split_is_written_down(small: Make, drawn: Path, tmp_path: Path) -> None:
+    from fgdeploy.photos import read
+
+    root = tmp_path / "photos"
+    shutil.copytree(drawn.parent, root)
+    (root / "split.csv").unlink()
+    train(small(data=root, holdout=0.25, epochs=1), tmp_path / "run")
+    listed = read(tmp_path / "run" / "split.csv")
+    assert [photo.split for photo in listed].count("test") == 6
+    assert len(listed) == 24
 
 
 def test_resume_refuses_other_settings_or_photos(
@@ -256,7 +351,7 @@ def test_a_damaged_state_is_refused(small: Make, tmp_path: Path) -> None:
         train(small(), tmp_path / "run", reporter=Reporter(tick=stop))
     path = tmp_path / "run" / "state.pt"
     whole = path.read_bytes()
-    for damaged in (whole[: len(whole) // 2], b"", b"no state"):
+    for damaged in (whole[: len(whole) // 2], b"", b"no state", b"junk"):
         path.write_bytes(damaged)
         with refused(CheckpointError, "no whole training state"):
             train(small(), tmp_path / "run", resume=True)
@@ -266,7 +361,7 @@ def test_resume_without_a_run_is_refused(small: Make, tmp_path: Path) -> None:
     with refused(CheckpointError, "no run in .* to resume"):
         train(small(), tmp_path / "none", resume=True)
     (tmp_path / "empty").mkdir()
-    with refused(CheckpointError, r"has no state\.pt to go on from"):
+    with refused(CheckpointError, "no run in .* to resume"):
         train(small(), tmp_path / "empty", resume=True)
 
 
