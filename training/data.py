@@ -25,7 +25,7 @@ from fgdeploy import images, photos
 from fgdeploy.errors import DataError, ImageError
 from fgdeploy.photos import Photo
 
-KEPT_BYTES = 1 << 28  # decoded photos kept in memory, by each process that decodes
+KEPT_BYTES = 1 << 28  # decoded photos kept in memory, where no workers decode
 
 Notify = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -195,7 +195,8 @@ class Views(Dataset[tuple[Tensor, int, int]]):
             return self._kept[row]
         image = images.decode(self._photos[row].path, shortest=self._shortest)
         size = 3 * image.width * image.height
-        if size <= self._room:
+        alone = torch.utils.data.get_worker_info() is None  # a worker lives for one epoch only
+        if alone and size <= self._room:
             self._room -= size
             self._kept[row] = image
         return image

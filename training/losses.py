@@ -12,9 +12,10 @@ from torch import Tensor
 
 
 def hash_regression(hashes: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean squared distance of hashes to target codes (step 2 of EET's hashing, Eq. 20).
+    """Return the mean squared distance of hashes to target codes.
 
-    hashes are unbounded, targets in {-1, +1}; the mean is over bits too.
+    hashes come from the class logits (Eq. 20) and are unbounded; targets, of Eq. 13 to 16, are -1
+    or +1; the mean is over bits too.
     """
     return F.mse_loss(hashes, targets)
 
