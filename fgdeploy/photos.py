@@ -25,9 +25,9 @@ def read(source: Path, labels: Path | None = None) -> list[Photo]:
     """List the photos of a folder, an image file, or a CSV (columns path, class, split).
 
     In a folder the label is the name of the folder that a photo lies in; top folders `train` and
-    `test` (or `val`) are splits. An official dataset (`layouts`) has its own lists. `labels` names a
-    CSV that says otherwise: its paths are relative to `source` (or to the CSV itself), and photos
-    that it does not list keep their folder's name. Raises DataError.
+    `test` (or `val`) are splits. An official dataset (`layouts`) has its own lists. `labels` names
+    a CSV that says otherwise: its paths are relative to `source` (or to the CSV itself), and
+    photos that it does not list keep their folder's name. Raises DataError.
     """
     if source.suffix.lower() == ".csv":
         if labels is not None:
