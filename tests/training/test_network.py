@@ -6,6 +6,8 @@ import dataclasses
 from collections import Counter
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import timm.optim
 import torch
@@ -126,6 +128,10 @@ class _Networks(Objective):
         super().__init__()
         self.nets = torch.nn.ModuleDict(nets)
         self.frozen = _net(9).requires_grad_(False)
+
+    @property
+    def targets(self) -> npt.NDArray[np.int8]:
+        return np.ones((1, 16), np.int8)
 
     def networks(self) -> dict[str, HashNet]:
         return {name: net for name, net in self.nets.items() if isinstance(net, HashNet)}
