@@ -22,8 +22,11 @@ $(READY): pyproject.toml
 demo: $(READY) ## Run the whole way on generated images: export, hash, index, search, evaluate, parity.
 	$(PY) -m fgdeploy demo
 
+# Trainings have a process of their own: after OpenVINO, ONNX Runtime and the exporter have run in it,
+# one process crashed in the training tests (a segmentation fault in native code, not yet understood).
 test: $(READY) ## Run every test.
-	$(PY) -m pytest
+	$(PY) -m pytest --ignore=tests/training
+	$(PY) -m pytest tests/training
 
 check: $(READY) ## Lint, format check and types.
 	$(VENV)/bin/ruff check .
