@@ -91,7 +91,6 @@ class EETObjective(Objective):
 
 PAPER = Recipe(
     build=EETObjective,
-    summary="as published: SGD, codes from labels, teacher trained along",
     epochs=90,
     batch=64,
     optimizer="momentum",  # timm's "sgd" is Nesterov's

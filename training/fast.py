@@ -114,7 +114,6 @@ def start_heads(
 
 FAST = Recipe(
     build=FastObjective,
-    summary="for small budgets: codes and heads from the features, cosine loss, AdamW",
     epochs=6,
     batch=64,
     optimizer="adamw",

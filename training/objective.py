@@ -112,7 +112,6 @@ class Recipe:
     """
 
     build: Callable[[Setup], Objective]
-    summary: str
     epochs: int
     batch: int
     optimizer: str

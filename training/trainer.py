@@ -172,10 +172,10 @@ class _Run:
             path = trained.locate(Path(given)) if given is not None else None
             facts.append(sha256(path) if path is not None and path.is_file() else given)
         listed = hashlib.sha256(repr(facts).encode())
-        for photo in (*self.division.train, None, *self.division.test):
-            if photo is not None:
+        for split, which in (("train", self.division.train), ("test", self.division.test)):
+            for photo in which:
                 size = photo.path.stat().st_size
-                listed.update(f"\n{photo.path.name} {photo.label} {size}".encode())
+                listed.update(f"\n{split} {photo.path.name} {photo.label} {size}".encode())
         return listed.hexdigest()
 
     def _objective(self) -> Objective:
