@@ -20,6 +20,7 @@ from fgdeploy.cli import (
     gallery,
     hashing,
     inspect,
+    packing,
     parity,
     show,
     train,
@@ -100,6 +101,8 @@ app.command("export")(export.export)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(doctor.doctor)
 app.command("parity")(parity.parity)
+app.command("pack")(packing.pack)
+app.command("unpack")(packing.unpack)
 app.command("hash")(hashing.hash_photos)
 app.add_typer(gallery.app, name="index")
 app.command("search")(gallery.search)

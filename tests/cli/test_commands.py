@@ -27,6 +27,8 @@ COMMANDS = [
     ["inspect"],
     ["doctor"],
     ["parity"],
+    ["pack"],
+    ["unpack"],
     ["hash"],
     ["search"],
     ["eval"],

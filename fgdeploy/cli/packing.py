@@ -1,0 +1,73 @@
+"""`fgdeploy pack` and `fgdeploy unpack`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fgdeploy.cli import show
+
+
+def pack(
+    bundle: show.BundleOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file to write. Default: NAME.fgdz here."),
+    ] = None,
+    engines: Annotated[
+        bool, typer.Option("--engines", help="Take engines along; they fit this machine only.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file of that name.")
+    ] = False,
+    as_json: show.JsonOption = False,
+) -> None:
+    """Verify a bundle and write it as one file, to be carried to a device."""
+    from fgdeploy.packing import SUFFIX, pack
+
+    source = show.default_bundle(bundle)
+    target = Path(source.resolve().stem + SUFFIX) if output is None else output
+    packed = pack(source, target, engines, overwrite, _megabytes("packing"))
+    if as_json:
+        show.emit_json({**dataclasses.asdict(packed), "path": str(packed.path)})
+    else:
+        rows = [(name, f"{size:,}") for name, size in packed.files.items()]
+        typer.echo(show.table([*rows, (packed.path, f"{packed.bytes:,}")], ("name", "bytes")))
+        typer.echo(f"sha256  {packed.sha256}")
+    show.say(f"wrote {target}; next, on the device: fgdeploy unpack {target.name}")
+
+
+def unpack(
+    source: Annotated[Path, typer.Argument(help="A packed bundle, NAME.fgdz.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The bundle to write. Default: NAME.fgd here."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a bundle of that name, engines and all.")
+    ] = False,
+    as_json: show.JsonOption = False,
+) -> None:
+    """Verify a packed bundle, down to every sha256, and unpack it."""
+    from fgdeploy.packing import unpack
+
+    target = Path(source.stem + ".fgd") if output is None else output
+    bundle = unpack(source, target, overwrite, _megabytes("unpacking"))
+    files = {name: facts["bytes"] for name, facts in bundle.manifest.files.items()}
+    if as_json:
+        facts = {"path": str(target), "fingerprint": bundle.manifest.fingerprint, "files": files}
+        show.emit_json(facts)
+    else:
+        typer.echo(
+            show.table([(name, f"{size:,}") for name, size in files.items()], ("name", "bytes"))
+        )
+    show.say(f"unpacked {target}, every sha256 verified; next: fgdeploy doctor")
+
+
+def _megabytes(label: str) -> Callable[[int, int], None]:
+    update = show.progress(f"{label}, MB:")
+    return lambda done, total: update(done // 10**6, max(total // 10**6, 1))
