@@ -6,6 +6,7 @@ Contract: `frames` uint8 [B, S, S, 3] -> `code` uint8 [B, ceil(bits/8)], `hash` 
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import logging
@@ -189,6 +190,7 @@ def _save(program: torch.onnx.ONNXProgram, target: Path, opset: int) -> GraphFac
     ops: dict[str, int] = {}
     for node in proto.graph.node:
         ops[node.op_type] = ops.get(node.op_type, 0) + 1
+        _name_by_module(node)
     if found := sorted(_DYNAMIC_OPS & set(ops)):
         raise ExportError(f"the graph has ops without fixed shapes: {', '.join(found)}")
     actual = max(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
@@ -202,6 +204,20 @@ def _save(program: torch.onnx.ONNXProgram, target: Path, opset: int) -> GraphFac
         {value.name: _shape(value) for value in proto.graph.output},
         ops,
     )
+
+
+def _name_by_module(node: Any) -> None:
+    """Name a node after the module that it comes from, and forget where its source code lay.
+
+    Calibration speaks of layers by these names (`blocks.3.mlp.fc1/node_MatMul_246`).
+    """
+    scopes = next(
+        (entry.value for entry in node.metadata_props if entry.key.endswith("name_scopes")), "[]"
+    )
+    modules = [part for part in ast.literal_eval(scopes)[:-1] if part]
+    if modules:
+        node.name = f"{modules[-1].removeprefix('encoder.').removeprefix('vit.')}/{node.name}"
+    del node.metadata_props[:]
 
 
 def _shape(value: Any) -> list[Any]:
