@@ -5,14 +5,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fgdeploy.bundle import Manifest
 from fgdeploy.closing import Closing
+from fgdeploy.engines.settings import BuildSettings
 from fgdeploy.errors import EngineError
 
+Graphs = Mapping[str, tuple[str, ...]]
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -43,10 +47,15 @@ class Outputs:
 
 
 class Engine(Closing):
-    """A compiled model, a context manager. `run` checks its input, `_run` does the work."""
+    """A model that runs, a context manager. `run` checks its input, `_run` does the work.
+
+    max_batch: the most frames of one run, None for any number. reason: why `open_engine` chose it.
+    """
 
     backend: str
     precision: str
+    max_batch: int | None = None
+    reason: str = ""
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
@@ -56,28 +65,41 @@ class Engine(Closing):
         """Free the engine; running it afterwards raises EngineError. Twice does no harm."""
         self._open = False
 
+    def describe(self) -> str:
+        """Return in one line what runs."""
+        return f"{self.backend} {self.precision}"
+
     def run(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Run frames, uint8 (B, S, S, 3) RGB with B >= 1. Raises EngineError for anything else."""
         if not self._open:
             raise EngineError(f"the {self.backend} engine is closed; open a new one")
-        size = self.manifest.image_size
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (size, size, 3):
-            raise EngineError(
-                f"expected frames uint8 (B, {size}, {size}, 3), got {frames.dtype} {frames.shape}; "
-                "make them with Preprocess.frame"
-            )
-        if frames.shape[0] == 0:
-            raise EngineError("expected at least one frame, got none; check the list of photos")
+        self._check(frames)
         try:
             outputs = self._run(np.ascontiguousarray(frames))
         except EngineError:
             raise
         except Exception as error:  # each backend has errors of its own
-            reason = " ".join(str(error).split())[:300]
             raise EngineError(
-                f"{self.backend} failed on {frames.shape[0]} frames: {reason}; see: fgdeploy doctor"
+                f"{self.backend} failed on {frames.shape[0]} frames: {one_line(error)}; "
+                "see: fgdeploy doctor"
             ) from error
         return self._checked(outputs, frames.shape[0])
+
+    def _check(self, frames: npt.NDArray[np.uint8]) -> None:
+        size, most = self.manifest.image_size, self.max_batch
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (size, size, 3):
+            raise EngineError(
+                f"expected frames uint8 (B, {size}, {size}, 3), got {frames.dtype} {frames.shape}; "
+                "make them with Preprocess.frame"
+            )
+        count = frames.shape[0]
+        if count == 0:
+            raise EngineError("expected at least one frame, got none; check the list of photos")
+        if most is not None and count > most:
+            raise EngineError(
+                f"built for batches of 1 to {most}, got {count} frames; run with --batch {most}, "
+                f"or rebuild with --batch {','.join(map(str, sorted({1, most, count})))}"
+            )
 
     def _checked(self, outputs: Outputs, count: int) -> Outputs:
         code, bits = (count, self.manifest.code_bytes), self.manifest.bits
@@ -90,3 +112,59 @@ class Engine(Closing):
 
     @abstractmethod
     def _run(self, frames: npt.NDArray[np.uint8]) -> Outputs: ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an engine is loaded from: a bundle's graph, or what `compile` made of it.
+
+    threads: CPU threads of one run, None for all cores. batches: the sizes it was built for.
+    """
+
+    path: Path
+    precision: str
+    compiled: bool = False
+    threads: int | None = None
+    batches: tuple[int, ...] = ()
+
+
+class GraphEngine(Engine):
+    """An engine made from a bundle's graph: what a backend module brings.
+
+    graphs: precision -> keys of the bundle's graphs that can serve it, the best first.
+    file_name: of the compiled engine. gpu: runs on an NVIDIA GPU. portable: opens a graph without
+    compiling it first. opsets: the ONNX opsets that its parser reads, None for all of ours.
+    """
+
+    graphs: ClassVar[Graphs]
+    file_name: ClassVar[str]
+    gpu: ClassVar[bool] = False
+    portable: ClassVar[bool] = True
+    opsets: ClassVar[range | None] = None
+
+    def __init__(self, manifest: Manifest, source: Source) -> None:
+        super().__init__(manifest)
+        self.precision = source.precision
+        self.source = source
+
+    def describe(self) -> str:
+        """Return in one line what runs and where it comes from."""
+        origin = "compiled here" if self.source.compiled else f"from {self.source.path.name}"
+        return f"{self.backend} {self.precision} ({origin})"
+
+    @classmethod
+    @abstractmethod
+    def compile(
+        cls, graph: Path, precision: str, manifest: Manifest, target: Path, settings: BuildSettings
+    ) -> Mapping[str, Any]:
+        """Write the engine file `target`; return the flags it was built with, JSON-ready."""
+
+    @classmethod
+    @abstractmethod
+    def version(cls) -> str:
+        """Return the version of the package that runs the engine."""
+
+
+def one_line(error: BaseException | str) -> str:
+    """Return an error of a backend in one line of bounded length."""
+    return " ".join(str(error).split())[:300]

@@ -1,37 +1,73 @@
-"""ONNX Runtime, the portable default."""
+"""ONNX Runtime: the portable default on the CPU, and its CUDA provider."""
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from fgdeploy import machine, onnx_scan
 from fgdeploy.bundle import Manifest
-from fgdeploy.engines.base import Engine, Outputs
+from fgdeploy.engines.base import GraphEngine, Graphs, Outputs, Source
+from fgdeploy.engines.settings import BuildSettings
+from fgdeploy.errors import EngineError
+
+# Its x86 kernels multiply uint8 by int8; on ARM signed by signed is as fast.
+_INT8 = ("int8-u8", "int8") if platform.machine() in ("x86_64", "AMD64") else ("int8",)
 
 
-class OnnxRuntimeEngine(Engine):
-    """A graph in ONNX Runtime's CPU provider."""
+class OnnxRuntimeEngine(GraphEngine):
+    """A graph in ONNX Runtime's CPU provider; compiled, it is the graph after all fusions."""
 
     backend = "onnxruntime"
+    graphs: ClassVar[Graphs] = {
+        "fp32": ("fp32",),
+        "fp16": ("fp16",),
+        "int8": _INT8,
+    }
+    file_name = "engine.onnx"
+    provider: ClassVar[str] = "CPUExecutionProvider"
 
-    def __init__(
-        self, graph: Path, manifest: Manifest, precision: str = "fp32", threads: int | None = None
-    ) -> None:
-        super().__init__(manifest)
-        self.precision = precision
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        # Idle workers sleep: photos are decoded on the same cores while the graph runs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(
-            graph, options, providers=["CPUExecutionProvider"]
-        )
+    def __init__(self, manifest: Manifest, source: Source) -> None:
+        super().__init__(manifest, source)
+        options = _options(source.threads)
+        if source.compiled:
+            onnx_scan.check(source.path)
+            # Fused already: a second round could only make it another graph.
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._session = self._start(source.path, options)
         self._names = [output.name for output in self._session.get_outputs()]
+
+    @classmethod
+    def compile(
+        cls, graph: Path, precision: str, manifest: Manifest, target: Path, settings: BuildSettings
+    ) -> Mapping[str, Any]:
+        """Write the graph after ONNX Runtime's fusions for this machine."""
+        options = _options(settings.threads)
+        options.optimized_model_filepath = str(target)
+        cls._start(graph, options)
+        return {"provider": cls.provider}
+
+    @classmethod
+    def version(cls) -> str:
+        """Return ONNX Runtime's version."""
+        return str(onnxruntime.__version__)
+
+    @classmethod
+    def _start(cls, graph: Path, options: Any) -> Any:
+        session = onnxruntime.InferenceSession(graph, options, providers=[cls.provider])
+        # Asked for CUDA, ONNX Runtime falls back to the CPU with a warning that nobody reads.
+        if session.get_providers()[0] != cls.provider:
+            raise EngineError(
+                f"ONNX Runtime cannot start its {cls.provider} here (CUDA or cuDNN is missing, or "
+                "of another version); see: fgdeploy doctor, or run with --backend onnxruntime"
+            )
+        return session
 
     def _run(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         values = self._session.run(self._names, {"frames": frames})
@@ -41,3 +77,27 @@ class OnnxRuntimeEngine(Engine):
         """Free the session."""
         super().close()
         self._session = None
+
+
+class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
+    """A graph in ONNX Runtime's CUDA provider, on the first GPU."""
+
+    backend = "onnxruntime-cuda"
+    graphs: ClassVar[Graphs] = {
+        "fp32": ("fp32",),
+        "fp16": ("fp16",),
+        "int8": ("int8",),
+    }
+    gpu = True
+    provider = "CUDAExecutionProvider"
+
+
+def _options(threads: int | None) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or machine.cores()
+    # Idle workers sleep: photos are decoded on the same cores while the graph runs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Without VNNI, products of uint8 and int8 overflow 16 bits; this takes the exact kernels.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    return options

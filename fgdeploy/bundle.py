@@ -23,7 +23,16 @@ from fgdeploy.images import Preprocess
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-GRAPHS = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
+# int8-u8 and int8-fp16 hold the same INT8 numbers as int8: with unsigned activations, as ONNX
+# Runtime likes them on x86, and with FP16 for the rest, as TensorRT does.
+GRAPHS = {
+    "fp32": "model.onnx",
+    "fp16": "model.fp16.onnx",
+    "int8": "model.int8.onnx",
+    "int8-u8": "model.int8.u8.onnx",
+    "int8-fp16": "model.int8.fp16.onnx",
+}
+ENGINES = "engines"  # compiled engines belong to a machine, not to the manifest
 
 
 @dataclass(frozen=True)
@@ -153,16 +162,40 @@ class Bundle:
         name = GRAPHS.get(precision)
         if name is None or name not in self.manifest.files:
             held = [kind for kind, file in GRAPHS.items() if file in self.manifest.files]
+            made = "choose one of these, or run: fgdeploy calibrate" if name else "choose one"
             raise BundleError(
                 f"{self.path.name} holds no {precision} graph, only {', '.join(held) or 'none'}; "
-                "choose one of these"
+                f"{made}"
             )
         return self.path / name
 
-    def record_parity(self, result: Mapping[str, Any]) -> None:
+    def record_parity(self, result: Mapping[str, Any]) -> Bundle:
         """Write `result` into the manifest as the last parity result."""
-        manifest = dataclasses.replace(self.manifest, parity=dict(result))
+        return self._with(dataclasses.replace(self.manifest, parity=dict(result)))
+
+    def with_files(
+        self, files: Mapping[str, bytes], calibration: Mapping[str, Any] | None
+    ) -> Bundle:
+        """Add files, or replace those of these names, and note how they were calibrated.
+
+        The manifest forgets them first and lists them last, so that the bundle opens whenever the
+        power fails in between. Raises OSError.
+        """
+        listed = {name: facts for name, facts in self.manifest.files.items() if name not in files}
+        bare = self._with(dataclasses.replace(self.manifest, files=listed, calibration=None))
+        for name, content in files.items():
+            with atomic.new_file(self.path / name) as stream:
+                stream.write(content)
+            listed[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        return bare._with(
+            dataclasses.replace(
+                bare.manifest, files=dict(sorted(listed.items())), calibration=calibration
+            )
+        )
+
+    def _with(self, manifest: Manifest) -> Bundle:
         atomic.write_text(self.path / MANIFEST, _dump(manifest))
+        return dataclasses.replace(self, manifest=manifest)
 
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
@@ -259,11 +292,12 @@ def sha256(path: Path) -> str:
 
 def seal(folder: Path, manifest: Manifest) -> Bundle:
     """Write the manifest of a folder that holds all other files, with their sizes and sha256."""
-    names = sorted(entry.relative_to(folder).as_posix() for entry in folder.rglob("*"))
+    inside = (entry.relative_to(folder) for entry in folder.rglob("*") if entry.is_file())
+    names = sorted(entry.as_posix() for entry in inside if entry.parts[0] != ENGINES)
     files = {
         name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size}
         for name in names
-        if name != MANIFEST and (folder / name).is_file()
+        if name != MANIFEST
     }
     sealed = dataclasses.replace(manifest, files=files)
     atomic.write_text(folder / MANIFEST, _dump(sealed))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fgdeploy.bundle import Bundle
 from fgdeploy.engines import Engine, Outputs, available, open_engine
-from fgdeploy.errors import DataError, EngineError, ImageError, MissingDependency
-from fgdeploy.images import Frame
+from fgdeploy.errors import DataError, EngineError, MissingDependency
 from fgdeploy.parity import Parity, compare
-from fgdeploy.photos import Photo
+from fgdeploy.photos import Photo, batches
 
 BATCH = 8
 
@@ -60,14 +59,11 @@ def compare_engines(
     right: list[Outputs] = []
     labels: list[str | None] = []
     skipped: list[str] = []
-    done = 0
-    for group, frames in _batches(bundle, photos, skipped, strict):
-        batch = np.stack(frames)
-        left.append(reference.run(batch))
-        right.append(candidate.run(batch))
+    make = bundle.manifest.preprocess
+    for group, frames in batches(photos, make, BATCH, skipped, strict, progress):
+        left.append(reference.run(frames))
+        right.append(candidate.run(frames))
         labels.extend(photo.label for photo in group)
-        done += len(group)
-        progress(done + len(skipped), len(photos))
     if not photos:
         raise DataError("there are no photos to compare; check the list")
     if not left:
@@ -82,24 +78,3 @@ def compare_engines(
         ),
         skipped,
     )
-
-
-def _batches(
-    bundle: Bundle, photos: Sequence[Photo], skipped: list[str], strict: bool
-) -> Iterator[tuple[list[Photo], list[Frame]]]:
-    group: list[Photo] = []
-    frames: list[Frame] = []
-    for photo in photos:
-        try:
-            frames.append(bundle.manifest.preprocess.frame(photo.path))
-        except ImageError as error:
-            if strict:
-                raise
-            skipped.append(str(error))
-            continue
-        group.append(photo)
-        if len(group) == BATCH:
-            yield group, frames
-            group, frames = [], []
-    if group:
-        yield group, frames

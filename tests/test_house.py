@@ -50,6 +50,7 @@ _COMMON = {
     "onnx_scan",
     "parity",
     "closing",
+    "machine",
 }
 _ARROWS = {
     "models": set(),
@@ -57,7 +58,8 @@ _ARROWS = {
     "training": {"models", "evaluation"},
     # Export proves its own graph, so it runs one: the only step ahead in the line.
     "export": {"models", "training", "engines", "evaluation"},
-    "calibration": {"models"},
+    # Calibration measures what it made, as export does.
+    "calibration": {"engines"},
     "engines": set(),
 }
 
@@ -105,7 +107,16 @@ def test_public_names_resolve() -> None:
 
 def test_extras_are_those_that_errors_name() -> None:
     extras = set(PROJECT["project"]["optional-dependencies"])
-    assert extras == {"cpu", "gpu", "tensorrt", "tensorrt-rtx", "export", "train", "dev"}
+    assert extras == {
+        "cpu",
+        "gpu",
+        "tensorrt",
+        "tensorrt-rtx",
+        "calibrate",
+        "export",
+        "train",
+        "dev",
+    }
     from fgdeploy.doctor import _PACKAGES
     from fgdeploy.engines import BACKENDS
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import typer
 
 from fgdeploy.cli import show
+
+
+def _gpu(gpu: Any) -> str:
+    return f"{gpu.name} (compute capability {gpu.compute_capability}, {gpu.memory_mib} MiB)"
 
 
 def doctor(as_json: show.JsonOption = False) -> None:
@@ -24,6 +29,7 @@ def doctor(as_json: show.JsonOption = False) -> None:
             ("CPU", f"{machine.cpu}, {machine.cores} cores, {memory}"),
             ("extensions", " ".join(machine.cpu_features) or "none known"),
             ("NVIDIA driver", machine.nvidia_driver or "none"),
+            ("GPUs", "; ".join(map(_gpu, machine.gpus)) or "none"),
         ]
         typer.echo(show.table(rows) + "\n")
         packages = [

@@ -20,6 +20,7 @@ from fgdeploy.bundle import Bundle, open_bundle, seal
 from fgdeploy.engines import BACKENDS, open_engine
 from fgdeploy.errors import BundleError, EngineError, MissingDependency, UsageError
 
+CPU_BACKENDS = [name for name, entry in BACKENDS.items() if not entry.gpu]
 Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 
 
@@ -57,7 +58,7 @@ def altered(folder: Path, change: Callable[[onnx.ModelProto], Any], **manifest: 
 # --- running
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 @pytest.mark.parametrize("count", [1, 2, 17])
 def test_outputs_keep_the_contract(bundle: Bundle, backend: str, count: int) -> None:
     with open_engine(bundle, backend) as engine:
@@ -80,7 +81,7 @@ def test_backends_agree(bundle: Bundle) -> None:
     assert len(np.unique(left.code, axis=0)) > 16
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_results_of_an_earlier_run_stay(bundle: Bundle, backend: str) -> None:
     with open_engine(bundle, backend) as engine:
         first = engine.run(frames(4, seed=1))
@@ -92,7 +93,7 @@ def test_results_of_an_earlier_run_stay(bundle: Bundle, backend: str) -> None:
     assert not np.array_equal(second.hash, kept)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_a_batch_gives_what_its_frames_give(bundle: Bundle, backend: str) -> None:
     with open_engine(bundle, backend) as engine:
         whole = engine.run(frames(6))
@@ -100,14 +101,14 @@ def test_a_batch_gives_what_its_frames_give(bundle: Bundle, backend: str) -> Non
     np.testing.assert_array_equal(whole.code, np.concatenate([part.code for part in parts]))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_do_not_change_codes(bundle: Bundle, backend: str, threads: int) -> None:
     with open_engine(bundle, backend) as free, open_engine(bundle, backend, "fp32", threads) as few:
         np.testing.assert_array_equal(free.run(frames(5)).code, few.run(frames(5)).code)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_closed_engine(bundle: Bundle, backend: str, refuses: Refuses) -> None:
     engine = open_engine(bundle, backend)
     engine.close()
@@ -116,7 +117,7 @@ def test_closed_engine(bundle: Bundle, backend: str, refuses: Refuses) -> None:
         engine.run(frames(1))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_wrong_frames(bundle: Bundle, backend: str, refuses: Refuses) -> None:
     with open_engine(bundle, backend) as engine:
         others: list[npt.NDArray[Any]] = [frames(1).astype(np.float32), frames(1)[:, :16]]
@@ -143,7 +144,7 @@ def test_auto_takes_what_is_installed(bundle: Bundle, monkeypatch: pytest.Monkey
         assert engine.backend == "openvino"
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_package_that_is_not_installed(
     bundle: Bundle, backend: str, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
 ) -> None:
@@ -160,7 +161,7 @@ def test_package_that_is_not_installed(
 def test_no_engine_at_all(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
 ) -> None:
-    without(monkeypatch, *BACKENDS)
+    without(monkeypatch, *CPU_BACKENDS)
     assert engines.available() == []
     with refuses(
         MissingDependency,
@@ -190,7 +191,7 @@ def test_precision_that_the_bundle_has_not(bundle: Bundle, refuses: Refuses) -> 
 # --- graphs that do not run
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_graph_that_cannot_be_loaded(own_bundle: Path, backend: str, refuses: Refuses) -> None:
     broken = altered(own_bundle, lambda model: model.graph.node.pop())
     with refuses(
@@ -199,7 +200,7 @@ def test_graph_that_cannot_be_loaded(own_bundle: Path, backend: str, refuses: Re
         open_engine(broken, backend)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_file_that_vanished(own_bundle: Path, backend: str, refuses: Refuses) -> None:
     opened = open_bundle(own_bundle)
     (own_bundle / "model.onnx").unlink()
@@ -207,7 +208,7 @@ def test_file_that_vanished(own_bundle: Path, backend: str, refuses: Refuses) ->
         open_engine(opened, backend)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_package_that_is_installed_but_broken(
     bundle: Bundle, backend: str, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
 ) -> None:
@@ -239,7 +240,7 @@ def drop_hash(model: onnx.ModelProto) -> None:
     del model.graph.output[1]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 @pytest.mark.parametrize("change", [fix_batch, rename_input, rename_output, drop_hash])
 def test_graph_that_breaks_the_contract(
     own_bundle: Path,
@@ -255,7 +256,7 @@ def test_graph_that_breaks_the_contract(
         engine.run(frames(3))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_graph_of_another_number_of_bits(own_bundle: Path, backend: str, refuses: Refuses) -> None:
     faulty = altered(own_bundle, lambda model: None, bits=40)
     with (

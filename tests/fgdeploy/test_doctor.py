@@ -12,6 +12,7 @@ import pytest
 from fgdeploy import doctor
 from fgdeploy.doctor import Machine, Package, examine
 from fgdeploy.engines import BACKENDS, available
+from fgdeploy.machine import gpus
 
 HEAVY = ("torch", "timm", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda")
 ARM = "processor\t: 0\nFeatures\t: fp asimd aes asimddp i8mm bf16\n\nprocessor\t: 1\n"
@@ -32,6 +33,7 @@ def test_this_machine(machine: Machine) -> None:
     assert machine.cpu
     assert 1 <= machine.cores <= (os.cpu_count() or 1)
     assert machine.memory_gib is None or 0.1 < machine.memory_gib < 100_000
+    assert machine.gpus == gpus()
     assert machine.engines == available()
     assert set(machine.engines) <= set(BACKENDS)
     assert len(machine.cpu_features) == len(set(machine.cpu_features))

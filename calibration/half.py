@@ -1,0 +1,138 @@
+"""FP16 graphs: products in half precision, everything that decides in full.
+
+In FP16: linear layers, attention, GELU and the Q/DQ of an INT8 graph. In FP32: LayerNormalization
+(one op, as decomposed ones overflow FP16), residual adds, token scores and their norms, TopK, and
+all that follows the last norm: embedding, head, hash and code.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from fgdeploy.calibration.paths import Node, Paths
+
+# Ops that only move values: they take the type of what comes in.
+_MOVES = {
+    "Concat",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "GatherElements",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+}
+# FP16 scales of Q/DQ need it.
+LEAST_OPSET = 19
+
+
+def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of an fp32 or Q/DQ graph with its products in FP16; inputs and outputs stay."""
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    if any(node.op_type == "QuantizeLinear" for node in half.graph.node):
+        _raise_opset(half)
+    converter = _Converter(half)
+    converter.run()
+    return half
+
+
+def _raise_opset(model: onnx.ModelProto) -> None:
+    """Declare opset 19: what it changed over 18 is types that are allowed, no op's meaning."""
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = max(entry.version, LEAST_OPSET)
+
+
+def in_full(paths: Paths) -> set[str]:
+    """Return the names of nodes that stay in FP32."""
+    full = paths.only_towards(lambda node: node.op_type == "TopK")  # the scores
+    before_last_norm = paths.reaching(lambda node: node.op_type == "LayerNormalization")
+    after_first_norm = paths.reached_from(lambda node: node.op_type == "LayerNormalization")
+    for node in paths.nodes:
+        inside = node.name in before_last_norm and node.name in after_first_norm
+        residual = node.op_type == "Add" and not set(node.input) & paths.constants
+        if node.op_type == "LayerNormalization" or residual or not (inside or _embeds(node)):
+            full.add(node.name)
+    return full
+
+
+def _embeds(node: Node) -> bool:
+    return node.op_type in ("Conv", "QuantizeLinear", "DequantizeLinear")
+
+
+class _Converter:
+    """Walks a graph in order and puts a Cast where a tensor changes its type, once per tensor."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.graph = model.graph
+        self.paths = Paths(model.graph)
+        self.full = in_full(self.paths)
+        self.constants = {item.name: item for item in model.graph.initializer}
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+        values = [*inferred.value_info, *inferred.output, *inferred.input]
+        self.types = {value.name: value.type.tensor_type.elem_type for value in values}
+        self.types |= {name: item.data_type for name, item in self.constants.items()}
+        self.cast: dict[tuple[str, int], str] = {}
+        self.nodes: list[Node] = []
+
+    def run(self) -> None:
+        outputs = {value.name for value in self.graph.output}
+        for node in self.paths.nodes:
+            floats = [i for i, name in enumerate(node.input) if self._is_float(name)]
+            made = [name for name in node.output if self._is_float(name)]
+            if node.op_type in _MOVES and floats:
+                wanted = self.types[node.input[floats[0]]]
+                wanted = TensorProto.FLOAT if outputs & set(node.output) else wanted
+            elif node.name in self.full:
+                wanted = TensorProto.FLOAT
+            else:
+                wanted = TensorProto.FLOAT16
+            for i in floats:
+                node.input[i] = self._as(node.input[i], wanted)
+            if node.op_type == "Cast" and made:
+                node.attribute[0].i = wanted
+            for name in made:
+                self.types[name] = wanted
+            self.nodes.append(node)
+        self._finish()
+
+    def _is_float(self, name: str) -> bool:
+        return self.types.get(name) in (TensorProto.FLOAT, TensorProto.FLOAT16)
+
+    def _as(self, name: str, wanted: int) -> str:
+        if self.types[name] == wanted:
+            return name
+        key = (name, wanted)
+        if key not in self.cast:
+            short = "fp16" if wanted == TensorProto.FLOAT16 else "fp32"
+            self.cast[key] = new = f"{name}/{short}"
+            self.types[new] = wanted
+            if name in self.constants:
+                values = numpy_helper.to_array(self.constants[name]).astype(np.float16)
+                self.graph.initializer.append(numpy_helper.from_array(values, new))
+            else:
+                self.nodes.append(helper.make_node("Cast", [name], [new], new, to=wanted))
+        return self.cast[key]
+
+    def _finish(self) -> None:
+        del self.graph.node[:]
+        self.graph.node.extend(self.nodes)
+        del self.graph.value_info[:]
+        drop_unused(self.graph)
+
+
+def drop_unused(graph: Any) -> None:
+    """Remove the initializers that no node reads."""
+    read = {name for node in graph.node for name in node.input}
+    kept = [item for item in graph.initializer if item.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)

@@ -1,0 +1,90 @@
+"""Which photos calibrate: real ones, spread over the classes, never those that evaluate."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fgdeploy.bundle import sha256
+from fgdeploy.errors import DataError, UsageError
+from fgdeploy.photos import Photo, spread
+
+DEFAULT_IMAGES = 256
+FEW, TOO_FEW = 32, 8
+CHECKS = 1024
+_EVALUATION = {"test", "val", "validation", "eval", "query", "gallery"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Photos to calibrate on and photos to check the outcome with; no photo is in both.
+
+    checks may be fewer than asked for, or none. warnings: one line each.
+    """
+
+    calibration: list[Photo]
+    checks: list[Photo]
+    warnings: list[str] = field(default_factory=list)
+
+
+def draw(
+    photos: Sequence[Photo], images: int = DEFAULT_IMAGES, checks: int = CHECKS, seed: int = 0
+) -> Sample:
+    """Divide a list of photos into those to calibrate on and those to check with.
+
+    Where the list has splits only `train` is used. Checks are other photos than those calibrated
+    on; where the list is short, at most half of it calibrates. Raises DataError for a list that
+    has evaluation photos only or fewer than 8, UsageError for a wrong count.
+    """
+    if images < TOO_FEW:
+        raise UsageError(
+            f"--images {images}: ranges of fewer than {TOO_FEW} photos are chance; "
+            f"give {DEFAULT_IMAGES}"
+        )
+    usable = _training_photos(photos)
+    if len(usable) < TOO_FEW:
+        raise DataError(
+            f"{len(usable)} photos to calibrate on, expected at least {TOO_FEW}, better "
+            f"{DEFAULT_IMAGES}; give --data more photos"
+        )
+    ordered = spread(usable, len(usable), seed)
+    count = min(images, max(len(ordered) // 2, min(len(ordered), FEW)))
+    chosen, rest = ordered[:count], ordered[count : count + checks]
+    warnings = []
+    if count < FEW:
+        warnings.append(
+            f"only {count} photos calibrate: a range that they do not reach is cut off on the "
+            f"device; {DEFAULT_IMAGES} are better"
+        )
+    labels = {photo.label for photo in chosen}
+    if len(labels) == 1 and None not in labels:
+        warnings.append(
+            f"all photos to calibrate on are of one class ({next(iter(labels))}): ranges of other "
+            "classes may be cut off; give photos of several classes, if there are any"
+        )
+    return Sample(chosen, rest, warnings)
+
+
+def _training_photos(photos: Sequence[Photo]) -> list[Photo]:
+    known = sorted({photo.split for photo in photos if photo.split})
+    if not known:
+        return list(photos)
+    chosen = [photo for photo in photos if photo.split == "train"]
+    if not chosen:
+        chosen = [photo for photo in photos if photo.split not in _EVALUATION and photo.split]
+    if not chosen:
+        raise DataError(
+            f"the photos are all of split {', '.join(known)}, which accuracy is measured on; "
+            "calibrate on training photos"
+        )
+    return chosen
+
+
+def digest(paths: Sequence[Path]) -> str:
+    """Return a sha256 over the contents of files, whatever their names and order."""
+    whole = hashlib.sha256()
+    for one in sorted(sha256(path) for path in paths):
+        whole.update(bytes.fromhex(one))
+    return whole.hexdigest()

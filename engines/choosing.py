@@ -1,0 +1,221 @@
+"""Which engine of a bundle to run here: one that was built and fits, or a graph opened directly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fgdeploy import machine
+from fgdeploy.bundle import GRAPHS, Bundle
+from fgdeploy.engines import record
+from fgdeploy.engines.backends import BACKENDS, available, check_name, engine_type, installed
+from fgdeploy.engines.base import Engine, GraphEngine, Source, one_line
+from fgdeploy.engines.matching import mismatches
+from fgdeploy.engines.record import Built, Record
+from fgdeploy.engines.settings import check_threads
+from fgdeploy.errors import EngineError, FgdeployError, MissingDependency, UsageError
+
+
+def open_engine(
+    bundle: Bundle,
+    backend: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    fallback: bool = False,
+    notify: Callable[[str], None] = lambda message: None,
+) -> Engine:
+    """Open the engine to run here; its `reason` says why it was chosen.
+
+    backend: a name, NAME:PRECISION, or `auto`. Engines built for this machine come first, the
+    fastest measured one before others; next a graph opened directly, where the backend can: fp32,
+    or the precision asked for. An engine that failed parity is taken only when its precision is
+    named. If what was built does not fit this machine, that is an error; with `fallback` the next
+    best runs instead, and `notify` is told. threads: CPU threads of one run, None for all cores.
+    Raises MissingDependency, EngineError, BundleError (no such precision) or UsageError.
+    """
+    check_threads(threads)
+    wish = _Wish.read(backend, precision)
+    fitting, misfits = _sort(bundle, wish)
+    failures: list[str] = []
+    for built, entry in fitting:
+        try:
+            engine = _load_built(bundle, built, entry, threads)
+        except FgdeployError as error:
+            if not fallback:
+                raise
+            failures.append(str(error))
+            continue
+        engine.reason = _why(entry, len(fitting))
+        return _told(engine, failures, notify)
+    refused = [*failures, *(misfit.words for misfit in misfits)]
+    # A graph of the precision asked for gives the same numbers; `auto` might change them.
+    if not fallback and (misfits if wish.precision == "auto" else any(m.broken for m in misfits)):
+        raise EngineError(_none_fits(misfits))
+    engine = _open_graph(bundle, wish, threads, refused, fallback)
+    engine.reason = f"no engine built here fits: {'; '.join(refused)}" if refused else "none built"
+    return _told(engine, refused if fallback else [], notify)
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What was asked for; `auto` for whatever is best."""
+
+    backend: str
+    precision: str
+
+    @classmethod
+    def read(cls, backend: str, precision: str) -> _Wish:
+        name, _, inside = backend.partition(":")
+        if inside and precision not in ("auto", inside):
+            raise UsageError(f"backend {backend} and precision {precision} differ; name only one")
+        if name != "auto":
+            check_name(name)
+        return cls(name, inside or precision)
+
+    def covers(self, built: Built) -> bool:
+        """Tell whether an engine may be meant; a broken one is known by its folder's name only."""
+        entry, name = built.record, f"{built.folder.name}-"
+        if entry is None:
+            backend, precision = name.startswith(f"{self.backend}-"), f"-{self.precision}-" in name
+        else:
+            backend, precision = entry.backend == self.backend, entry.precision == self.precision
+        return (self.backend == "auto" or backend) and (self.precision == "auto" or precision)
+
+
+@dataclass(frozen=True)
+class _Misfit:
+    """An engine that is not for this machine, in words, and how to build one that is."""
+
+    words: str
+    remedy: str
+    broken: bool
+
+
+def _sort(bundle: Bundle, wish: _Wish) -> tuple[list[tuple[Built, Record]], list[_Misfit]]:
+    """Return the engines that fit, the best first, and those that do not."""
+    fitting, misfits = [], []
+    for built in filter(wish.covers, record.find(bundle)):
+        entry = built.record
+        if entry is None:
+            misfits.append(_Misfit(built.problem, "remove the folder or build it again", True))
+        elif entry.device.get("name") is None and not machine.gpus() and wish.backend == "auto":
+            continue  # compiled here for GPUs elsewhere: nobody meant it for this machine
+        elif why := _why_not(bundle, entry, wish):
+            words = f"{built.folder.name}: {', '.join(why)}"
+            misfits.append(_Misfit(words, record.rebuild(entry.backend, entry.precision), False))
+        else:
+            fitting.append((built, entry))
+    return sorted(fitting, key=_rank), misfits
+
+
+def _rank(item: tuple[Built, Record]) -> tuple[bool, bool, float, int, str]:
+    built, entry = item
+    place = list(BACKENDS).index(entry.backend)
+    return entry.failed, entry.p50_ms is None, entry.p50_ms or 0.0, place, built.folder.name
+
+
+def _why_not(bundle: Bundle, entry: Record, wish: _Wish) -> list[str]:
+    if entry.backend not in BACKENDS:
+        return [f"made by {entry.backend}, a backend that is not known here"]
+    try:
+        version = engine_type(entry.backend).version() if installed(entry.backend) else None
+    except EngineError as error:
+        return [str(error)]
+    why = mismatches(entry, bundle, version, machine.cpu(), machine.gpus())
+    if entry.failed and wish.precision == "auto":
+        why.append("it failed parity")
+    return why
+
+
+def _why(entry: Record, count: int) -> str:
+    if entry.p50_ms is None:
+        return f"built for this machine, 1 of {count}, not measured yet"
+    return f"fastest of {count} built for this machine: {entry.p50_ms:.1f} ms"
+
+
+def _none_fits(misfits: Sequence[_Misfit]) -> str:
+    words = "; ".join(misfit.words for misfit in misfits)
+    return (
+        f"no engine that was built fits this machine: {words}; {misfits[0].remedy}, or run the "
+        "plain graph with: --fallback"
+    )
+
+
+def _told(engine: Engine, refused: Sequence[str], notify: Callable[[str], None]) -> Engine:
+    if refused:
+        notify(f"{'; '.join(refused)}; running {engine.describe()} instead")
+    return engine
+
+
+def _load_built(bundle: Bundle, built: Built, entry: Record, threads: int | None) -> GraphEngine:
+    path = record.verify(built.folder, entry)
+    kind = engine_type(entry.backend)
+    if entry.precision not in kind.graphs or path.name != kind.file_name:
+        raise EngineError(
+            f"{built.folder}: {record.RECORD} describes no engine of {entry.backend}; "
+            "remove the folder"
+        )
+    return load(bundle, kind, Source(path, entry.precision, True, threads, entry.batches))
+
+
+def load(bundle: Bundle, kind: type[GraphEngine], source: Source) -> GraphEngine:
+    """Start an engine. Raises MissingDependency, or EngineError whatever the backend raises."""
+    try:
+        return kind(bundle.manifest, source)
+    except (EngineError, MissingDependency):
+        raise
+    except Exception as error:  # each backend has errors of its own, all meaning "cannot load"
+        raise EngineError(
+            f"{kind.backend} cannot load {source.path}: {one_line(error)}; see: fgdeploy doctor"
+        ) from error
+
+
+def graph_key(bundle: Bundle, kind: type[GraphEngine], precision: str) -> str | None:
+    """Return the key of the graph that serves a precision best, None if the bundle has none.
+
+    Raises UsageError for a precision that the backend has not.
+    """
+    if precision not in kind.graphs:
+        raise UsageError(
+            f"{kind.backend} has no precision {precision!r}; choose {', '.join(kind.graphs)}"
+        )
+    files = bundle.manifest.files
+    return next((key for key in kind.graphs[precision] if GRAPHS.get(key) in files), None)
+
+
+def _open_graph(
+    bundle: Bundle, wish: _Wish, threads: int | None, refused: list[str], fallback: bool
+) -> GraphEngine:
+    """Open a graph in the backend asked for; with `fallback` in any CPU backend instead."""
+    precision = "fp32" if wish.precision == "auto" else wish.precision
+    if wish.backend != "auto":
+        try:
+            return _direct(bundle, wish.backend, precision, threads, refused)
+        except FgdeployError as error:
+            if not fallback:
+                raise
+            refused.append(str(error))
+    return _direct(bundle, _portable(precision), precision, threads, refused)
+
+
+def _direct(
+    bundle: Bundle, backend: str, precision: str, threads: int | None, refused: list[str]
+) -> GraphEngine:
+    kind = engine_type(backend)
+    key = graph_key(bundle, kind, precision)
+    if not kind.portable:
+        why = "; ".join(refused) or "none was built"
+        build = record.rebuild(backend, precision).replace("rebuild", "build", 1)
+        raise EngineError(
+            f"{bundle.path.name} holds no {backend} {precision} engine for this machine: {why}; "
+            f"{build}"
+        )
+    path = bundle.graph(key or precision)
+    return load(bundle, kind, Source(path, precision, threads=threads))
+
+
+def _portable(precision: str) -> str:
+    """Return the first CPU backend that is installed and has a precision."""
+    names = [name for name in available() if not BACKENDS[name].gpu]
+    fit = (name for name in names if precision in engine_type(name).graphs)
+    return next(fit, next(iter(names), "onnxruntime"))

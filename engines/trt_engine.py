@@ -1,0 +1,75 @@
+"""What TensorRT and TensorRT-RTX have in common as engines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fgdeploy.bundle import Manifest
+from fgdeploy.engines.base import GraphEngine, Graphs, Outputs, Source
+from fgdeploy.engines.settings import BuildSettings
+from fgdeploy.engines.trt_build import compile_engine
+from fgdeploy.errors import MissingDependency
+
+
+class TrtEngine(GraphEngine):
+    """A compiled engine on the first GPU. Runs from several threads at once.
+
+    trt: the package. cuda_graphs: whether launching is recorded and replayed, which saves the CPU's
+    time for each kernel; set it to False on the class to do without.
+    """
+
+    trt: ClassVar[Any]
+    graphs: ClassVar[Graphs] = {
+        "fp32": ("fp32",),
+        "fp16": ("fp16",),
+        "int8": ("int8-fp16", "int8"),
+    }
+    file_name = "engine.plan"
+    gpu = True
+    portable = False
+    opsets = range(9, 21)
+    cuda_graphs: bool = True
+
+    def __init__(self, manifest: Manifest, source: Source) -> None:
+        super().__init__(manifest, source)
+        try:
+            from fgdeploy.engines.cuda import Runner
+        except ModuleNotFoundError as error:
+            raise MissingDependency(
+                error.name or "pycuda", self.backend, f"running a {self.backend} engine"
+            ) from None
+        self.max_batch = source.batches[-1]
+        self._runner = Runner(self.trt, source.path, source.batches, self.cuda_graphs)
+        self.cuda_graphs = self._runner.graphs
+
+    def describe(self) -> str:
+        """Return in one line what runs, where it comes from and how it is launched."""
+        how = "CUDA graphs" if self.cuda_graphs else "no CUDA graphs"
+        return f"{super().describe()[:-1]}, {how})"
+
+    @classmethod
+    def compile(
+        cls, graph: Path, precision: str, manifest: Manifest, target: Path, settings: BuildSettings
+    ) -> Mapping[str, Any]:
+        """Write TensorRT's engine for the batches of `settings`."""
+        frame = (manifest.image_size, manifest.image_size, 3)
+        return compile_engine(cls.trt, graph, frame, target, settings)
+
+    @classmethod
+    def version(cls) -> str:
+        """Return the package's version."""
+        return str(cls.trt.__version__)
+
+    def _run(self, frames: npt.NDArray[np.uint8]) -> Outputs:
+        return Outputs.from_arrays(self._runner.run(frames))
+
+    def close(self) -> None:
+        """Free the engine and all memory on the GPU, whichever thread it was for."""
+        if self._open:
+            self._runner.close()
+        super().close()

@@ -1,0 +1,164 @@
+"""TensorRT's own parser and builder take our graphs: no GPU is needed to compile for one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from fgdeploy import machine
+from fgdeploy.bundle import GRAPHS, Bundle, open_bundle, seal
+from fgdeploy.engines import BuildSettings, build, find, open_engine
+from fgdeploy.engines.trt_build import compile_engine
+from fgdeploy.errors import EngineError, UsageError
+
+trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
+Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
+AHEAD = BuildSettings(batches=(1, 8, 32), compute_capabilities=("8.9", "8.6"))
+
+
+@pytest.fixture
+def bundle(own_bundle: Path) -> Bundle:
+    return open_bundle(own_bundle)
+
+
+def test_compiled_for_elsewhere(bundle: Bundle) -> None:
+    told: list[str] = []
+    built = build(bundle, "tensorrt-rtx", "fp32", AHEAD, told.append)
+    entry = built.record
+    assert told == ["compiled for GPUs elsewhere, so it could not be tried here"]
+    assert built.folder.name == "tensorrt-rtx-fp32-sm86-sm89"
+    assert entry is not None and find(bundle) == [built]
+    assert entry.device == {
+        "kind": "cuda",
+        "name": None,
+        "compute_capabilities": ["8.6", "8.9"],
+    }
+    assert entry.backend_version == trt.__version__
+    assert entry.flags["profile"] == [1, 8, 32]
+    assert entry.bytes > 1000
+
+
+def test_all_targets_and_a_workspace(bundle: Bundle) -> None:
+    targets = ("8.0", "8.6", "8.9", "12.0", "12.1")
+    settings = BuildSettings(compute_capabilities=targets, workspace_mib=64)
+    entry = build(bundle, "tensorrt-rtx", "fp32", settings).record
+    assert entry is not None and entry.flags["workspace_mib"] == 64
+
+
+def test_what_a_gpu_cannot_compute(bundle: Bundle, refuses: Refuses) -> None:
+    with refuses(EngineError, r"cannot compile the graph: .*(Turing|FP32).*another precision"):
+        build(bundle, "tensorrt-rtx", "fp32", BuildSettings(compute_capabilities=("7.5",)))
+    assert not (bundle.path / "engines").exists()
+
+
+def test_without_a_gpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, refuses: Refuses) -> None:
+    monkeypatch.setattr(machine, "gpus", lambda: [])
+    with refuses(EngineError, r"no NVIDIA GPU on this machine; name the GPUs.*--compute-cap"):
+        build(bundle, "tensorrt-rtx", "fp32")
+    assert not (bundle.path / "engines").exists()
+    build(bundle, "tensorrt-rtx", "fp32", AHEAD)
+    with refuses(EngineError, r"sm86-sm89: this machine has no NVIDIA GPU; rebuild"):
+        open_engine(bundle)
+    with open_engine(bundle, fallback=True) as engine:
+        assert engine.describe() == "onnxruntime fp32 (from model.onnx)"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (BuildSettings(compute_capabilities=("8.6",), timing_cache=Path("t")), "--timing-cache"),
+        (BuildSettings(compute_capabilities=("8.6",), hardware_compatible=True), "list of GPUs"),
+    ],
+)
+def test_what_rtx_has_not(
+    bundle: Bundle, settings: BuildSettings, words: str, refuses: Refuses
+) -> None:
+    with refuses(UsageError, words):
+        build(bundle, "tensorrt-rtx", "fp32", settings)
+    assert find(bundle) == []
+
+
+def test_a_graph_that_the_parser_refuses(own_bundle: Path, refuses: Refuses) -> None:
+    manifest = open_bundle(own_bundle).manifest
+    model = onnx.load(own_bundle / "model.onnx")
+    model.graph.node[0].op_type = "Loop"
+    (own_bundle / "model.onnx").write_bytes(model.SerializeToString())
+    seal(own_bundle, manifest)
+    with refuses(EngineError, r"tensorrt_rtx cannot read model\.onnx: .*; export again"):
+        build(open_bundle(own_bundle), "tensorrt-rtx", "fp32", AHEAD)
+    assert not (own_bundle / "engines").exists()
+
+
+def test_an_opset_that_is_too_new(own_bundle: Path, refuses: Refuses) -> None:
+    manifest = open_bundle(own_bundle).manifest
+    for opset in (21, "18", None):
+        seal(own_bundle, dataclasses.replace(manifest, graph={"opset": opset}))
+        with refuses(EngineError, rf"reads ONNX opsets 9 to 20, this graph has {opset}; export"):
+            build(open_bundle(own_bundle), "tensorrt-rtx", "fp32", AHEAD)
+
+
+class Older:
+    """The package as it was before 10.13: a builder that writes to no stream."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(trt, name)
+
+    class Builder:
+        def __init__(self, logger: Any) -> None:
+            self._builder = trt.Builder(logger)
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "build_serialized_network_to_stream":
+                raise AttributeError(name)
+            return getattr(self._builder, name)
+
+
+@pytest.mark.filterwarnings("ignore:Use Deprecated:DeprecationWarning")
+def test_an_older_package_with_a_timing_cache(bundle: Bundle, tmp_path: Path) -> None:
+    older: Any = Older()
+    older.__name__ = "tensorrt"
+    settings = dataclasses.replace(AHEAD, timing_cache=tmp_path / "timing.cache")
+    said = []
+    for name in ("one", "two"):
+        target = tmp_path / name
+        flags = compile_engine(older, bundle.graph(), (32, 32, 3), target, settings)
+        said.append(flags["timing_cache"])
+        assert target.stat().st_size > 1000
+    assert said == ["new", "used"]
+    assert (tmp_path / "timing.cache").stat().st_size > 0
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        "one",
+        "timing.cache",
+        "two",
+    ]
+
+
+def test_a_real_export(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    """EET on a small ViT compiles in every precision that its bundle has."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    from fgdeploy.export.exporter import export_bundle
+    from fgdeploy.export.settings import Settings
+    from fgdeploy.models.stages import Stage
+
+    settings = Settings(
+        backbone="test_vit",
+        weights="random",
+        image_size=64,
+        stages=(Stage(2, 8), Stage(4, 4), Stage(5, 2)),
+        bits=12,
+        head="lsh",
+    )
+    bundle = export_bundle(settings, tmp_path / "eet.fgd").bundle
+    held = [key for key, name in GRAPHS.items() if name in bundle.manifest.files]
+    for precision in ("fp32", "fp16", "int8"):
+        if precision in held:
+            entry = build(bundle, "tensorrt-rtx", precision, AHEAD).record
+            assert entry is not None
+            record_property(f"{precision}_bytes", entry.bytes)
+            print(f"{precision}: {entry.bytes} bytes from the {entry.graph} graph")
