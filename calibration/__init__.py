@@ -1,1 +1,4 @@
-"""Reduced precision: graphs with explicit Q/DQ and FP16 will be written here. Empty so far."""
+"""Reduced precision: INT8 graphs with explicit Q/DQ, and FP16 graphs, held to fp32.
+
+`cache`, `sample` and `settings` need NumPy only; the rest needs the onnx package and ONNX Runtime.
+"""

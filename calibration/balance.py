@@ -12,13 +12,16 @@ division folds into weights before it (`folding`); elsewhere it stays as one pro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from fgdeploy.calibration.observe import Observed
 from fgdeploy.calibration.ranges import METHODS, quantise, step_of
 from fgdeploy.calibration.rounding import nearest, steps_of
+
+if TYPE_CHECKING:  # which needs the onnx package; a device that reads calibrations has none
+    from fgdeploy.calibration.observe import Observed
 
 Doubles = npt.NDArray[np.float64]
 _STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -55,7 +58,7 @@ def choose(seen: Observed, weight: Doubles, method: str, free: bool, seed: int =
     if len(rows) > _ROWS:
         picked = rng.choice(len(rows), _ROWS, replace=False, p=weights / weights.sum())
         rows, weights = rows[picked], np.ones(_ROWS)
-    shift = (seen.high + seen.low) / 2 if free else np.zeros_like(seen.low)
+    shift = _single((seen.high + seen.low) / 2) if free else np.zeros_like(seen.low)
     reach = np.maximum(np.maximum(seen.high - shift, shift - seen.low), 1e-6)
     weight_reach = np.maximum(np.abs(weight).max(axis=1), 1e-6)
     wanted = rows @ weight
@@ -82,5 +85,9 @@ def _scale(reach: Doubles, weight_reach: Doubles, strength: float | None) -> Dou
     if strength is None:
         return np.ones_like(reach)
     scale = reach**strength / weight_reach ** (1 - strength)
-    even: Doubles = scale / np.exp(np.log(scale).mean())
-    return even
+    return _single(scale / np.exp(np.log(scale).mean()))
+
+
+def _single(values: Doubles) -> Doubles:
+    """Return values that float32 holds exactly, so that files and graphs keep them as they are."""
+    return values.astype(np.float32).astype(np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,21 +59,33 @@ class Activation:
 
 @dataclass(frozen=True)
 class Plan:
-    """An fp32 graph and how each of its layers becomes INT8; `qdq.write` makes graphs of it."""
+    """An fp32 graph and how each of its layers becomes INT8; `qdq.write` makes graphs of it.
+
+    in_float: layers that stay in float whatever else is asked for.
+    """
 
     model: onnx.ModelProto
     layers: Mapping[str, Layer]
     activations: tuple[Activation, ...]
     norms: Mapping[str, tuple[Doubles, Doubles]]
+    in_float: frozenset[str] = frozenset()
+
+    @property
+    def int8(self) -> list[str]:
+        """Return the names of the layers that are INT8, in the order of the graph."""
+        return [name for name in self.layers if name not in self.in_float]
 
     def ranges(self) -> dict[str, Any]:
-        """Return what `calibration.json` keeps: per activation, its step and how it was found."""
+        """Return what `calibration.json` keeps of each activation."""
         return {
-            "+".join(item.readers): {
-                "step": item.balance.step,
+            item.tensor: {
+                "readers": list(item.readers),
                 "limit": 127 * item.balance.step,
+                "step": item.balance.step,
                 "strength": item.balance.strength,
-                "snr_db": [round(self.layers[name].snr_db, 2) for name in item.readers],
+                "snr_db": round(item.balance.snr_db, 2),
+                "shift": item.balance.shift.tolist(),
+                "scale": item.balance.scale.tolist(),
             }
             for item in self.activations
         }
@@ -89,46 +102,109 @@ def make(
     progress counts activations, after the observation. Raises ExportError if the graph is
     quantised already or holds nothing that could be.
     """
-    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
-        raise ExportError("the graph is quantised already; calibrate the fp32 graph")
-    found = linears.find(model)
-    if not found:
-        raise ExportError("the graph has no layer that INT8 could take; export it again")
-    paths = Paths(model.graph)
-    arrays = {
-        item.name: numpy_helper.to_array(item).astype(np.float64)
-        for item in model.graph.initializer
-        if item.data_type == onnx.TensorProto.FLOAT
-    }
-    by_input: dict[str, list[Linear]] = {}
-    patches = [linear for linear in found if linear.is_patch_embedding]
-    for linear in found:
-        if not linear.is_patch_embedding:
-            by_input.setdefault(linear.x, []).append(linear)
+    wiring = _Wiring.of(model)
     kept: list[npt.NDArray[np.uint8]] = []
-    seen = observe(model, list(by_input), _keeping(batches, kept), settings.seed)
-    weights = Weights(found, arrays, paths)
-    chosen = []
-    for x, readers in by_input.items():
-        side_by_side = np.concatenate([weights.weight[linear.name] for linear in readers], axis=1)
-        one = balance.choose(
-            seen[x], side_by_side, settings.method, settings.balance, settings.seed
+    seen = observe(model, list(wiring.by_input), _keeping(batches, kept), settings.seed)
+    total = 2 * len(wiring.by_input)
+    balances: dict[str, Balance] = {}
+    for x, readers in wiring.by_input.items():
+        weight = np.concatenate([wiring.arrays[linear.weight] for linear in readers], axis=1)
+        balances[x] = balance.choose(
+            seen[x], weight, settings.method, settings.balance, settings.seed
         )
-        where = folding.place(x, readers, found, paths) if settings.balance else Fold()
-        chosen.append(Activation(x, tuple(linear.name for linear in readers), one, where))
-        progress(len(chosen), 2 * len(by_input))
-    for item in chosen:
-        readers = by_input[item.tensor]
-        weights.fold(item.balance, readers, item.fold)
+        progress(len(balances), total)
+    chosen, weights = wiring.fold(balances)
     layers: dict[str, Layer] = {}
-    for number, item in enumerate(chosen, start=1):
-        for linear in by_input[item.tensor]:
+    for number, item in enumerate(chosen, start=len(balances) + 1):
+        for linear in wiring.by_input[item.tensor]:
             layers[linear.name] = _layer(linear, weights, seen[item.tensor], item, settings)
-        progress(len(by_input) + number, 2 * len(by_input))
-    for linear in patches:
-        if _reads_pixels(linear, paths):
-            layers[linear.name] = _patch_layer(linear, weights, kept, settings)
-    return Plan(model, layers, tuple(chosen), weights.norms)
+        progress(number, total)
+    for linear in wiring.patches:
+        layers[linear.name] = _patch_layer(linear, weights, kept, settings)
+    return Plan(model, layers, chosen, weights.norms)
+
+
+def restore(model: onnx.ModelProto, int8: onnx.ModelProto, balances: Mapping[str, Balance]) -> Plan:
+    """Return the plan that an fp32 graph, its INT8 graph and the calibration's balances tell of.
+
+    Layers that are in float in the INT8 graph stay so. Raises ExportError if the three do not
+    belong together.
+    """
+    wiring = _Wiring.of(model)
+    if set(balances) != set(wiring.by_input):
+        raise ExportError("the calibration belongs to another graph; run: fgdeploy calibrate")
+    chosen, weights = wiring.fold(balances)
+    held = {item.name: item for item in int8.graph.initializer}
+    in_float: set[str] = set()
+    layers = {}
+    for linear in wiring.layers:
+        weight, bias = weights.weight[linear.name], weights.bias[linear.name]
+        if linear.is_patch_embedding:
+            weight, bias = _for_pixels(weight, bias)
+        parts = [held.get(f"{linear.name}/{part}") for part in ("integers", "steps", "bias")]
+        stored = [numpy_helper.to_array(part) for part in parts if part is not None]
+        if len(stored) == len(parts):
+            integers, steps, int8_bias = stored
+            layers[linear.name] = Layer(
+                linear,
+                weight,
+                bias,
+                integers,
+                steps.astype(np.float64),
+                int8_bias.astype(np.float64),
+                0.0,
+            )
+        else:
+            steps = rounding.steps_of(weight)
+            layers[linear.name] = Layer(
+                linear, weight, bias, rounding.nearest(weight, steps), steps, bias, 0.0
+            )
+            in_float.add(linear.name)
+    return Plan(model, layers, chosen, weights.norms, frozenset(in_float))
+
+
+@dataclass(frozen=True)
+class _Wiring:
+    """The layers of an fp32 graph that INT8 is for, by what they read, and its constants."""
+
+    paths: Paths
+    arrays: Mapping[str, Doubles]
+    layers: list[Linear]
+    by_input: Mapping[str, list[Linear]]
+    patches: list[Linear]
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto) -> _Wiring:
+        if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
+            raise ExportError("the graph is quantised already; calibrate the fp32 graph")
+        paths = Paths(model.graph)
+        found = linears.find(model)
+        patches = [one for one in found if one.is_patch_embedding and _reads_pixels(one, paths)]
+        by_input: dict[str, list[Linear]] = {}
+        for linear in found:
+            if not linear.is_patch_embedding:
+                by_input.setdefault(linear.x, []).append(linear)
+        if not by_input:
+            raise ExportError("the graph has no layer that INT8 could take; export it again")
+        arrays = {
+            item.name: numpy_helper.to_array(item).astype(np.float64)
+            for item in model.graph.initializer
+            if item.data_type == onnx.TensorProto.FLOAT
+        }
+        layers = [*(one for readers in by_input.values() for one in readers), *patches]
+        return cls(paths, arrays, layers, by_input, patches)
+
+    def fold(self, balances: Mapping[str, Balance]) -> tuple[tuple[Activation, ...], Weights]:
+        """Fold all balances; returns where each went, and the weights that come of it."""
+        weights = Weights(self.layers, self.arrays, self.paths)
+        chosen = []
+        for x, readers in self.by_input.items():
+            one, where = balances[x], Fold()
+            if one.strength is not None:
+                where = folding.place(x, readers, self.layers, self.paths)
+            weights.fold(one, readers, where)
+            chosen.append(Activation(x, tuple(linear.name for linear in readers), one, where))
+        return tuple(chosen), weights
 
 
 def _keeping(
@@ -195,7 +271,7 @@ def _patch_layer(
     settings: CalibrationSettings,
 ) -> Layer:
     """Return the patch embedding in INT8, for pixels that are centred and scaled to -1..127/128."""
-    kernel = weights.weight[linear.name]
+    kernel, bias = _for_pixels(weights.weight[linear.name], weights.bias[linear.name])
     count, channels, side, _ = kernel.shape
     pixels = np.concatenate(frames)
     images, size = pixels.shape[:2]
@@ -206,15 +282,20 @@ def _patch_layer(
     most = min(len(rows), _PATCHES_PER_IMAGE * images)
     rows = rows[rng.choice(len(rows), most, replace=False)].astype(np.float64)
     scaled = (rows - PIXEL_CENTRE) * PIXEL_STEP
-    flat = kernel.reshape(count, -1).T / PIXEL_STEP
-    bias = weights.bias[linear.name] + PIXEL_CENTRE * PIXEL_STEP * flat.sum(axis=0)
-    layer = _rounded(linear, flat, bias, scaled, scaled, np.ones(len(scaled)), settings.compensate)
-    return Layer(
+    layer = _rounded(
         linear,
-        flat.T.reshape(kernel.shape),
+        kernel.reshape(count, -1).T,
         bias,
-        np.ascontiguousarray(layer.integers.T).reshape(kernel.shape),
-        layer.steps,
-        layer.int8_bias,
-        layer.snr_db,
+        scaled,
+        scaled,
+        np.ones(len(scaled)),
+        settings.compensate,
     )
+    integers = np.ascontiguousarray(layer.integers.T).reshape(kernel.shape)
+    return dataclasses.replace(layer, weight=kernel, integers=integers)
+
+
+def _for_pixels(kernel: Doubles, bias: Doubles) -> tuple[Doubles, Doubles]:
+    """Return the kernel and bias that do with scaled pixels what the given ones do with raw."""
+    scaled = kernel / PIXEL_STEP
+    return scaled, bias + PIXEL_CENTRE * PIXEL_STEP * scaled.reshape(len(kernel), -1).sum(axis=1)

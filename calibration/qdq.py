@@ -27,7 +27,7 @@ def write(
     unsigned_activations: the same numbers as uint8 with zero point 128, which is what ONNX
     Runtime's x86 kernels are fast with; TensorRT and OpenVINO want zero point 0.
     """
-    writer = _Writer(plan, frozenset(in_float), unsigned_activations)
+    writer = _Writer(plan, plan.in_float | set(in_float), unsigned_activations)
     return writer.run()
 
 

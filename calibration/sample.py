@@ -13,7 +13,7 @@ from fgdeploy.photos import Photo, spread
 
 DEFAULT_IMAGES = 256
 FEW, TOO_FEW = 32, 8
-CHECKS = 1024
+CHECKS, _MOST_CHECK_BYTES = 1024, 256 << 20  # their frames are held in memory
 _EVALUATION = {"test", "val", "validation", "eval", "query", "gallery"}
 
 
@@ -30,13 +30,13 @@ class Sample:
 
 
 def draw(
-    photos: Sequence[Photo], images: int = DEFAULT_IMAGES, checks: int = CHECKS, seed: int = 0
+    photos: Sequence[Photo], images: int = DEFAULT_IMAGES, image_size: int = 224, seed: int = 0
 ) -> Sample:
     """Divide a list of photos into those to calibrate on and those to check with.
 
     Where the list has splits only `train` is used. Checks are other photos than those calibrated
-    on; where the list is short, at most half of it calibrates. Raises DataError for a list that
-    has evaluation photos only or fewer than 8, UsageError for a wrong count.
+    on, at most 1024 and 256 MiB of pixels; of a short list half calibrates. Raises DataError for a
+    list that has evaluation photos only or fewer than 8, UsageError for a wrong count.
     """
     if images < TOO_FEW:
         raise UsageError(
@@ -51,6 +51,7 @@ def draw(
         )
     ordered = spread(usable, len(usable), seed)
     count = min(images, max(len(ordered) // 2, min(len(ordered), FEW)))
+    checks = min(CHECKS, max(_MOST_CHECK_BYTES // (3 * image_size**2), 64))
     chosen, rest = ordered[:count], ordered[count : count + checks]
     warnings = []
     if count < FEW:

@@ -50,6 +50,7 @@ _COMMON = {
     "onnx_scan",
     "parity",
     "closing",
+    "checks",
     "machine",
 }
 _ARROWS = {

@@ -13,6 +13,8 @@ from typer.core import TyperGroup
 
 from fgdeploy import __version__
 from fgdeploy.cli import (
+    build,
+    calibrate,
     demo,
     doctor,
     evaluate,
@@ -98,6 +100,8 @@ def fgdeploy(
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("export")(export.export)
+app.command("calibrate")(calibrate.calibrate)
+app.command("build-engine")(build.build_engine)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(doctor.doctor)
 app.command("parity")(parity.parity)

@@ -61,5 +61,6 @@ def bars() -> Iterator[Bars]:
         TextColumn("{task.fields[facts]}", markup=False),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=console, transient=True) as live:
+    quiet = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=quiet) as live:
         yield Bars(live)

@@ -75,6 +75,14 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str] = ()) -> str:
     )
 
 
+def parity_line(parity: Any) -> str:
+    """Return a parity in one line: bits, codes, and mAP where it is known."""
+    line = f"{parity.bit_agreement:.2%} of bits, {parity.identical_codes:.1%} of codes equal"
+    if parity.map_drop is not None:
+        line += f", mAP {100 * parity.map_candidate:.2f} ({-parity.map_drop:+.2f} points)"
+    return f"{line} on {parity.photos} photos"
+
+
 def _number(text: str) -> bool:
     return text.replace(".", "").replace(",", "").replace("-", "").isdigit()
 

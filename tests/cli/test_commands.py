@@ -26,6 +26,8 @@ COMMANDS = [
     ["export"],
     ["inspect"],
     ["doctor"],
+    ["calibrate"],
+    ["build-engine"],
     ["parity"],
     ["pack"],
     ["unpack"],

@@ -1,0 +1,169 @@
+"""From a bundle and photos to INT8 and FP16 graphs that keep to the limits."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+
+import numpy as np
+import onnx
+
+from fgdeploy import __version__, checks
+from fgdeploy.bundle import GRAPHS, Bundle
+from fgdeploy.calibration import cache, plan, qdq, sample
+from fgdeploy.calibration.cache import Calibration
+from fgdeploy.calibration.half import to_half
+from fgdeploy.calibration.judge import Judge, default_gate
+from fgdeploy.calibration.repair import Repair, repair
+from fgdeploy.calibration.sample import Sample
+from fgdeploy.calibration.settings import CalibrationSettings
+from fgdeploy.errors import DataError, ParityError
+from fgdeploy.parity import Parity, Thresholds
+from fgdeploy.photos import Photo, batches
+
+BATCH = 8
+
+# Makes a progress callback (done, total) for a label.
+Bars = Callable[[str], Callable[[int, int], None]]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A calibrated bundle: INT8 before and after repair, and FP16, all against fp32.
+
+    reused: nothing was done, as the bundle held this very calibration. repair: None where INT8 met
+    the limits at once. skipped: why photos were left out. warnings: one line each.
+    """
+
+    bundle: Bundle
+    record: Calibration
+    gate: Thresholds
+    first: Parity | None = None
+    int8: Parity | None = None
+    fp16: Parity | None = None
+    repair: Repair | None = None
+    reused: bool = False
+    skipped: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+
+
+def calibrate(
+    bundle: Bundle,
+    photos: Sequence[Photo],
+    settings: CalibrationSettings,
+    gate: Thresholds | None = None,
+    again: bool = False,
+    notify: Callable[[str], None] = lambda message: None,
+    bars: Bars = lambda label: lambda done, total: None,
+) -> Calibrated:
+    """Write INT8 and FP16 graphs into a bundle, with the calibration that they came from.
+
+    gate: the limits of INT8 (default: `judge.default_gate`); layers go back to float until they
+    are kept. A calibration of the same graph, photos and settings is kept unless `again`; one of
+    another graph is refused as stale. Raises DataError for photos that cannot calibrate,
+    ParityError if even repair does not meet the limits, ExportError, BundleError or OSError.
+    """
+    held = None if again else cache.read(bundle)
+    chosen = sample.draw(photos, settings.images, bundle.manifest.image_size, settings.seed)
+    for warning in chosen.warnings:
+        notify(warning)
+    # Before any work: are the checks labelled, and is this calibration there already?
+    gate = gate or default_gate([photo.label for photo in chosen.checks])
+    facts = {
+        "count": len(chosen.calibration),
+        "sha256": sample.digest([photo.path for photo in chosen.calibration]),
+    }
+    wanted = {**dataclasses.asdict(settings), "gate": gate.to_json()}
+    if held is not None and held.photos == facts and held.settings == wanted:
+        return Calibrated(bundle, held, gate, reused=True, warnings=chosen.warnings)
+    skipped: list[str] = []
+    model = onnx.load(bundle.graph("fp32"))
+    made = _plan(model, bundle, chosen, settings, skipped, bars)
+    judge = _judge(model, bundle, chosen, skipped, bars)
+    first = judge.parity(qdq.write(made, unsigned_activations=True), bars("checking INT8"))
+    fixed = None
+    if broken := first.breaches(gate):
+        notify(f"INT8 misses the limits ({'; '.join(broken)}): looking for the layers to blame")
+        fixed = repair(made, judge, gate, bars("measuring each layer"), notify)
+        if not fixed.met:
+            raise ParityError(
+                f"INT8 cannot keep to the limits of this model, even with all "
+                f"{len(fixed.in_float)} layers in float: {'; '.join(fixed.parity.breaches(gate))}; "
+                "use --fp16, or give wider limits"
+            )
+    in_float = fixed.in_float if fixed else []
+    graphs = _graphs(made, in_float)
+    fp16 = judge.parity(to_half(model), bars("checking FP16"))
+    parity = fixed.parity if fixed else first
+    record = Calibration(
+        graph_sha256=bundle.manifest.files[GRAPHS["fp32"]]["sha256"],
+        settings=wanted,
+        photos=facts,
+        ranges=made.ranges(),
+        in_float=in_float,
+        int8_sha256=hashlib.sha256(graphs[GRAPHS["int8"]]).hexdigest(),
+        tools=_tools(),
+        parity=dataclasses.asdict(parity),
+    )
+    files = {**graphs, cache.FILE: record.to_bytes(), checks.FILE: judge.checks().to_bytes()}
+    written = bundle.with_files(files, record.summary())
+    return Calibrated(
+        written, record, gate, first, parity, fp16, fixed, False, skipped, chosen.warnings
+    )
+
+
+def _plan(
+    model: onnx.ModelProto,
+    bundle: Bundle,
+    chosen: Sample,
+    settings: CalibrationSettings,
+    skipped: list[str],
+    bars: Bars,
+) -> plan.Plan:
+    make = bundle.manifest.preprocess
+    groups = batches(chosen.calibration, make, BATCH, skipped, progress=bars("observing"))
+    held = [frames for _, frames in groups]
+    if sum(map(len, held)) < sample.TOO_FEW:
+        raise DataError(
+            f"only {sum(map(len, held))} of {len(chosen.calibration)} photos can be read, at least "
+            f"{sample.TOO_FEW} must calibrate; the first: {skipped[0]}"
+        )
+    return plan.make(model, held, settings, bars("rounding layers"))
+
+
+def _judge(
+    model: onnx.ModelProto, bundle: Bundle, chosen: Sample, skipped: list[str], bars: Bars
+) -> Judge:
+    photos = chosen.checks or chosen.calibration
+    groups = list(
+        batches(photos, bundle.manifest.preprocess, BATCH, skipped, progress=bars("reading checks"))
+    )
+    if not groups:
+        raise DataError(f"none of {len(photos)} photos to check with can be read: {skipped[-1]}")
+    labels = [photo.label for group, _ in groups for photo in group]
+    return Judge(model, np.concatenate([part for _, part in groups]), labels, bars("running fp32"))
+
+
+def _graphs(made: plan.Plan, in_float: list[str]) -> dict[str, bytes]:
+    int8 = qdq.write(made, in_float)
+    graphs = {
+        "int8": int8,
+        "int8-u8": qdq.write(made, in_float, unsigned_activations=True),
+        "int8-fp16": to_half(int8),
+        "fp16": to_half(made.model),
+    }
+    return {GRAPHS[key]: graph.SerializeToString() for key, graph in graphs.items()}
+
+
+def _tools() -> dict[str, str]:
+    names = ("numpy", "onnx", "onnxruntime")
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"fgdeploy": __version__, **found}

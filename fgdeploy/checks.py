@@ -1,0 +1,58 @@
+"""A few frames with their fp32 hashes inside a bundle: parity on a device that has no photos."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fgdeploy.bundle import Bundle
+from fgdeploy.errors import BundleError
+
+FILE = "checks.npz"
+_MOST_FRAMES, _MOST_BYTES = 64, 16 << 20
+
+
+def most_frames(image_size: int) -> int:
+    """Return how many frames of a size a bundle carries: at most 64, and 16 MiB of pixels."""
+    return max(1, min(_MOST_FRAMES, _MOST_BYTES // (3 * image_size**2)))
+
+
+@dataclass(frozen=True)
+class Checks:
+    """frames: uint8 (N, S, S, 3); hashes: float32 (N, bits) and codes: uint8 (N, bytes) of fp32."""
+
+    frames: npt.NDArray[np.uint8]
+    hashes: npt.NDArray[np.float32]
+    codes: npt.NDArray[np.uint8]
+
+    def to_bytes(self) -> bytes:
+        """Return the file's content."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, frames=self.frames, hashes=self.hashes, codes=self.codes)
+        return buffer.getvalue()
+
+
+def read(bundle: Bundle) -> Checks | None:
+    """Return the checks of a bundle, None if it has none. Raises BundleError if they do not fit."""
+    if FILE not in bundle.manifest.files:
+        return None
+    manifest = bundle.manifest
+    try:
+        with np.load(bundle.path / FILE, allow_pickle=False) as held:
+            found = Checks(held["frames"], held["hashes"], held["codes"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise BundleError(
+            f"{bundle.path / FILE} cannot be read ({error}); run: fgdeploy calibrate --again"
+        ) from None
+    count, size = len(found.frames), manifest.image_size
+    shapes = (found.frames.shape, found.hashes.shape, found.codes.shape)
+    if shapes != ((count, size, size, 3), (count, manifest.bits), (count, manifest.code_bytes)):
+        raise BundleError(
+            f"{bundle.path / FILE} holds {shapes}, which is not of this model; run: fgdeploy "
+            "calibrate --again"
+        )
+    return found

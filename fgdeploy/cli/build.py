@@ -1,0 +1,177 @@
+"""`fgdeploy build-engine`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fgdeploy.cli import calibrate, show
+from fgdeploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fgdeploy.bench import Speed
+    from fgdeploy.building import Outcome
+    from fgdeploy.bundle import Bundle
+    from fgdeploy.photos import Photo
+
+
+def build_engine(
+    bundle: show.BundleOption = None,
+    int8: Annotated[bool, typer.Option("--int8", help="INT8; calibrates first if needed.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="FP16 (GPUs).")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="BF16 (CPUs, OpenVINO).")] = False,
+    fp32: Annotated[bool, typer.Option("--fp32", help="FP32.")] = False,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            help="onnxruntime, openvino, onnxruntime-cuda, tensorrt or tensorrt-rtx. "
+            "Default: the fastest for this machine."
+        ),
+    ] = None,
+    batch: Annotated[
+        str, typer.Option(help="Batch sizes to be fast at, with commas; the largest is the limit.")
+    ] = "1,8",
+    data: calibrate.DataOption = None,
+    method: calibrate.MethodOption = "mse",
+    images: calibrate.ImagesOption = 256,
+    max_drop: calibrate.DropOption = None,
+    min_bit_agreement: calibrate.BitsOption = None,
+    again: calibrate.AgainOption = False,
+    workspace_mib: Annotated[
+        int | None, typer.Option(help="TensorRT: most GPU memory for workspace, in MiB.")
+    ] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="TensorRT: a file that makes the next build faster.")
+    ] = None,
+    compute_capability: Annotated[
+        str, typer.Option(help="tensorrt-rtx: GPUs elsewhere to compile for, such as 8.6,8.9.")
+    ] = "",
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="TensorRT: for all Ampere and newer GPUs.")
+    ] = False,
+    dla: Annotated[bool, typer.Option("--dla", help="Not possible; says why.")] = False,
+    threads: show.ThreadsOption = None,
+    timed: Annotated[
+        bool, typer.Option("--time/--no-time", help="Measure against fp32 and half precision.")
+    ] = True,
+    seed: calibrate.SeedOption = 0,
+    as_json: show.JsonOption = False,
+) -> None:
+    """Compile an engine for this machine, hold it to fp32, and say whether it is worth it."""
+    from fgdeploy.building import build_engine as build
+    from fgdeploy.bundle import open_bundle
+    from fgdeploy.cli.bars import bars
+    from fgdeploy.engines.settings import BuildSettings
+
+    asked = {"int8": int8, "fp16": fp16, "bf16": bf16, "fp32": fp32}
+    chosen = [name for name, wanted in asked.items() if wanted]
+    if len(chosen) != 1:
+        raise UsageError(f"choose one of --int8, --fp16, --bf16 and --fp32, got {len(chosen)}")
+    precision = chosen[0]
+    settings = BuildSettings(
+        batches=_batches(batch),
+        workspace_mib=workspace_mib,
+        timing_cache=timing_cache,
+        compute_capabilities=tuple(part for part in compute_capability.split(",") if part),
+        hardware_compatible=hardware_compatible,
+        dla=dla,
+        threads=threads,
+    )
+    opened = open_bundle(show.default_bundle(bundle))
+    gate = calibrate.limits(max_drop, min_bit_agreement)
+    ranges = (method, images, seed)
+    opened, photos = _prepared(opened, precision, data, ranges, gate, again)
+    with bars() as shown:
+        done = build(
+            opened, precision, backend, settings, photos, gate, timed, shown.say, shown.make
+        )
+    if as_json:
+        show.emit_json(_json(done))
+    else:
+        _print(done)
+    show.say(f"next: fgdeploy hash PHOTOS --bundle {opened.path}")
+
+
+def _batches(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise UsageError(f"--batch {text}: expected numbers with commas, such as 1,8,32") from None
+
+
+def _prepared(
+    bundle: Bundle,
+    precision: str,
+    data: Path | None,
+    ranges: tuple[str, int, int],
+    gate: object,
+    again: bool,
+) -> tuple[Bundle, Sequence[Photo]]:
+    """Calibrate where a graph is missing, and return the photos to check with."""
+    from fgdeploy.bundle import GRAPHS
+
+    missing = GRAPHS.get(precision, GRAPHS["fp32"]) not in bundle.manifest.files
+    if not (missing or again) and data is None:
+        return bundle, ()
+    method, images, seed = ranges
+    settings = calibrate.load_settings(method, images, True, True, seed)
+    from fgdeploy.calibration import sample
+    from fgdeploy.parity import Thresholds
+
+    assert gate is None or isinstance(gate, Thresholds)
+    photos = calibrate.photos_of(data)
+    if missing or again:
+        bundle = calibrate.run(bundle, photos, settings, gate, again).bundle
+    drawn = sample.draw(photos, settings.images, bundle.manifest.image_size, settings.seed)
+    return bundle, drawn.checks or drawn.calibration
+
+
+def _print(done: Outcome) -> None:
+    record = done.built.record
+    assert record is not None
+    typer.echo(f"built {done.built.folder} ({record.bytes / 1e6:.1f} MB): {done.reason}")
+    for name, why in done.refused.items():
+        typer.echo(f"not built: {name}: {why}")
+    if done.proof is not None:
+        typer.echo(f"against fp32: {show.parity_line(done.proof.parity)}")
+    if done.speeds:
+        typer.echo(speed_table(done.speeds, {done.name: record.bytes}))
+    if done.verdict:
+        typer.echo(done.verdict)
+
+
+def speed_table(speeds: Sequence[Speed], sizes: dict[str, int]) -> str:
+    """Return medians, percentiles, throughput, size and memory as a table."""
+    batches = [one.batch for one in speeds[0].latencies]
+    header = ["engine"]
+    for batch in batches:
+        header += [f"p50 ms, batch {batch}", "p95", "images/s"]
+    header += ["engine MB", "peak MiB"]
+    rows = []
+    for speed in speeds:
+        row: list[str] = [speed.name]
+        for one in speed.latencies:
+            row += [f"{one.p50_ms:.2f}", f"{one.p95_ms:.2f}", f"{one.images_per_s:.1f}"]
+        size = f"{sizes[speed.name] / 1e6:.1f}" if speed.name in sizes else "-"
+        rows.append([*row, size, f"{speed.peak_mib:.0f}"])
+    return show.table(rows, header)
+
+
+def _json(done: Outcome) -> dict[str, object]:
+    record = done.built.record
+    return {
+        "engine": str(done.built.folder),
+        "name": done.name,
+        "bytes": record.bytes if record else None,
+        "reason": done.reason,
+        "refused": done.refused,
+        "parity": dataclasses.asdict(done.proof.parity) if done.proof else None,
+        "limits": done.proof.limits.to_json() if done.proof else None,
+        "speeds": {speed.name: speed.to_json() for speed in done.speeds},
+        "verdict": done.verdict,
+    }

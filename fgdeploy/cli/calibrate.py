@@ -1,0 +1,178 @@
+"""`fgdeploy calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fgdeploy.cli import show
+from fgdeploy.errors import MissingDependency, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fgdeploy.bundle import Bundle
+    from fgdeploy.calibration.calibrator import Calibrated
+    from fgdeploy.calibration.settings import CalibrationSettings
+    from fgdeploy.parity import Thresholds
+    from fgdeploy.photos import Photo
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Photos: a folder or a CSV (its train split). Default: the only ones in this folder.",
+    ),
+]
+MethodOption = Annotated[
+    str, typer.Option("--method", help="Ranges: mse, minmax, percentile or entropy.")
+]
+ImagesOption = Annotated[
+    int, typer.Option("--images", help="Photos to calibrate on, spread over the classes.")
+]
+DropOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-drop", help="Limit: loss of mAP in points of 100. Default with labels: 0.5."
+    ),
+]
+BitsOption = Annotated[
+    float | None,
+    typer.Option(
+        "--min-bit-agreement",
+        help="Limit: share of equal bits, 0 to 1. Default: 0.985, without labels 0.99.",
+    ),
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the choice of photos.")]
+AgainOption = Annotated[
+    bool, typer.Option("--again", help="Calibrate anew, whatever the bundle holds.")
+]
+
+
+def calibrate(
+    bundle: show.BundleOption = None,
+    data: DataOption = None,
+    method: MethodOption = "mse",
+    images: ImagesOption = 256,
+    max_drop: DropOption = None,
+    min_bit_agreement: BitsOption = None,
+    balance: Annotated[
+        bool, typer.Option(help="Shift and scale channels so that one step fits them.")
+    ] = True,
+    compensate: Annotated[
+        bool, typer.Option(help="Round weights so that errors cancel, and correct biases.")
+    ] = True,
+    seed: SeedOption = 0,
+    again: AgainOption = False,
+    as_json: show.JsonOption = False,
+) -> None:
+    """Write INT8 and FP16 graphs into a bundle, held to the limits against fp32."""
+    from fgdeploy.bundle import open_bundle
+
+    opened = open_bundle(show.default_bundle(bundle))
+    settings = load_settings(method, images, balance, compensate, seed)
+    done = run(opened, photos_of(data), settings, limits(max_drop, min_bit_agreement), again)
+    if as_json:
+        show.emit_json(_json(done))
+    elif not done.reused:
+        typer.echo(show.table(_rows(done)))
+    name = opened.path
+    if done.reused:
+        show.say(f"{name} holds this very calibration already; --again makes it anew")
+    show.say(f"next: fgdeploy build-engine --int8 --bundle {name}")
+    show.report_skipped(done.skipped)
+
+
+def load_settings(
+    method: str, images: int, balance: bool, compensate: bool, seed: int
+) -> CalibrationSettings:
+    """Return the settings, or say which extra is missing."""
+    try:
+        from fgdeploy.calibration.settings import CalibrationSettings
+    except ModuleNotFoundError as error:
+        raise MissingDependency(error.name or "onnx", "calibrate", "calibrating") from None
+    return CalibrationSettings(method, images, balance, compensate, seed)
+
+
+def limits(max_drop: float | None, min_bits: float | None) -> Thresholds | None:
+    """Return the limits that were named, None if none was."""
+    from fgdeploy.parity import Thresholds
+
+    if max_drop is None and min_bits is None:
+        return None
+    return Thresholds(max_map_drop=max_drop, min_bit_agreement=min_bits)
+
+
+def photos_of(data: Path | None) -> Sequence[Photo]:
+    """Read the photos that were named, or the only ones that lie in this folder, and say which."""
+    from fgdeploy.building import find_photos
+    from fgdeploy.photos import read
+
+    if data is None:
+        data = find_photos(Path())
+        if data is None:
+            raise UsageError("INT8 needs real photos to calibrate on; name some with --data")
+        show.say(f"calibrating on the photos of {data}, the only ones here")
+    return read(data)
+
+
+def run(
+    bundle: Bundle,
+    photos: Sequence[Photo],
+    settings: CalibrationSettings,
+    gate: Thresholds | None,
+    again: bool,
+) -> Calibrated:
+    """Calibrate with bars on the terminal."""
+    from fgdeploy.cli.bars import bars
+
+    try:
+        from fgdeploy.calibration.calibrator import calibrate as calibrate_bundle
+    except ModuleNotFoundError as error:
+        raise MissingDependency(error.name or "onnx", "calibrate", "calibrating") from None
+    with bars() as shown:
+        return calibrate_bundle(bundle, photos, settings, gate, again, shown.say, shown.make)
+
+
+def _rows(done: Calibrated) -> list[tuple[str, str]]:
+    assert done.int8 is not None and done.first is not None and done.fp16 is not None
+    record = done.record
+    layers = sum(len(entry["readers"]) for entry in record.ranges.values())
+    rows = [
+        ("photos", f"{record.photos['count']} to calibrate on, {done.int8.photos} to check with"),
+        ("method", _method(record.settings)),
+        ("int8 layers", f"{layers} and the patch embedding"),
+        ("int8", show.parity_line(done.first)),
+    ]
+    if done.repair is not None:
+        rows += [
+            ("back in float", ", ".join(record.in_float)),
+            ("int8 then", show.parity_line(done.int8)),
+        ]
+    return [*rows, ("fp16", show.parity_line(done.fp16))]
+
+
+def _method(settings: object) -> str:
+    assert isinstance(settings, dict)
+    extras = [name for name in ("balance", "compensate") if settings[name]]
+    return " + ".join([settings["method"], *extras])
+
+
+def _json(done: Calibrated) -> dict[str, object]:
+    import dataclasses
+
+    def plain(value: object) -> object:
+        return dataclasses.asdict(value) if value is not None else None  # type: ignore[call-overload]
+
+    return {
+        **done.record.summary(),
+        "gate": done.gate.to_json(),
+        "first": plain(done.first),
+        "int8": plain(done.int8),
+        "fp16": plain(done.fp16),
+        "reused": done.reused,
+        "skipped": list(done.skipped),
+        "warnings": list(done.warnings),
+    }
