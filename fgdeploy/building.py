@@ -33,6 +33,7 @@ GATES = {
 }
 _WIDEST = 2.0  # times a limit, where few photos tell
 _SAME = 1.05  # times as fast is no difference
+_LONGEST_HEADER = 10_000  # characters of a CSV's first line
 
 Bars = Callable[[str], Callable[[int, int], None]]
 
@@ -80,7 +81,7 @@ def build_engine(
     ParityError for that, and what `engines.build` raises.
     """
     settings = settings or BuildSettings()
-    names = [backend] if backend else candidates(precision)
+    names = candidates(precision, backend)
     built: dict[str, Built] = {}
     refused: dict[str, str] = {}
     for name in names:
@@ -88,7 +89,7 @@ def build_engine(
         try:
             built[f"{name}:{precision}"] = build(bundle, name, precision, settings, notify)
         except FgdeployError as error:
-            if len(names) == 1:
+            if len(names) == 1 or isinstance(error, UsageError):
                 raise
             refused[name] = str(error)
     if not built:
@@ -107,11 +108,11 @@ def build_engine(
             f"the engine does not keep to fp32: {' | '.join(lines)}; it stays for parity --bisect "
             "but is never chosen by itself"
         )
+    refused |= {name: "; ".join(proof.broken) for name, proof in proofs.items() if proof.broken}
     if not timed:
         return Outcome(
             built[sound[0]], sound[0], proofs.get(sound[0]), (), _why(names), None, refused
         )
-    refused |= {name: "; ".join(proof.broken) for name, proof in proofs.items() if proof.broken}
     speeds = _timed(bundle, built, sound, precision, settings, notify, bars)
     by_name = {speed.name: speed for speed in speeds}
     best = min(sound, key=lambda name: _mean_ms(by_name[name]))
@@ -131,8 +132,14 @@ def _noted(built: Built, **changes: Any) -> Built:
     return dataclasses.replace(built, record=entry)
 
 
-def candidates(precision: str) -> list[str]:
-    """Return the backends worth building here: TensorRT's first where a GPU is, else the CPU's."""
+def candidates(precision: str, backend: str | None = None) -> list[str]:
+    """Return the backends worth building here: TensorRT's first where a GPU is, else the CPU's.
+
+    backend: the only one, unless it is None or `auto`. Raises UsageError, MissingDependency or
+    EngineError for one that is not known, not installed or broken.
+    """
+    if backend not in (None, "auto"):
+        return [engine_type(backend).backend]
     names = [name for name in available() if precision in engine_type(name).graphs]
     gpu = [name for name in names if BACKENDS[name].gpu]
     chosen = gpu[:1] or names
@@ -299,7 +306,8 @@ def find_photos(folder: Path) -> Path | None:
     """
     from fgdeploy import images
 
-    places = [path for path in sorted(folder.glob("*.csv")) if _lists_photos(path)]
+    tables = (path for path in sorted(folder.glob("*.csv")) if path.is_file())
+    places = [path for path in tables if _lists_photos(path)]
     for path in sorted(folder.iterdir()):
         if path.is_dir() and path.suffix not in (".fgd", ".fgi") and path.name[0] not in "._":
             inside = path / "split.csv"
@@ -316,5 +324,6 @@ def find_photos(folder: Path) -> Path | None:
 
 def _lists_photos(path: Path) -> bool:
     with open(path, encoding="utf-8-sig", errors="replace") as stream:
-        header = [name.strip().lower() for name in stream.readline().split(",")]
+        line = stream.readline(_LONGEST_HEADER)
+    header = [name.strip().strip('"').lower() for name in line.split(",")]
     return "path" in header and "class" in header

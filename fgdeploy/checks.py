@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,17 +41,24 @@ def read(bundle: Bundle) -> Checks | None:
         return None
     manifest = bundle.manifest
     try:
-        with np.load(bundle.path / FILE, allow_pickle=False) as held:
+        with open(bundle.path / FILE, "rb") as stream, np.load(stream, allow_pickle=False) as held:
             found = Checks(held["frames"], held["hashes"], held["codes"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged zip or array header raises anything, zlib.error too
+        reason = " ".join(str(error).split())[:200]
         raise BundleError(
-            f"{bundle.path / FILE} cannot be read ({error}); run: fgdeploy calibrate --again"
+            f"{bundle.path / FILE} cannot be read ({reason}); run: fgdeploy calibrate --again"
         ) from None
-    count, size = len(found.frames), manifest.image_size
-    shapes = (found.frames.shape, found.hashes.shape, found.codes.shape)
-    if shapes != ((count, size, size, 3), (count, manifest.bits), (count, manifest.code_bytes)):
+    count, size = found.codes.shape[0] if found.codes.ndim else 0, manifest.image_size
+    arrays = (found.frames, found.hashes, found.codes)
+    wanted = [
+        ("uint8", (count, size, size, 3)),
+        ("float32", (count, manifest.bits)),
+        ("uint8", (count, manifest.code_bytes)),
+    ]
+    got = [(array.dtype.name, array.shape) for array in arrays]
+    if got != wanted or count == 0:
         raise BundleError(
-            f"{bundle.path / FILE} holds {shapes}, which is not of this model; run: fgdeploy "
-            "calibrate --again"
+            f"{bundle.path / FILE} holds {', '.join(f'{kind} {shape}' for kind, shape in got)}, "
+            "which is not of this model; run: fgdeploy calibrate --again"
         )
     return found

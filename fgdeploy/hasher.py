@@ -37,12 +37,12 @@ class Hasher(Closing):
     at once: open one for each.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, batch: int = DEFAULT_BATCH) -> None:
-        if batch < 1:
+    def __init__(self, bundle: Bundle, engine: Engine, batch: int | None = None) -> None:
+        if batch is not None and batch < 1:
             raise UsageError(f"expected a batch of at least one photo, got {batch}; give 1 or more")
         self.bundle = bundle
         self.engine = engine
-        self.batch = batch
+        self.batch = batch or min(DEFAULT_BATCH, engine.max_batch or DEFAULT_BATCH)
 
     @property
     def manifest(self) -> Manifest:
@@ -178,16 +178,25 @@ def _concatenate(parts: Sequence[Outputs]) -> Outputs:
 def load(
     path: str | os.PathLike[str],
     backend: str = "auto",
-    precision: str = "fp32",
+    precision: str = "auto",
     threads: int | None = None,
-    batch: int = DEFAULT_BATCH,
+    batch: int | None = None,
+    fallback: bool = False,
+    notify: Callable[[str], None] = lambda message: None,
 ) -> Hasher:
     """Open and verify a bundle and start an engine on it: `fgdeploy.load("eet.fgd")`.
 
-    Raises BundleError, EngineError, MissingDependency or UsageError.
+    The engine is the fastest that was built for this machine, or the fp32 graph where none was
+    (`engines.open_engine`). batch: photos of one run, by default 8 or the engine's most. Raises
+    BundleError, EngineError, MissingDependency or UsageError.
     """
     bundle = open_bundle(path)
-    return Hasher(bundle, open_engine(bundle, backend, precision, threads), batch)
+    engine = open_engine(bundle, backend, precision, threads, fallback, notify)
+    try:
+        return Hasher(bundle, engine, batch)
+    except UsageError:
+        engine.close()
+        raise
 
 
 def _listed(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fgdeploy.bundle import Bundle
 from fgdeploy.engines import Engine, Outputs, available, open_engine
-from fgdeploy.errors import DataError, EngineError, MissingDependency
+from fgdeploy.errors import BundleError, DataError, EngineError, MissingDependency
 from fgdeploy.parity import Parity, compare
 from fgdeploy.photos import Photo, batches
 
 BATCH = 8
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """One INT8 layer: its matrix K x N, whether it is INT8, and what it does to the hash alone.
+
+    hash_error: relative, of all hashes together; bits_changed: a fraction; None for layers that
+    are in float.
+    """
+
+    layer: str
+    size: str
+    int8: bool
+    hash_error: float | None
+    bits_changed: float | None
 
 
 def open_by_name(bundle: Bundle, name: str, checkpoint: Path | None = None) -> Engine:
@@ -78,3 +94,47 @@ def compare_engines(
         ),
         skipped,
     )
+
+
+def bisect(
+    bundle: Bundle,
+    photos: Sequence[Photo],
+    skipped: list[str],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[LayerError]:
+    """Return what each INT8 layer alone does to the hashes of photos, the worst first.
+
+    Raises MissingDependency without the onnx package, BundleError if the bundle holds no INT8
+    graph or a stale calibration, DataError if no photo can be read.
+    """
+    try:
+        import onnx
+
+        from fgdeploy.calibration import cache, plan
+        from fgdeploy.calibration.judge import Judge
+        from fgdeploy.calibration.repair import sensitivities
+    except ModuleNotFoundError as error:
+        raise MissingDependency(error.name or "onnx", "calibrate", "parity --bisect") from None
+    record = cache.read(bundle)
+    int8 = bundle.graph("int8")
+    if record is None:
+        raise BundleError(
+            f"{bundle.path.name} has no {cache.FILE} to look into; run: fgdeploy calibrate --again"
+        )
+    groups = list(batches(photos, bundle.manifest.preprocess, BATCH, skipped))
+    if not groups:
+        raise DataError(f"none of {len(photos)} photos can be read; the first: {skipped[0]}")
+    model = onnx.load(bundle.graph("fp32"))
+    made = plan.restore(model, onnx.load(int8), record.balances())
+    frames = np.concatenate([part for _, part in groups])
+    judge = Judge(model, frames, [photo.label for group, _ in groups for photo in group])
+    sizes = {
+        name: f"{layer.linear.fan_in} x {layer.linear.fan_out}"
+        for name, layer in made.layers.items()
+    }
+    found = [
+        LayerError(one.layer, sizes[one.layer], True, one.hash_error, one.bits_changed)
+        for one in sensitivities(made, judge, progress)
+    ]
+    in_float = sorted(made.in_float)
+    return found + [LayerError(name, sizes[name], False, None, None) for name in in_float]

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def build_engine(
     bundle: show.BundleOption = None,
     int8: Annotated[bool, typer.Option("--int8", help="INT8; calibrates first if needed.")] = False,
-    fp16: Annotated[bool, typer.Option("--fp16", help="FP16 (GPUs).")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="FP16, for GPUs.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="BF16 (CPUs, OpenVINO).")] = False,
-    fp32: Annotated[bool, typer.Option("--fp32", help="FP32.")] = False,
+    fp32: Annotated[bool, typer.Option("--fp32", help="Full FP32, compiled.")] = False,
     backend: Annotated[
         str | None,
         typer.Option(
@@ -64,6 +64,7 @@ def build_engine(
 ) -> None:
     """Compile an engine for this machine, hold it to fp32, and say whether it is worth it."""
     from fgdeploy.building import build_engine as build
+    from fgdeploy.building import candidates
     from fgdeploy.bundle import open_bundle
     from fgdeploy.cli.bars import bars
     from fgdeploy.engines.settings import BuildSettings
@@ -85,6 +86,7 @@ def build_engine(
     opened = open_bundle(show.default_bundle(bundle))
     gate = calibrate.limits(max_drop, min_bit_agreement)
     ranges = (method, images, seed)
+    candidates(precision, backend)  # before minutes go into a calibration
     opened, photos = _prepared(opened, precision, data, ranges, gate, again)
     with bars() as shown:
         done = build(
@@ -136,7 +138,7 @@ def _print(done: Outcome) -> None:
     assert record is not None
     typer.echo(f"built {done.built.folder} ({record.bytes / 1e6:.1f} MB): {done.reason}")
     for name, why in done.refused.items():
-        typer.echo(f"not built: {name}: {why}")
+        typer.echo(f"left out: {name}: {why}")
     if done.proof is not None:
         typer.echo(f"against fp32: {show.parity_line(done.proof.parity)}")
     if done.speeds:

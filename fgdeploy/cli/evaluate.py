@@ -23,7 +23,8 @@ def evaluate(
     precision_at: Annotated[str, typer.Option(help="P@k for these k, with commas.")] = "10",
     backend: show.BackendOption = "auto",
     threads: show.ThreadsOption = None,
-    batch: show.BatchOption = 8,
+    batch: show.BatchOption = None,
+    fallback: show.FallbackOption = False,
     strict: show.StrictOption = False,
     report: Annotated[
         Path | None,
@@ -43,7 +44,6 @@ def evaluate(
     """
     from fgdeploy.evaluation import report as reports
     from fgdeploy.evaluation.protocol import evaluate_photos
-    from fgdeploy.hasher import load
     from fgdeploy.photos import read
 
     cuts = _cuts(precision_at)
@@ -51,7 +51,7 @@ def evaluate(
         _check_place(report)
         reports.check_drawing()
     photos = read(data)
-    with load(show.default_bundle(bundle), backend, threads=threads, batch=batch) as hasher:
+    with show.open_hasher(bundle, backend, threads, fallback, batch) as hasher:
         progress = show.progress("hashing")
         result = evaluate_photos(hasher, photos, queries, gallery, cuts, strict, progress, threads)
         if as_json:
@@ -62,7 +62,7 @@ def evaluate(
             }
             show.emit_json(entry)
         else:
-            typer.echo(f"{result.protocol}, {hasher.bits} bits, {hasher.engine.backend}")
+            typer.echo(f"{result.protocol}, {hasher.bits} bits, {hasher.engine.describe()}")
             typer.echo(_table(result.protocols))
     for name, reason in result.absent.items():
         show.say(f"no {name}: {reason}")

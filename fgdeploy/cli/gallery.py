@@ -31,18 +31,18 @@ def add(
     split: Annotated[str | None, typer.Option(help="Only this split of a CSV.")] = None,
     backend: show.BackendOption = "auto",
     threads: show.ThreadsOption = None,
-    batch: show.BatchOption = 8,
+    batch: show.BatchOption = None,
+    fallback: show.FallbackOption = False,
     strict: show.StrictOption = False,
 ) -> None:
     """Hash photos into an index, which is created if it is not there."""
     from fgdeploy.gallery import add_photos, open_or_create
-    from fgdeploy.hasher import load
     from fgdeploy.photos import of_split, read
 
     photos = read(source, labels)
     if split is not None:
         photos = of_split(photos, split)
-    with load(show.default_bundle(bundle), backend, threads=threads, batch=batch) as hasher:
+    with show.open_hasher(bundle, backend, threads, fallback, batch) as hasher:
         index, created = open_or_create(gallery, hasher)
         with index:
             try:
@@ -123,10 +123,10 @@ def search(
     html: Annotated[Path | None, typer.Option(help="Write a contact sheet to this file.")] = None,
     backend: show.BackendOption = "auto",
     threads: show.ThreadsOption = None,
+    fallback: show.FallbackOption = False,
 ) -> None:
     """Rank the photos of an index by Hamming distance to a query photo."""
     from fgdeploy.errors import UsageError
-    from fgdeploy.hasher import load
     from fgdeploy.retrieval import Index
 
     if k < 1:
@@ -135,7 +135,7 @@ def search(
         raise UsageError(f"--html {html}: expected a file name in a folder that exists")
     with (
         Index.open(gallery) as index,
-        load(show.default_bundle(bundle), backend, threads=threads) as hasher,
+        show.open_hasher(bundle, backend, threads, fallback) as hasher,
     ):
         index.require(hasher.fingerprint, hasher.bits)
         answers = index.search(hasher.encode(query), k)

@@ -20,19 +20,20 @@ def hash_photos(
     bundle: show.BundleOption = None,
     backend: show.BackendOption = "auto",
     threads: show.ThreadsOption = None,
-    batch: show.BatchOption = 8,
+    batch: show.BatchOption = None,
+    fallback: show.FallbackOption = False,
     strict: show.StrictOption = False,
 ) -> None:
     """Hash photos into an .npz file: codes, paths, labels, bits, fingerprint."""
     from fgdeploy.codes import CodeFile
     from fgdeploy.errors import DataError
-    from fgdeploy.hasher import hash_all, load
+    from fgdeploy.hasher import hash_all
     from fgdeploy.photos import read
 
     if output.suffix != ".npz" or not output.parent.is_dir():
         raise DataError(f"-o {output}: expected a name ending in .npz in a folder that exists")
     photos = read(source)
-    with load(show.default_bundle(bundle), backend, threads=threads, batch=batch) as hasher:
+    with show.open_hasher(bundle, backend, threads, fallback, batch) as hasher:
         run = hash_all(hasher, photos, strict, show.progress("hashing"))
         CodeFile(
             run.outputs.code,
@@ -43,6 +44,6 @@ def hash_photos(
         ).save(output)
         show.say(
             f"hashed {len(run.photos)} photos into {hasher.bits}-bit codes in {output} with "
-            f"{hasher.engine.backend}; next: fgdeploy index add gallery.fgi {source}"
+            f"{hasher.engine.describe()}; next: fgdeploy index add gallery.fgi {source}"
         )
     show.report_skipped(run.skipped)

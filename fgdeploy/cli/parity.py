@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fgdeploy.cli import show
+
+if TYPE_CHECKING:
+    from fgdeploy.bundle import Bundle
+    from fgdeploy.photos import Photo
 
 
 def parity(
@@ -42,6 +47,9 @@ def parity(
     record: Annotated[
         bool, typer.Option("--record", help="Write the result into the bundle's manifest.")
     ] = False,
+    layers: Annotated[
+        bool, typer.Option("--bisect", help="Show what each INT8 layer alone does to the hash.")
+    ] = False,
     strict: show.StrictOption = False,
     as_json: show.JsonOption = False,
 ) -> None:
@@ -58,6 +66,9 @@ def parity(
     if images < 1:
         raise UsageError(f"--images {images}: compare at least one photo")
     opened = open_bundle(show.default_bundle(bundle))
+    if layers:
+        _bisect(opened, spread(read(source), images), as_json)
+        return
     flags = Thresholds(max_hash_diff, min_bit_agreement, min_identical, min_top10, max_map_drop)
     limits = Thresholds.from_json({**opened.manifest.thresholds, **flags.to_json()})
     name = candidate or choose_candidate(reference)
@@ -87,6 +98,31 @@ def parity(
     show.say("within the limits: " + ", ".join(f"{k}={v:g}" for k, v in limits.to_json().items()))
     if unmeasured:
         show.say(f"not measured (too few photos, or no labels): {', '.join(unmeasured)}")
+    show.report_skipped(skipped)
+
+
+def _bisect(opened: Bundle, photos: Sequence[Photo], as_json: bool) -> None:
+    from fgdeploy.cli.bars import bars
+    from fgdeploy.parity_run import bisect
+
+    skipped: list[str] = []
+    with bars() as shown:
+        found = bisect(opened, photos, skipped, shown.make("measuring each layer"))
+    if as_json:
+        show.emit_json([dataclasses.asdict(one) for one in found])
+    else:
+        rows = [
+            (
+                one.layer,
+                one.size,
+                "int8" if one.int8 else "float",
+                "-" if one.hash_error is None else f"{one.hash_error:.3%}",
+                "-" if one.bits_changed is None else f"{one.bits_changed:.3%}",
+            )
+            for one in found
+        ]
+        header = ("layer", "K x N", "is", "hash error, alone in INT8", "bits changed")
+        typer.echo(show.table(rows, header))
     show.report_skipped(skipped)
 
 

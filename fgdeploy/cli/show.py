@@ -7,11 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fgdeploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from fgdeploy.hasher import Hasher
 
 SKIPPED = 3  # exit code when photos were left out
 
@@ -20,12 +23,23 @@ BundleOption = Annotated[
     typer.Option("--bundle", "-b", help="The bundle. Default: the one *.fgd in this folder."),
 ]
 BackendOption = Annotated[
-    str, typer.Option("--backend", help="auto, onnxruntime or openvino.", metavar="NAME")
+    str,
+    typer.Option(
+        "--backend",
+        help="NAME or NAME:PRECISION. Default: the fastest engine built here, else fp32.",
+        metavar="NAME",
+    ),
+]
+FallbackOption = Annotated[
+    bool,
+    typer.Option("--fallback", help="Where the engine does not fit this machine, run the next."),
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", help="CPU threads. Default: all cores.")
 ]
-BatchOption = Annotated[int, typer.Option("--batch", help="Photos in one run of the engine.")]
+BatchOption = Annotated[
+    int | None, typer.Option("--batch", help="Photos in one run of the engine. Default: 8 at most.")
+]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first unreadable photo.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -54,6 +68,24 @@ def default_bundle(given: Path | None) -> Path:
         return found[0]
     what = f"{len(found)} bundles ({', '.join(map(str, found[:4]))})" if found else "no bundle"
     raise UsageError(f"{what} in this folder; name one with --bundle")
+
+
+def open_hasher(
+    bundle: Path | None,
+    backend: str,
+    threads: int | None,
+    fallback: bool,
+    batch: int | None = None,
+) -> Hasher:
+    """Open the bundle that is meant, and say which engine runs if there was a choice."""
+    from fgdeploy.hasher import load
+
+    hasher = load(
+        default_bundle(bundle), backend, "auto", threads, batch, fallback=fallback, notify=say
+    )
+    if hasher.engine.reason not in ("", "none built"):
+        say(f"engine: {hasher.engine.describe()}, {hasher.engine.reason}")
+    return hasher
 
 
 def table(rows: Sequence[Sequence[Any]], header: Sequence[str] = ()) -> str:

@@ -59,8 +59,11 @@ def test_help(run: Run, command: list[str]) -> None:
     result = run(*command, "--help")
     assert result.exit_code == 0
     assert result.stdout.startswith("Usage: ")
-    lines = [line for line in result.stdout.splitlines() if line.startswith("  --")]
-    assert all(len(line.split()) > 2 for line in lines)  # every option says what it does
+    lines = result.stdout.splitlines()
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        if line.startswith("  --"):  # every option says what it does, there or below
+            below = following if following.startswith("      ") else ""
+            assert len(f"{line} {below}".split()) > 2, line
 
 
 def test_every_command_is_listed_here(run: Run) -> None:
