@@ -3,15 +3,17 @@
     .venv/bin/python benchmarks/latency.py [--backbone deit_small_patch16_224] [--batch 1,8]
 
 Contenders: timm in eager PyTorch; timm through a plain torch.onnx.export in ONNX Runtime; the
-dense and the EET bundle in ONNX Runtime and OpenVINO. Each runs in a process of its own, in turn,
-several rounds; the figure is the median over rounds of the medians of calls. Random weights: speed
-does not depend on them.
+dense and the EET bundle in ONNX Runtime and OpenVINO, in fp32, bf16 and INT8 (calibrated on drawn
+moths, compiled by build-engine). Each runs in a process of its own, in turn, several rounds; the
+figure is the median over rounds of the medians of calls. Random weights: speed does not depend on
+them. MiB is the peak of a process that runs both batch sizes.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -59,13 +61,13 @@ def _plain_onnx(backbone: str, batch: int, folder: Path) -> float:
     return _median_ms(lambda: session.run(None, {"images": images}))
 
 
-def _bundle(name: str, backend: str) -> Callable[[str, int, Path], float]:
+def _bundle(name: str, backend: str, precision: str = "fp32") -> Callable[[str, int, Path], float]:
     def measure(backbone: str, batch: int, folder: Path) -> float:
         from fgdeploy.bundle import open_bundle
         from fgdeploy.engines import open_engine
 
         frames = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), dtype=np.uint8)
-        with open_engine(open_bundle(folder / name), backend, threads=THREADS) as engine:
+        with open_engine(open_bundle(folder / name), backend, precision, THREADS) as engine:
             return _median_ms(lambda: engine.run(frames))
 
     return measure
@@ -78,10 +80,13 @@ CONTENDERS: dict[str, Callable[[str, int, Path], float]] = {
     "fgdeploy EET, ONNX Runtime": _bundle("eet.fgd", "onnxruntime"),
     "fgdeploy dense, OpenVINO": _bundle("dense.fgd", "openvino"),
     "fgdeploy EET, OpenVINO": _bundle("eet.fgd", "openvino"),
+    "fgdeploy EET bf16, OpenVINO": _bundle("eet.fgd", "openvino", "bf16"),
+    "fgdeploy EET INT8, ONNX Runtime": _bundle("eet.fgd", "onnxruntime", "int8"),
+    "fgdeploy EET INT8, OpenVINO": _bundle("eet.fgd", "openvino", "int8"),
 }
 
 
-def _prepare(backbone: str, folder: Path) -> None:
+def _prepare(backbone: str, batches: str, folder: Path) -> None:
     code = (
         "import sys, timm, torch\n"
         f"model = timm.create_model({backbone!r}, pretrained=False).eval()\n"
@@ -96,6 +101,14 @@ def _prepare(backbone: str, folder: Path) -> None:
         command = [sys.executable, "-m", "fgdeploy", "export", "--weights", "random"]
         command += ["--backbone", backbone, "--head", "lsh", *stages, "-o", str(folder / name)]
         subprocess.run(command, check=True, capture_output=True)
+    from fgdeploy.synthetic import draw
+
+    photos = draw(folder / "photos", 8, 16)
+    for backend in ("onnxruntime", "openvino"):  # random weights: no limit on accuracy
+        command = [sys.executable, "-m", "fgdeploy", "build-engine", "--int8", "--no-time"]
+        command += ["-b", str(folder / "eet.fgd"), "--data", str(photos), "--backend", backend]
+        command += ["--images", "32", "--min-bit-agreement", "0", "--batch", batches]
+        subprocess.run(command, check=True, capture_output=True)
 
 
 def main() -> None:
@@ -108,28 +121,34 @@ def main() -> None:
     options = parser.parse_args()
     if options.one:
         label, batch, folder = options.one
-        print(CONTENDERS[label](options.backbone, int(batch), Path(folder)))
+        milliseconds = CONTENDERS[label](options.backbone, int(batch), Path(folder))
+        print(milliseconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
     batches = [int(batch) for batch in options.batch.split(",")]
     results: dict[tuple[str, int], list[float]] = {}
+    peaks = dict.fromkeys(CONTENDERS, 0.0)
     with tempfile.TemporaryDirectory() as name:
-        _prepare(options.backbone, Path(name))
+        _prepare(options.backbone, options.batch, Path(name))
         for _ in range(options.rounds):
             for batch in batches:
                 for label in CONTENDERS:
                     command = [sys.executable, __file__, "--backbone", options.backbone]
                     command += ["--one", label, str(batch), name]
                     out = subprocess.run(command, check=True, capture_output=True, text=True)
-                    results.setdefault((label, batch), []).append(float(out.stdout))
-    head = "".join(f" batch {batch}, ms | against eager |" for batch in batches)
-    print(f"| {options.backbone}, {THREADS} threads |{head}\n|---|{'---|---|' * len(batches)}")
+                    milliseconds, peak = map(float, out.stdout.split())
+                    results.setdefault((label, batch), []).append(milliseconds)
+                    peaks[label] = max(peaks[label], peak)
+    rivals = ("timm, PyTorch eager", "fgdeploy dense, ONNX Runtime")
+    head = "".join(f" batch {batch}, ms | against eager | against dense ORT |" for batch in batches)
+    print(f"| {options.backbone}, {THREADS} threads |{head} peak MiB |")
+    print(f"|---|{'---|---|---|' * len(batches)}---|")
     for label in CONTENDERS:
         cells = ""
         for batch in batches:
             median = statistics.median(results[label, batch])
-            eager = statistics.median(results["timm, PyTorch eager", batch])
-            cells += f" {median:.1f} | {eager / median:.2f}x |"
-        print(f"| {label} |{cells}")
+            ratios = [statistics.median(results[rival, batch]) / median for rival in rivals]
+            cells += f" {median:.1f} | {ratios[0]:.2f}x | {ratios[1]:.2f}x |"
+        print(f"| {label} |{cells} {peaks[label]:.0f} |")
 
 
 if __name__ == "__main__":

@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from fgdeploy import atomic
-from fgdeploy.bundle import MANIFEST, Bundle, Manifest, open_bundle, sha256
+from fgdeploy.bundle import ENGINES, MANIFEST, Bundle, Manifest, open_bundle, sha256
 from fgdeploy.errors import BundleError, UsageError
 
 SUFFIX = ".fgdz"
-ENGINES = "engines"
 
 Progress = Callable[[int, int], None]
 
