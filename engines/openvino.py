@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +13,9 @@ import openvino
 
 from fgdeploy import machine
 from fgdeploy.bundle import Manifest
+from fgdeploy.engines import ov_blobs, ov_graph
 from fgdeploy.engines.base import GraphEngine, Graphs, Outputs, Source
+from fgdeploy.engines.ov_blobs import Blobs
 from fgdeploy.engines.settings import BuildSettings
 from fgdeploy.errors import EngineError
 
@@ -26,9 +28,16 @@ _ARITHMETIC: dict[str, tuple[str, str, str | None]] = {
     "int8": ("f32", "FP32", "f32"),
 }
 
+# Batch sizes kept in memory; each holds the weights again.
+_MOST_LOADED = 2
+
 
 class OpenVinoEngine(GraphEngine):
-    """A graph in OpenVINO's CPU plugin, tuned for the latency of one call."""
+    """A graph in OpenVINO's CPU plugin, tuned for the latency of one call.
+
+    Each batch size that it was built for is a compiled model of constant shapes, loaded when first
+    needed; other sizes run in pieces of these.
+    """
 
     backend = "openvino"
     graphs: ClassVar[Graphs] = {
@@ -43,22 +52,30 @@ class OpenVinoEngine(GraphEngine):
         super().__init__(manifest, source)
         core = openvino.Core()
         settings = _settings(core, source.precision, source.threads)
+        self._make: Callable[[int], Any] | None
         if source.compiled:
-            # The blob does not carry its arithmetic: the same settings make the same numbers.
-            self._compiled = core.import_model(source.path.read_bytes(), "CPU", settings)
+            blobs = Blobs(source.path)
+            self._sizes = blobs.sizes
+            # A blob does not carry its arithmetic: the same settings make the same numbers.
+            self._make = lambda size: core.import_model(blobs.read(size), "CPU", settings)
         else:
-            self._compiled = core.compile_model(str(source.path), "CPU", settings)
-        self._request = self._compiled.create_infer_request()
+            model = ov_graph.read(core, source.path)
+            self._sizes = tuple(sorted(set(source.batches or BuildSettings().batches)))
+            self._make = lambda size: _compiled(core, model, size, settings)
+        self._requests: dict[int, Any] = {}
+        self._dropped: set[int] = set()
+        self._request(self._sizes[0])  # what cannot be loaded says so now, not at the first run
 
     @classmethod
     def compile(
         cls, graph: Path, precision: str, manifest: Manifest, target: Path, settings: BuildSettings
     ) -> Mapping[str, Any]:
-        """Write OpenVINO's compiled model, which loads without an ONNX reader."""
+        """Write OpenVINO's compiled models, one a batch size, which load without an ONNX reader."""
         core = openvino.Core()
         chosen = _settings(core, precision, settings.threads)
-        compiled = core.compile_model(str(graph), "CPU", chosen)
-        target.write_bytes(compiled.export_model().getbuffer())
+        model = ov_graph.read(core, graph)
+        compiled = ((size, _compiled(core, model, size, chosen)) for size in settings.batches)
+        ov_blobs.write(target, ((size, bytes(one.export_model().read())) for size, one in compiled))
         return {"arithmetic": chosen["INFERENCE_PRECISION_HINT"]}
 
     @classmethod
@@ -67,13 +84,48 @@ class OpenVinoEngine(GraphEngine):
         return str(openvino.__version__).partition("-")[0]
 
     def _run(self, frames: npt.NDArray[np.uint8]) -> Outputs:
-        results = self._request.infer({"frames": frames})
-        return Outputs.from_arrays({port.get_any_name(): value for port, value in results.items()})
+        count = len(frames)
+        size = piece(count, self._sizes)
+        request = self._request(size)
+        parts: list[dict[str, npt.NDArray[np.generic]]] = []
+        for start in range(0, count, size):
+            part = frames[start : start + size]
+            if len(part) < size:  # rows do not see each other, so what fills up changes nothing
+                part = np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), "u1")])
+            results = request.infer({"frames": part})
+            parts.append({port.get_any_name(): value.copy() for port, value in results.items()})
+        whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return Outputs.from_arrays({name: value[:count] for name, value in whole.items()})
+
+    def _request(self, size: int) -> Any:
+        """Return the size's request. The others make room, unless the process goes to and fro."""
+        if size not in self._requests and self._make is not None:
+            most = _MOST_LOADED if size in self._dropped else 1
+            while len(self._requests) >= most:
+                first = next(iter(self._requests))
+                del self._requests[first]
+                self._dropped.add(first)
+            self._requests[size] = self._make(size).create_infer_request()
+        return self._requests[size]
 
     def close(self) -> None:
-        """Free the compiled model."""
+        """Free the compiled models."""
         super().close()
-        self._request = self._compiled = None
+        self._requests, self._make = {}, None
+
+
+def piece(count: int, sizes: Sequence[int]) -> int:
+    """Return the batch size to run `count` frames in, all alike, the last one filled up.
+
+    A run of s frames takes about as long as s + 1/2 frames (measured with EET ViT-S/16: 6 ms for
+    one, 35 ms for 8). It depends on nothing else, so the same frames give the same bits.
+    """
+    return min(sorted(sizes, reverse=True), key=lambda size: -(-count // size) * (size + 0.5))
+
+
+def _compiled(core: Any, model: Any, size: int, settings: Mapping[str, Any]) -> Any:
+    ov_graph.set_batch(model, size)
+    return core.compile_model(model, "CPU", settings)
 
 
 def _settings(core: Any, precision: str, threads: int | None) -> dict[str, Any]:
