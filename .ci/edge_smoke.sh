@@ -1,25 +1,59 @@
 #!/usr/bin/env bash
 # The built wheel with only its runtime extras, in a bare environment: no torch, no onnx package.
-# Usage: edge_smoke.sh PYTHON WHEEL FOLDER, where FOLDER holds eet.fgd and photos/ with split.csv.
+# Usage: edge_smoke.sh PYTHON WHEEL FOLDER, where FOLDER holds photos/ with split.csv and eet.fgd,
+# calibrated, so that engines are built here from what the bundle carries and nothing else.
 set -euo pipefail
-python=$1 wheel=$(realpath "$2") folder=$3
+python=$1 wheel=$(realpath "$2") folder=$(realpath "$3")
 env=$(mktemp -d)
-trap 'rm -rf "$env"' EXIT
+work=$(mktemp -d)
+trap 'rm -rf "$env" "$work"' EXIT
 "$python" -m venv "$env"
 "$env/bin/python" -m pip install --quiet "$wheel[cpu]"
-cd "$folder"
-for package in torch timm onnx onnxscript; do
-  if "$env/bin/python" -c "import $package" 2>/dev/null; then
-    echo "the runtime environment holds $package"
-    exit 1
-  fi
-done
-rm -rf g.fgi
+lacks() {
+  for package in "$@"; do
+    if "$env/bin/python" -c "import $package" 2>/dev/null; then
+      echo "the runtime environment holds $package"
+      exit 1
+    fi
+  done
+}
+lacks torch timm onnx onnxscript
+ln -s "$folder/photos" "$work/photos"
 fgdeploy="$env/bin/fgdeploy"
 "$fgdeploy" --version
-"$fgdeploy" hash photos -b eet.fgd -o codes.npz
-"$fgdeploy" index add g.fgi photos/split.csv --split train -b eet.fgd
-"$fgdeploy" search "$(find photos -name '*.jpg' | sort | head -n 1)" -i g.fgi -b eet.fgd -k 3
-"$fgdeploy" eval photos/split.csv -b eet.fgd
-"$fgdeploy" parity photos -b eet.fgd
+
+# To the device as one file; from here on the folder that it came from is not read.
+"$fgdeploy" pack -b "$folder/eet.fgd" -o "$work/eet.fgdz"
+cd "$work"
+"$fgdeploy" unpack eet.fgdz
+"$fgdeploy" doctor
+"$fgdeploy" hash photos -o fp32.npz
+"$fgdeploy" index add g.fgi photos/split.csv --split train
+"$fgdeploy" search "$(find photos/ -name '*.jpg' | sort | head -n 1)" -i g.fgi -k 3
+"$fgdeploy" eval photos/split.csv
+"$fgdeploy" parity photos
+
+# INT8 engines, held to the frames in the bundle; then one of them hashes, and travels along.
+for backend in openvino onnxruntime; do
+  "$fgdeploy" build-engine --int8 --backend "$backend" --no-time
+  "$fgdeploy" hash photos -o int8.npz --backend "$backend:int8"
+  "$fgdeploy" parity photos --candidate "$backend:int8" --min-bit-agreement 0.95 \
+    --min-top10 0.8 --max-map-drop 2
+done
+"$fgdeploy" eval photos/split.csv
+"$fgdeploy" pack --engines -o with-engines.fgdz
+"$fgdeploy" unpack with-engines.fgdz -o again.fgd
+"$fgdeploy" hash photos -o again.npz -b again.fgd --backend openvino:int8
+if "$fgdeploy" calibrate --again -b eet.fgd 2>said || ! grep -qF 'fgdeploy[calibrate]' said; then
+  echo "calibrate without the onnx package: expected the extra to install, got: $(cat said)"
+  exit 1
+fi
+
+# With one engine library alone.
+"$env/bin/python" -m pip uninstall --quiet --yes onnxruntime
+lacks onnxruntime
+rm -rf eet.fgd/engines again.fgd
+"$fgdeploy" hash photos -o fp32.npz
+"$fgdeploy" build-engine --int8 --no-time
+"$fgdeploy" hash photos -o alone.npz
 echo "edge environment on $("$env/bin/python" --version): fine"

@@ -82,13 +82,14 @@ def read(bundle: Bundle) -> Calibration | None:
         found.balances()
         found.summary()
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise BundleError(f"{bundle.path / FILE} is damaged ({error}); {_AGAIN}") from None
+        reason = " ".join(str(error).split())  # it may quote the file
+        raise BundleError(f"{bundle.path / FILE} is damaged ({reason}); {_AGAIN}") from None
     files = bundle.manifest.files
     for key, expected in (("fp32", found.graph_sha256), ("int8", found.int8_sha256)):
         name = GRAPHS[key]
         if name in files and files[name]["sha256"] != expected:
             raise BundleError(
                 f"{bundle.path / FILE} is stale: it was made for a {name} of sha256 "
-                f"{expected[:12]}, here lies {files[name]['sha256'][:12]}; {_AGAIN}"
+                f"{str(expected)[:12]}, here lies {files[name]['sha256'][:12]}; {_AGAIN}"
             )
     return found

@@ -32,7 +32,7 @@ def place(x: str, readers: Sequence[Linear], layers: Sequence[Linear], paths: Pa
     rows sum to one, so a shift passes through attention unchanged.
     """
     nodes = {linear.node for linear in readers}
-    alone = all(user.name in nodes for user in paths.users[x])
+    alone = x not in paths.outputs and all(user.name in nodes for user in paths.users[x])
     behind = paths.producers.get(x)
     if behind is not None and behind.op_type == "LayerNormalization":
         known = len(behind.input) == 3 and set(behind.input[1:]) <= paths.constants
@@ -42,16 +42,22 @@ def place(x: str, readers: Sequence[Linear], layers: Sequence[Linear], paths: Pa
         return Fold()
     soft = paths.producers.get(product.input[0])
     split = paths.follow_back(product.input[1], ("Transpose", "Reshape", "Split"))
-    if soft is None or soft.op_type != "Softmax" or split is None:
+    if soft is None or not _rows_sum_to_one(soft) or split is None:
         return Fold()
     chain = [*_between(x, product, paths), *_between(product.input[1], split, paths)]
     last_part = paths.producers[chain[-1]].output[-1] == chain[-1]
-    if any(len(paths.users[name]) != 1 for name in chain) or not last_part:
+    shared = paths.outputs & {*chain, split.input[0]}
+    if shared or any(len(paths.users[name]) != 1 for name in chain) or not last_part:
         return Fold()
     makers = {linear.bias or linear.node: linear for linear in layers}
     source = paths.producers.get(split.input[0])
     whole = source is not None and len(paths.users[split.input[0]]) == 1
     return Fold(values=makers.get(source.name) if source is not None and whole else None)
+
+
+def _rows_sum_to_one(node: Node) -> bool:
+    axes = [mark.i for mark in node.attribute if mark.name == "axis"]
+    return node.op_type == "Softmax" and axes in ([], [-1], [3])  # [B, heads, T, T]
 
 
 def _between(tensor: str, stop: Node, paths: Paths) -> list[str]:
@@ -70,14 +76,11 @@ class Weights:
         self.weight = {layer.name: arrays[layer.weight].copy() for layer in layers}
         self.bias: dict[str, Doubles] = {}
         for layer in layers:
-            held = [name for name in nodes[layer.bias or layer.node].input[1:] if name in arrays]
-            if layer.bias == layer.node:
-                self.bias[layer.name] = arrays[held[-1]].copy()
-            elif layer.bias is not None:
-                both = [name for name in nodes[layer.bias].input if name in arrays]
-                self.bias[layer.name] = arrays[both[0]].copy()
-            else:
-                self.bias[layer.name] = np.zeros(layer.fan_out)
+            # Of a convolution the third input, of a sum either of its two.
+            places = slice(2, 3) if layer.bias == layer.node else slice(0, 2)
+            inputs = nodes[layer.bias].input[places] if layer.bias is not None else []
+            held = [arrays[name] for name in inputs if name in arrays]
+            self.bias[layer.name] = held[0].copy() if held else np.zeros(layer.fan_out)
         self.norms: dict[str, tuple[Doubles, Doubles]] = {}
         self._arrays = arrays
 

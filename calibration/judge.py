@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from fgdeploy.checks import Checks, most_frames
 from fgdeploy.parity import Parity, Thresholds, compare
 
 BATCH = 8
+_TIMED, _WARM_UP = 30, 5
 # What INT8 keeps to. Photos that a model was trained on lie further from its decision borders: half
 # a per cent more bits agree on them than on new ones (measured), hence 98.5 for 98 % on new photos.
 # Bits alone decide where photos have no labels that repeat.
@@ -56,6 +58,17 @@ class Judge:
         """Return some of the frames with what fp32 makes of them, to go along in the bundle."""
         count = most_frames(self.frames.shape[1])
         return Checks(self.frames[:count], self.hashes[:count], self.codes[:count])
+
+    def latency_ms(self, models: Sequence[onnx.ModelProto]) -> list[float]:
+        """Return the median milliseconds of one frame in ONNX Runtime, the graphs in turn."""
+        sessions = [open_session(model) for model in models]
+        times: list[list[float]] = [[] for _ in models]
+        for _ in range(_TIMED):
+            for session, taken in zip(sessions, times, strict=True):
+                start = time.perf_counter()
+                session.run(["code"], {"frames": self.frames[:1]})
+                taken.append(1e3 * (time.perf_counter() - start))
+        return [float(np.median(taken[_WARM_UP:])) for taken in times]
 
     def error(self, model: onnx.ModelProto, count: int) -> tuple[float, float]:
         """Return (relative error of the hashes, share of bits changed) on the first frames."""

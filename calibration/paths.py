@@ -14,12 +14,13 @@ class Paths:
     """The wiring of a graph, as it was when this was made.
 
     producers: tensor -> node that makes it; users: tensor -> nodes that read it; constants: names
-    of the initializers.
+    of the initializers; outputs: names of the graph's outputs.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.nodes: list[Node] = list(graph.node)
         self.constants = {item.name for item in graph.initializer}
+        self.outputs = {value.name for value in graph.output}
         self.producers = {name: node for node in self.nodes for name in node.output}
         self.users: dict[str, list[Node]] = {}
         for node in self.nodes:
@@ -55,6 +56,8 @@ class Paths:
         found = {node.name for node in self.nodes if chosen(node)}
         for node in reversed(self.nodes):
             readers = [user for name in node.output for user in self.users.get(name, ())]
+            if self.outputs & set(node.output):
+                continue
             if readers and all(user.name in found for user in readers):
                 found.add(node.name)
         return found

@@ -131,7 +131,8 @@ def restore(model: onnx.ModelProto, int8: onnx.ModelProto, balances: Mapping[str
     belong together.
     """
     wiring = _Wiring.of(model)
-    if set(balances) != set(wiring.by_input):
+    shapes = {x: ((readers[0].fan_in,),) * 2 for x, readers in wiring.by_input.items()}
+    if {x: (one.shift.shape, one.scale.shape) for x, one in balances.items()} != shapes:
         raise ExportError("the calibration belongs to another graph; run: fgdeploy calibrate")
     chosen, weights = wiring.fold(balances)
     held = {item.name: item for item in int8.graph.initializer}
@@ -145,6 +146,10 @@ def restore(model: onnx.ModelProto, int8: onnx.ModelProto, balances: Mapping[str
         stored = [numpy_helper.to_array(part) for part in parts if part is not None]
         if len(stored) == len(parts):
             integers, steps, int8_bias = stored
+            if [part.shape for part in stored] != [weight.shape, (linear.fan_out,), bias.shape]:
+                raise ExportError(
+                    f"the INT8 graph's {linear.name} is of another model; run: fgdeploy calibrate"
+                )
             layers[linear.name] = Layer(
                 linear,
                 weight,
@@ -155,12 +160,18 @@ def restore(model: onnx.ModelProto, int8: onnx.ModelProto, balances: Mapping[str
                 0.0,
             )
         else:
-            steps = rounding.steps_of(weight)
-            layers[linear.name] = Layer(
-                linear, weight, bias, rounding.nearest(weight, steps), steps, bias, 0.0
-            )
+            layers[linear.name] = _unrounded(linear, weight, bias)
             in_float.add(linear.name)
     return Plan(model, layers, chosen, weights.norms, frozenset(in_float))
+
+
+def _unrounded(linear: Linear, weight: Doubles, bias: Doubles) -> Layer:
+    """Return a layer that stays in float; its integers are of nearest rounding."""
+    columns = weight.reshape(len(weight), -1).T if linear.is_patch_embedding else weight
+    steps = rounding.steps_of(columns)
+    integers = rounding.nearest(columns, steps)
+    integers = integers.T.reshape(weight.shape) if linear.is_patch_embedding else integers
+    return Layer(linear, weight, bias, integers, steps, bias, 0.0)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class _Writer:
         return self.model
 
     def _constant(self, name: str, values: npt.ArrayLike, kind: type[Any] = np.float32) -> str:
-        array: npt.NDArray[Any] = np.ascontiguousarray(np.asarray(values).astype(kind))
+        array: npt.NDArray[Any] = np.asarray(values).astype(kind, order="C")
         self.graph.initializer.append(numpy_helper.from_array(array, name))
         return name
 

@@ -43,7 +43,8 @@ def draw(
             f"--images {images}: ranges of fewer than {TOO_FEW} photos are chance; "
             f"give {DEFAULT_IMAGES}"
         )
-    usable = _training_photos(photos)
+    # One that is listed twice must not both calibrate and check.
+    usable = list({photo.path: photo for photo in _training_photos(photos)}.values())
     if len(usable) < TOO_FEW:
         raise DataError(
             f"{len(usable)} photos to calibrate on, expected at least {TOO_FEW}, better "

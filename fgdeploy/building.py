@@ -40,9 +40,12 @@ Bars = Callable[[str], Callable[[int, int], None]]
 
 @dataclass(frozen=True)
 class Proof:
-    """An engine against fp32: the photos' parity, the limits, and those that it breaks."""
+    """An engine against fp32: the photos' parity, the limits, and those that it breaks.
 
-    parity: Parity
+    parity: None where there were no numbers to compare, which breaks every limit.
+    """
+
+    parity: Parity | None
     limits: Thresholds
     broken: list[str]
 
@@ -51,7 +54,8 @@ class Proof:
 class Outcome:
     """What was built, the best first; proofs and speeds by the name BACKEND:PRECISION.
 
-    reason: why this backend; verdict: whether the precision is worth it here, None if not timed.
+    reason: why this backend; verdict: whether the precision is worth it here, None if not timed;
+    refused: why others were left out; skipped: why photos were.
     """
 
     built: Built
@@ -61,6 +65,7 @@ class Outcome:
     reason: str
     verdict: str | None
     refused: dict[str, str] = field(default_factory=dict)
+    skipped: Sequence[str] = ()
 
 
 def build_engine(
@@ -97,10 +102,11 @@ def build_engine(
     if settings.compute_capabilities:
         name, one = next(iter(built.items()))
         return Outcome(one, name, None, (), "named", None)
-    proofs = _proofs(bundle, list(built), precision, photos, gate, notify, bars)
+    skipped: list[str] = []
+    proofs = _proofs(bundle, list(built), precision, photos, gate, skipped, notify, bars)
     for name, proof in proofs.items():
-        parity = {"passed": not proof.broken, **dataclasses.asdict(proof.parity)}
-        built[name] = _noted(built[name], parity=parity)
+        measured = dataclasses.asdict(proof.parity) if proof.parity else {}
+        built[name] = _noted(built[name], parity={"passed": not proof.broken, **measured})
     sound = [name for name in built if name not in proofs or not proofs[name].broken]
     if not sound:
         lines = (f"{name}: {'; '.join(proof.broken)}" for name, proof in proofs.items())
@@ -110,9 +116,9 @@ def build_engine(
         )
     refused |= {name: "; ".join(proof.broken) for name, proof in proofs.items() if proof.broken}
     if not timed:
-        return Outcome(
-            built[sound[0]], sound[0], proofs.get(sound[0]), (), _why(names), None, refused
-        )
+        first = sound[0]
+        why = _why(names)
+        return Outcome(built[first], first, proofs.get(first), (), why, None, refused, skipped)
     speeds = _timed(bundle, built, sound, precision, settings, notify, bars)
     by_name = {speed.name: speed for speed in speeds}
     best = min(sound, key=lambda name: _mean_ms(by_name[name]))
@@ -121,7 +127,7 @@ def build_engine(
         shutil.rmtree(built[name].folder, ignore_errors=True)
     reason = _why(names, best, [by_name[name] for name in sound])
     verdict = _verdict(by_name[best], speeds)
-    return Outcome(built[best], best, proofs.get(best), speeds, reason, verdict, refused)
+    return Outcome(built[best], best, proofs.get(best), speeds, reason, verdict, refused, skipped)
 
 
 def _noted(built: Built, **changes: Any) -> Built:
@@ -138,7 +144,7 @@ def candidates(precision: str, backend: str | None = None) -> list[str]:
     backend: the only one, unless it is None or `auto`. Raises UsageError, MissingDependency or
     EngineError for one that is not known, not installed or broken.
     """
-    if backend not in (None, "auto"):
+    if backend is not None and backend != "auto":
         return [engine_type(backend).backend]
     names = [name for name in available() if precision in engine_type(name).graphs]
     gpu = [name for name in names if BACKENDS[name].gpu]
@@ -171,20 +177,25 @@ def _proofs(
     precision: str,
     photos: Sequence[Photo],
     gate: Thresholds | None,
+    skipped: list[str],
     notify: Callable[[str], None],
     bars: Bars,
 ) -> dict[str, Proof]:
-    reference, labels = _reference(bundle, photos[:PHOTOS], bars)
+    reference, labels = _reference(bundle, photos[:PHOTOS], skipped, bars)
     if reference is None:
         notify("parity was not measured: there are no photos; give some with --data")
         return {}
     limits = gate or _widened(limits_of(bundle, precision), len(reference.frames))
     found = {}
     for name in names:
-        with open_engine(bundle, name) as engine:
-            hashes, codes = _run(engine, reference.frames, bars(f"parity of {name}"))
-        parity = compare(reference.hashes, reference.codes, hashes, codes, labels)
-        found[name] = Proof(parity, limits, parity.breaches(limits))
+        try:
+            with open_engine(bundle, name) as engine:
+                hashes, codes = _run(engine, reference.frames, bars(f"parity of {name}"))
+            parity = compare(reference.hashes, reference.codes, hashes, codes, labels)
+        except (EngineError, ParityError) as error:  # it fails on real frames, or gives NaN
+            found[name] = Proof(None, limits, [str(error)])
+        else:
+            found[name] = Proof(parity, limits, parity.breaches(limits))
     return found
 
 
@@ -208,13 +219,12 @@ def limits_of(bundle: Bundle, precision: str) -> Thresholds:
 
 
 def _reference(
-    bundle: Bundle, photos: Sequence[Photo], bars: Bars
+    bundle: Bundle, photos: Sequence[Photo], skipped: list[str], bars: Bars
 ) -> tuple[checks.Checks | None, list[str | None] | None]:
     """Return frames and what fp32 makes of them: of photos, or those that the bundle carries."""
     portable = [name for name in available() if not BACKENDS[name].gpu]
     if not photos or not portable:
         return checks.read(bundle), None
-    skipped: list[str] = []
     groups = list(batches(photos, bundle.manifest.preprocess, BATCH, skipped))
     if not groups:
         return checks.read(bundle), None
@@ -317,7 +327,8 @@ def find_photos(folder: Path) -> Path | None:
                 places.append(path)
     if len(places) > 1:
         raise UsageError(
-            f"photos lie in {', '.join(path.name for path in places[:4])}; name one with --data"
+            f"photos lie in {', '.join(str(path.relative_to(folder)) for path in places[:4])}; "
+            "name one with --data"
         )
     return places[0] if places else None
 

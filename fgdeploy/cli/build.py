@@ -78,7 +78,9 @@ def build_engine(
         batches=_batches(batch),
         workspace_mib=workspace_mib,
         timing_cache=timing_cache,
-        compute_capabilities=tuple(part for part in compute_capability.split(",") if part),
+        compute_capabilities=tuple(
+            compute_capability.replace(" ", "").split(",") if compute_capability else ()
+        ),
         hardware_compatible=hardware_compatible,
         dla=dla,
         threads=threads,
@@ -87,7 +89,7 @@ def build_engine(
     gate = calibrate.limits(max_drop, min_bit_agreement)
     ranges = (method, images, seed)
     candidates(precision, backend)  # before minutes go into a calibration
-    opened, photos = _prepared(opened, precision, data, ranges, gate, again)
+    opened, photos, skipped = _prepared(opened, precision, data, ranges, gate, again)
     with bars() as shown:
         done = build(
             opened, precision, backend, settings, photos, gate, timed, shown.say, shown.make
@@ -97,6 +99,7 @@ def build_engine(
     else:
         _print(done)
     show.say(f"next: fgdeploy hash PHOTOS --bundle {opened.path}")
+    show.report_skipped(list(dict.fromkeys([*skipped, *done.skipped])))
 
 
 def _batches(text: str) -> tuple[int, ...]:
@@ -113,13 +116,13 @@ def _prepared(
     ranges: tuple[str, int, int],
     gate: object,
     again: bool,
-) -> tuple[Bundle, Sequence[Photo]]:
-    """Calibrate where a graph is missing, and return the photos to check with."""
+) -> tuple[Bundle, Sequence[Photo], Sequence[str]]:
+    """Calibrate where a graph is missing; return the photos to check with and why some cannot."""
     from fgdeploy.bundle import GRAPHS
 
     missing = GRAPHS.get(precision, GRAPHS["fp32"]) not in bundle.manifest.files
     if not (missing or again) and data is None:
-        return bundle, ()
+        return bundle, (), ()
     method, images, seed = ranges
     settings = calibrate.load_settings(method, images, True, True, seed)
     from fgdeploy.calibration import sample
@@ -127,10 +130,12 @@ def _prepared(
 
     assert gate is None or isinstance(gate, Thresholds)
     photos = calibrate.photos_of(data)
+    skipped: Sequence[str] = ()
     if missing or again:
-        bundle = calibrate.run(bundle, photos, settings, gate, again).bundle
+        calibrated = calibrate.run(bundle, photos, settings, gate, again)
+        bundle, skipped = calibrated.bundle, calibrated.skipped
     drawn = sample.draw(photos, settings.images, bundle.manifest.image_size, settings.seed)
-    return bundle, drawn.checks or drawn.calibration
+    return bundle, drawn.checks or drawn.calibration, skipped
 
 
 def _print(done: Outcome) -> None:
@@ -139,7 +144,7 @@ def _print(done: Outcome) -> None:
     typer.echo(f"built {done.built.folder} ({record.bytes / 1e6:.1f} MB): {done.reason}")
     for name, why in done.refused.items():
         typer.echo(f"left out: {name}: {why}")
-    if done.proof is not None:
+    if done.proof is not None and done.proof.parity is not None:
         typer.echo(f"against fp32: {show.parity_line(done.proof.parity)}")
     if done.speeds:
         typer.echo(speed_table(done.speeds, {done.name: record.bytes}))
@@ -172,7 +177,9 @@ def _json(done: Outcome) -> dict[str, object]:
         "bytes": record.bytes if record else None,
         "reason": done.reason,
         "refused": done.refused,
-        "parity": dataclasses.asdict(done.proof.parity) if done.proof else None,
+        "parity": dataclasses.asdict(done.proof.parity)
+        if done.proof and done.proof.parity
+        else None,
         "limits": done.proof.limits.to_json() if done.proof else None,
         "speeds": {speed.name: speed.to_json() for speed in done.speeds},
         "verdict": done.verdict,

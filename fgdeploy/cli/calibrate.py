@@ -113,7 +113,7 @@ def photos_of(data: Path | None) -> Sequence[Photo]:
     if data is None:
         data = find_photos(Path())
         if data is None:
-            raise UsageError("INT8 needs real photos to calibrate on; name some with --data")
+            raise UsageError("there are no photos here to calibrate on; name real ones with --data")
         show.say(f"calibrating on the photos of {data}, the only ones here")
     return read(data)
 
@@ -147,9 +147,11 @@ def _rows(done: Calibrated) -> list[tuple[str, str]]:
         ("int8", show.parity_line(done.first)),
     ]
     if done.repair is not None:
+        cost = done.repair.latency_ms
         rows += [
             ("back in float", ", ".join(record.in_float)),
             ("int8 then", show.parity_line(done.int8)),
+            ("costs", "{:.1f} ms before, {:.1f} after: one frame, ONNX Runtime".format(*cost)),
         ]
     return [*rows, ("fp16", show.parity_line(done.fp16))]
 
@@ -172,6 +174,7 @@ def _json(done: Calibrated) -> dict[str, object]:
         "first": plain(done.first),
         "int8": plain(done.int8),
         "fp16": plain(done.fp16),
+        "repair_latency_ms": done.repair.latency_ms if done.repair else None,
         "reused": done.reused,
         "skipped": list(done.skipped),
         "warnings": list(done.warnings),

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from fgdeploy.bundle import open_bundle
+from fgdeploy.calibration.calibrator import calibrate
+from fgdeploy.calibration.settings import CalibrationSettings
 from fgdeploy.export.exporter import export_bundle
 from fgdeploy.export.settings import Settings
 from fgdeploy.models.stages import Stage
+from fgdeploy.parity import Thresholds
+from fgdeploy.photos import read
 from fgdeploy.synthetic import write_moths
 
 Run = Callable[..., Result]
@@ -33,6 +39,23 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         backbone="test_vit", weights="random", image_size=64, stages=stages, bits=32, head="lsh"
     )
     return export_bundle(settings, target).bundle.path
+
+
+@pytest.fixture(scope="session")
+def many_moths(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six sub-species of sixteen photos, half of them to train on: enough to calibrate."""
+    folder = tmp_path_factory.mktemp("photos") / "many"
+    write_moths(folder, 6, 16, size=64)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def calibrated(bundle: Path, many_moths: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle with INT8 and FP16 graphs, whatever they cost it: do not write into it."""
+    folder = Path(shutil.copytree(bundle, tmp_path_factory.mktemp("calibrated") / "eet.fgd"))
+    gate = Thresholds(min_bit_agreement=0.8)
+    calibrate(open_bundle(folder), read(many_moths / "split.csv"), CalibrationSettings(), gate)
+    return folder
 
 
 @pytest.fixture

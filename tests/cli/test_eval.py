@@ -40,7 +40,10 @@ def test_three_columns_with_targets(run: Run, moths: Path, with_targets: Path) -
     result = run("eval", moths / "split.csv", "-b", with_targets, "--precision-at", "1,5")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0] == "9 test photos against 9 train photos, 32 bits, onnxruntime fp32 (from model.onnx)"
+    assert (
+        lines[0]
+        == "9 test photos against 9 train photos, 32 bits, onnxruntime fp32 (from model.onnx)"
+    )
     assert columns(result.stdout) == ["asym_targets", "asym_sign", "symmetric"]
     names = [line[: len("mAP, ties averaged")].strip() for line in lines[2:]]
     assert names == ["mAP", "mAP, ties averaged", "R@1", "R@2", "R@4", "R@8", "P@1", "P@5"]

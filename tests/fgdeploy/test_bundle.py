@@ -507,3 +507,98 @@ def test_manifest_that_may_not_be_read(
     monkeypatch.setattr(Path, "read_bytes", forbid)
     with refuses(BundleError, r"manifest\.json.*([Pp]ermission denied|not readable)"):
         open_bundle(own_bundle)
+
+
+# --- files that come later
+
+
+def add_files(folder: Path, **kinds: bytes) -> bundle.Bundle:
+    files = {f"{name}.npz": content for name, content in kinds.items()}
+    return open_bundle(folder).with_files(files, {"method": "mse"})
+
+
+def test_files_are_added_and_replaced(own_bundle: Path) -> None:
+    before = open_bundle(own_bundle).manifest
+    first = add_files(own_bundle, b=b"one", a=b"two")
+    assert open_bundle(own_bundle) == first
+    assert list(first.manifest.files) == ["a.npz", "b.npz", "model.onnx"]
+    second = add_files(own_bundle, b=b"another")
+    again = open_bundle(own_bundle)
+    assert again == second
+    assert list(again.manifest.files) == ["a.npz", "b.npz", "model.onnx"]
+    assert (own_bundle / "b.npz").read_bytes() == b"another"
+    assert (own_bundle / "a.npz").read_bytes() == b"two"
+    assert again.manifest.calibration == {"method": "mse"}
+    assert again.manifest.files["model.onnx"] == before.files["model.onnx"]
+    assert sorted(os.listdir(own_bundle)) == ["a.npz", "b.npz", "manifest.json", "model.onnx"]
+
+
+def test_no_files_only_forget_the_calibration(own_bundle: Path) -> None:
+    add_files(own_bundle, a=b"one")
+    open_bundle(own_bundle).with_files({}, None)
+    assert open_bundle(own_bundle).manifest.calibration is None
+    assert "a.npz" in open_bundle(own_bundle).manifest.files
+
+
+class PowerCut(BaseException):
+    """Nothing may catch this."""
+
+
+@pytest.mark.parametrize("step", range(4))
+@pytest.mark.parametrize("fault", [PowerCut(), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_bundle_opens_whatever_was_written_last(
+    own_bundle: Path, step: int, fault: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_files(own_bundle, a=b"old a", b=b"old b")
+    old = open_bundle(own_bundle).manifest
+    replace, written = os.replace, []
+
+    def stop(source: Path, target: Path) -> None:  # manifest, a, b, manifest
+        if len(written) == step:
+            raise fault
+        written.append(Path(target).name)
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stop)
+        with pytest.raises(type(fault)):
+            add_files(own_bundle, a=b"a new one", b=b"b new too")
+    assert written == ["manifest.json", "a.npz", "b.npz", "manifest.json"][:step]
+    found = open_bundle(own_bundle).manifest
+    if step == 0:
+        assert found == old
+    else:
+        assert list(found.files) == ["model.onnx"]
+        assert found.calibration is None
+    assert sorted(os.listdir(own_bundle)) == ["a.npz", "b.npz", "manifest.json", "model.onnx"]
+    add_files(own_bundle, a=b"a new one", b=b"b new too")
+    assert "b.npz" in open_bundle(own_bundle).manifest.files
+
+
+def test_a_file_that_is_half_written_when_the_power_goes(
+    own_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(handle: int) -> None:
+        raise PowerCut
+
+    old = open_bundle(own_bundle)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", half)
+        with pytest.raises(PowerCut):
+            add_files(own_bundle, a=b"new")
+    assert open_bundle(own_bundle) == old
+
+
+def test_engines_are_never_listed(own_bundle: Path) -> None:
+    engine = own_bundle / "engines" / "openvino-int8-x86_64" / "engine.blob"
+    engine.parent.mkdir(parents=True)
+    engine.write_bytes(b"engine")
+    sealed = seal(own_bundle, open_bundle(own_bundle).manifest)
+    added = add_files(own_bundle, a=b"one")
+    assert list(sealed.manifest.files) == ["model.onnx"]
+    assert list(added.manifest.files) == ["a.npz", "model.onnx"]
+    engine.write_bytes(b"another")  # it belongs to the machine, not to the manifest
+    assert open_bundle(own_bundle) == added
+    (own_bundle / "extra").mkdir()
+    (own_bundle / "extra" / "engines").write_text("not that folder")
+    assert "extra/engines" in seal(own_bundle, added.manifest).manifest.files

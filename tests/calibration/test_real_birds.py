@@ -1,0 +1,67 @@
+"""A smoke test on real photos and real weights, where they are at hand."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+from fgdeploy.bundle import open_bundle
+from fgdeploy.calibration.calibrator import calibrate
+from fgdeploy.parity import Thresholds
+from fgdeploy.photos import Photo
+from tests.calibration.conftest import PLAIN, SETTINGS
+
+SHARED = Path(os.environ.get("FGDEPLOY_SHARED", Path(__file__).parents[3] / "shared"))
+BIRDS = SHARED / "data" / "cub100_bboxcrop"
+WEIGHTS = SHARED / "weights" / "deit_tiny_patch16_224_ln-rounded.pth"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (BIRDS.is_dir() and WEIGHTS.is_file()),
+        reason=f"needs the bird photos and DeiT-Tiny weights in {SHARED} (FGDEPLOY_SHARED)",
+    ),
+]
+
+
+def _birds() -> list[Photo]:
+    """Return 48 training photos of 6 species."""
+    kinds: dict[str, list[Photo]] = {}
+    with open(BIRDS / "split.csv", newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            if row["split"] == "train":
+                photo = Photo(BIRDS / row["path"], row["class"], "train")
+                kinds.setdefault(row["class"], []).append(photo)
+    return [photo for name in sorted(kinds)[:6] for photo in kinds[name][:8]]
+
+
+def test_real_weights_keep_their_bits(tmp_path: Path) -> None:
+    """Dense, as 112 pixels and a head that nobody trained leave stages on the edge everywhere."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    from fgdeploy.export.exporter import export_bundle
+    from fgdeploy.export.settings import Settings
+
+    settings = Settings(
+        backbone="deit_tiny_patch16_224",
+        checkpoint=WEIGHTS,
+        image_size=112,
+        stages=(),
+        head="lsh",
+        bits=64,
+    )
+    bundle = export_bundle(settings, tmp_path / "birds.fgd").bundle
+    birds, gate = _birds(), Thresholds(min_bit_agreement=0.5)
+    images = {"images": 24}
+    plain = calibrate(bundle, birds, dataclasses.replace(PLAIN, **images), gate)
+    done = calibrate(plain.bundle, birds, dataclasses.replace(SETTINGS, **images), gate)
+    assert open_bundle(bundle.path) == done.bundle
+    assert plain.int8 is not None and done.int8 is not None and done.fp16 is not None
+    print(plain.int8, done.int8, done.fp16, sep="\n")
+    assert done.int8.photos == 24
+    assert done.int8.bit_agreement > max(plain.int8.bit_agreement, 0.92)
+    assert done.int8.mean_cosine > plain.int8.mean_cosine
+    assert done.fp16.bit_agreement > done.int8.bit_agreement

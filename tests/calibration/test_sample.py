@@ -1,0 +1,128 @@
+"""Which photos calibrate and which check."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from fgdeploy.calibration import sample
+from fgdeploy.errors import DataError, UsageError
+from fgdeploy.photos import Photo
+from tests.checks import refused
+
+
+def _photos(count: int, classes: int = 4, split: str | None = None, start: int = 0) -> list[Photo]:
+    return [
+        Photo(Path(f"{number}.jpg"), f"c{number % classes}", split)
+        for number in range(start, start + count)
+    ]
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    photos = _photos(200)
+    one = sample.draw(photos, 64, seed=5)
+    assert sample.draw(photos, 64, seed=5) == one
+    other = sample.draw(photos, 64, seed=6)
+    assert set(other.calibration) != set(one.calibration)
+
+
+@pytest.mark.parametrize("count", [8, 31, 32, 40, 63, 64, 100, 700])
+@pytest.mark.parametrize("images", [8, 32, 256])
+def test_no_photo_is_in_both(count: int, images: int) -> None:
+    chosen = sample.draw(_photos(count), images)
+    calibration, checks = set(chosen.calibration), set(chosen.checks)
+    assert len(calibration) == len(chosen.calibration)
+    assert not calibration & checks
+    assert len(calibration) == min(images, max(count // 2, min(count, 32)))
+    assert len(checks) == min(count - len(calibration), 1024)
+
+
+def test_a_photo_that_is_listed_twice() -> None:
+    photos = _photos(20)
+    chosen = sample.draw(photos * 2, 8)
+    assert len(chosen.calibration) == 8
+    assert len({photo.path for photo in [*chosen.calibration, *chosen.checks]}) == 20
+    with refused(DataError, "4 photos to calibrate on"):
+        sample.draw(photos[:4] * 2)
+
+
+def test_spread_over_the_classes() -> None:
+    uneven = _photos(300, 1) + [
+        Photo(Path(f"rare{number}.jpg"), f"rare{number % 3}") for number in range(12)
+    ]
+    chosen = sample.draw(uneven, 16)
+    assert Counter(photo.label for photo in chosen.calibration) == dict.fromkeys(
+        ("c0", "rare0", "rare1", "rare2"), 4
+    )
+    checks = sample.draw(_photos(80, 8), 32).checks
+    assert len({photo.label for photo in checks}) == 8
+
+
+def test_checks_fit_into_memory() -> None:
+    photos = _photos(3000)
+    assert len(sample.draw(photos, 8, image_size=224).checks) == 1024
+    few = len(sample.draw(photos, 8, image_size=512).checks)
+    assert few * 3 * 512**2 <= 256 << 20 < (few + 1) * 3 * 512**2
+    assert len(sample.draw(photos, 8, image_size=4096).checks) == 64
+
+
+@pytest.mark.parametrize("other", ["test", "val", "gallery", "unlabelled", None])
+def test_only_the_train_split(other: str | None) -> None:
+    photos = _photos(40, split=other) + _photos(40, split="train", start=40)
+    chosen = sample.draw(photos, 16)
+    assert {photo.split for photo in [*chosen.calibration, *chosen.checks]} == {"train"}
+
+
+def test_a_split_of_another_name_that_nothing_is_measured_on() -> None:
+    photos = _photos(40, split="test") + _photos(40, split="unlabelled", start=40)
+    photos += _photos(40, start=80)
+    chosen = sample.draw(photos, 16)
+    assert {photo.split for photo in [*chosen.calibration, *chosen.checks]} == {"unlabelled"}
+
+
+@pytest.mark.parametrize("split", ["test", "val", "validation", "eval", "query", "gallery"])
+def test_photos_that_accuracy_is_measured_on(split: str) -> None:
+    with refused(DataError, f"all of split {split}, .*; calibrate on training photos"):
+        sample.draw(_photos(40, split=split))
+
+
+def test_too_few() -> None:
+    with refused(DataError, "7 photos to calibrate on, expected at least 8, better 256; give"):
+        sample.draw(_photos(7))
+    mixed = _photos(100, split="test") + _photos(5, split="train", start=100)
+    with refused(DataError, "5 photos to calibrate on"):
+        sample.draw(mixed)
+    for images in (7, 0, -1):
+        with refused(UsageError, f"--images {images}: .* fewer than 8 photos are chance; give 256"):
+            sample.draw(_photos(100), images)
+
+
+def test_warnings() -> None:
+    assert sample.draw(_photos(100), 32).warnings == []
+    assert sample.draw(_photos(40)).warnings == []
+    (few,) = sample.draw(_photos(31), 256).warnings
+    assert few.startswith("only 31 photos calibrate")
+    (asked,) = sample.draw(_photos(100), 8).warnings
+    assert asked.startswith("only 8 photos calibrate")
+    (single,) = sample.draw(_photos(100, 1)).warnings
+    assert "of one class (c0)" in single
+    both = sample.draw(_photos(10, 1)).warnings
+    assert len(both) == 2
+    assert not any("\n" in line for line in (few, asked, single, *both))
+    unlabelled = [Photo(Path(f"{number}.jpg")) for number in range(100)]
+    assert sample.draw(unlabelled).warnings == []
+
+
+def test_the_digest_is_of_contents(tmp_path: Path) -> None:
+    names = [tmp_path / name for name in ("a", "b", "c")]
+    for number, path in enumerate(names):
+        path.write_bytes(bytes([number]))
+    one = sample.digest(names)
+    assert sample.digest(names[::-1]) == one
+    names[0].rename(tmp_path / "z")
+    assert sample.digest([tmp_path / "z", *names[1:]]) == one
+    assert sample.digest(names[1:]) != one
+    names[1].write_bytes(b"other")
+    assert sample.digest([tmp_path / "z", *names[1:]]) != one
