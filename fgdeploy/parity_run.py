@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fgdeploy.bundle import Bundle
-from fgdeploy.engines import Engine, Outputs, available, open_engine
+from fgdeploy.engines import BACKENDS, Engine, Outputs, available, open_engine
 from fgdeploy.errors import BundleError, DataError, EngineError, MissingDependency
 from fgdeploy.parity import Parity, compare
 from fgdeploy.photos import Photo, batches
@@ -45,6 +45,12 @@ def open_by_name(bundle: Bundle, name: str, checkpoint: Path | None = None) -> E
     except ModuleNotFoundError as error:
         raise MissingDependency(error.name or "torch", "export", "the pytorch reference") from None
     return rebuild(bundle, checkpoint)
+
+
+def choose_reference() -> str:
+    """Return the first backend that opens a graph by itself, in fp32."""
+    portable = (name for name in available() if not BACKENDS[name].gpu)
+    return f"{next(portable, 'onnxruntime')}:fp32"
 
 
 def choose_candidate(reference: str) -> str:

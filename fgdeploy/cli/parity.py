@@ -20,8 +20,11 @@ def parity(
     source: Annotated[Path, typer.Argument(help="Photos: a folder, an image, or a CSV.")],
     bundle: show.BundleOption = None,
     reference: Annotated[
-        str, typer.Option(help="BACKEND[:PRECISION], or pytorch (needs --checkpoint).")
-    ] = "onnxruntime:fp32",
+        str | None,
+        typer.Option(
+            help="BACKEND[:PRECISION], or pytorch (needs --checkpoint). Default: the first in fp32."
+        ),
+    ] = None,
     candidate: Annotated[
         str | None, typer.Option(help="BACKEND[:PRECISION]. Default: the next that can run here.")
     ] = None,
@@ -60,7 +63,12 @@ def parity(
     from fgdeploy.bundle import open_bundle
     from fgdeploy.errors import ParityError, UsageError
     from fgdeploy.parity import Thresholds
-    from fgdeploy.parity_run import choose_candidate, compare_engines, open_by_name
+    from fgdeploy.parity_run import (
+        choose_candidate,
+        choose_reference,
+        compare_engines,
+        open_by_name,
+    )
     from fgdeploy.photos import read, spread
 
     if images < 1:
@@ -71,6 +79,7 @@ def parity(
         return
     flags = Thresholds(max_hash_diff, min_bit_agreement, min_identical, min_top10, max_map_drop)
     limits = Thresholds.from_json({**opened.manifest.thresholds, **flags.to_json()})
+    reference = reference or choose_reference()
     name = candidate or choose_candidate(reference)
     photos = spread(read(source), images)
     with (

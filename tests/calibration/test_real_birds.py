@@ -60,7 +60,6 @@ def test_real_weights_keep_their_bits(tmp_path: Path) -> None:
     done = calibrate(plain.bundle, birds, dataclasses.replace(SETTINGS, **images), gate)
     assert open_bundle(bundle.path) == done.bundle
     assert plain.int8 is not None and done.int8 is not None and done.fp16 is not None
-    print(plain.int8, done.int8, done.fp16, sep="\n")
     assert done.int8.photos == 24
     assert done.int8.bit_agreement > max(plain.int8.bit_agreement, 0.92)
     assert done.int8.mean_cosine > plain.int8.mean_cosine
