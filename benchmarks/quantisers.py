@@ -263,8 +263,9 @@ def _step(python: str, step: str, *arguments: object) -> Any:
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"not done after {LIMIT_S} s") from None
     if done.returncode:
-        said = (done.stderr.strip() or f"ended with {done.returncode}").splitlines()
-        raise RuntimeError(" ".join(said[-1].split())[:300])
+        # What a killed process said last is not why it ended.
+        said = "" if done.returncode < 0 else done.stderr.strip()
+        raise RuntimeError((said or f"ended with {done.returncode}").splitlines()[-1][:300])
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -339,9 +340,8 @@ def _row(package: str, label: str, python: str, work: Path, notes: list[str]) ->
     exact, exact_map = _codes(work, work / "fp32.onnx", "onnxruntime")
     if judge in done:
         codes, score = _codes(work, graph, judge)
-        same = codes == exact
-        cells[0], cells[2] = f"{100 * same.mean():.2f}", f"{score - exact_map:+.2f}"
-        cells[1] = f"{100 * same.all(axis=1).mean():.1f}"
+        cells[0] = f"{100 * (codes == exact).mean():.2f}"
+        cells[1:3] = f"{100 * (codes == exact).all(1).mean():.1f}", f"{score - exact_map:+.2f}"
     if "openvino" in done:
         cells[3] = f"{100 * (_codes(work, graph, 'openvino')[0] == exact).mean():.2f}"
     cells.append("yes" if "TensorRT" in done else "refused")
@@ -389,8 +389,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep frames and graphs here, to go on with")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = options.folder or Path(name)
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder := options.folder or Path(name)).mkdir(parents=True, exist_ok=True)
         _compare(options, folder)
 
 

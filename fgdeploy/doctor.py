@@ -19,7 +19,7 @@ _PACKAGES: dict[str, tuple[str, str]] = {
     "tensorrt-rtx": ("tensorrt-rtx", "compile for RTX GPUs"),
     "torch": ("export", "export and train"),
     "timm": ("export", "export and train"),
-    "onnx": ("export", "export"),
+    "onnx": ("calibrate", "export and calibrate"),
     "onnxscript": ("export", "export"),
     "safetensors": ("export", "read checkpoints"),
     "torchvision": ("train", "augment photos"),

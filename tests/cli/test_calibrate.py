@@ -80,7 +80,7 @@ def test_json(run: Run, here: Path, many_moths: Path) -> None:
     entry = json.loads(done.stdout)
     assert set(entry) == {
         *("method", "photos", "in_float", "bit_agreement", "map_drop", "gate", "first", "int8"),
-        *("fp16", "reused", "skipped", "warnings"),
+        *("fp16", "repair_latency_ms", "reused", "skipped", "warnings"),
     }
     assert (entry["method"], entry["photos"], entry["in_float"]) == ("minmax", 24, [])
     assert entry["gate"] == {"min_bit_agreement": 0.8}

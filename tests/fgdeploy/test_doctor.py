@@ -52,12 +52,14 @@ def test_packages_are_as_installed(machine: Machine) -> None:
 
 
 def test_extras_are_those_of_the_project(machine: Machine) -> None:
+    extras: dict[str, set[str]] = {}  # a package may come with several
     for line in importlib.metadata.requires("fgdeploy") or []:
         name = re.split(r"[<>=!~;\s\[]", line, maxsplit=1)[0]
-        if name in (package.name for package in machine.packages):
-            extras = re.findall(r"extra == ['\"]([\w-]+)['\"]", line)
-            package = next(entry for entry in machine.packages if entry.name == name)
-            assert package.extra in extras
+        found = re.findall(r"extra == ['\"]([\w-]+)['\"]", line)
+        extras.setdefault(name, set()).update(found)
+    for package in machine.packages:
+        if package.name in extras:
+            assert package.extra in extras[package.name]
     offered = set(importlib.metadata.metadata("fgdeploy").get_all("Provides-Extra") or [])
     assert {package.extra for package in machine.packages} <= offered
 
