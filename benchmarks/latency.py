@@ -101,9 +101,9 @@ def _prepare(backbone: str, batches: str, folder: Path) -> None:
         command = [sys.executable, "-m", "fgdeploy", "export", "--weights", "random"]
         command += ["--backbone", backbone, "--head", "lsh", *stages, "-o", str(folder / name)]
         subprocess.run(command, check=True, capture_output=True)
-    from fgdeploy.synthetic import draw
+    from fgdeploy.demo import draw
 
-    photos = draw(folder / "photos", 8, 16)
+    photos = draw(folder / "photos", 8, 16, 0)
     for backend in ("onnxruntime", "openvino"):  # random weights: no limit on accuracy
         command = [sys.executable, "-m", "fgdeploy", "build-engine", "--int8", "--no-time"]
         command += ["-b", str(folder / "eet.fgd"), "--data", str(photos), "--backend", backend]

@@ -77,6 +77,13 @@ def test_checks_are_the_first_frames() -> None:
     assert (checks.codes == one.codes[:64]).all()
 
 
+def test_one_latency_for_each_graph() -> None:
+    one = Judge(block(), noise(2), [None] * 2)
+    taken = one.latency_ms([block(), block(seed=1), block(seed=2)])
+    assert len(taken) == 3
+    assert all(0 < value < np.inf for value in taken)
+
+
 def test_a_graph_that_overflows() -> None:
     drawn = block()
     held = next(item for item in drawn.graph.initializer if item.name == "head.weight")

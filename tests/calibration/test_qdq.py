@@ -69,6 +69,19 @@ def test_weights_are_int8_per_output_channel(made: Plan, int8: onnx.ModelProto) 
         assert (steps == layer.steps).all()
 
 
+def test_biases_are_those_of_each_layer(made: Plan) -> None:
+    """In INT8 the corrected bias, in float the folded one, both in FP32."""
+    in_float = ["blocks.0.mlp.fc1", "blocks.2.attn.qkv"]
+    model = qdq.write(made, in_float)
+    nodes = {node.name: node for node in model.graph.node}
+    for name, layer in made.layers.items():
+        assert f"{name}/bias" in nodes[layer.linear.bias].input
+        held = constant(model, f"{name}/bias")
+        wanted = layer.bias if name in in_float else layer.int8_bias
+        assert held.dtype == np.float32
+        assert (held == wanted.astype(np.float32)).all()
+
+
 def test_nothing_else_is_touched(made: Plan, model: onnx.ModelProto, int8: onnx.ModelProto) -> None:
     """Residual adds, norms, softmax, GELU, scores, head and hash read and do what they did."""
     layers = {layer.linear.node for layer in made.layers.values()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import os
 from pathlib import Path
 
@@ -11,9 +10,9 @@ import pytest
 
 from fgdeploy.bundle import open_bundle
 from fgdeploy.calibration.calibrator import calibrate
+from fgdeploy.calibration.settings import CalibrationSettings
 from fgdeploy.parity import Thresholds
 from fgdeploy.photos import Photo
-from tests.calibration.conftest import PLAIN, SETTINGS
 
 SHARED = Path(os.environ.get("FGDEPLOY_SHARED", Path(__file__).parents[3] / "shared"))
 BIRDS = SHARED / "data" / "cub100_bboxcrop"
@@ -54,13 +53,12 @@ def test_real_weights_keep_their_bits(tmp_path: Path) -> None:
         bits=64,
     )
     bundle = export_bundle(settings, tmp_path / "birds.fgd").bundle
-    birds, gate = _birds(), Thresholds(min_bit_agreement=0.5)
-    images = {"images": 24}
-    plain = calibrate(bundle, birds, dataclasses.replace(PLAIN, **images), gate)
-    done = calibrate(plain.bundle, birds, dataclasses.replace(SETTINGS, **images), gate)
+    gate = Thresholds(min_bit_agreement=0.5)
+    done = calibrate(bundle, _birds(), CalibrationSettings(images=24), gate)
     assert open_bundle(bundle.path) == done.bundle
-    assert plain.int8 is not None and done.int8 is not None and done.fp16 is not None
+    assert done.int8 is not None and done.fp16 is not None
     assert done.int8.photos == 24
-    assert done.int8.bit_agreement > max(plain.int8.bit_agreement, 0.92)
-    assert done.int8.mean_cosine > plain.int8.mean_cosine
-    assert done.fp16.bit_agreement > done.int8.bit_agreement
+    # Measured: 0.945 of bits and a cosine of 0.982; plain ranges reach 0.919 and 0.964.
+    assert done.int8.bit_agreement > 0.93
+    assert done.int8.mean_cosine > 0.97
+    assert done.fp16.bit_agreement > 0.995
