@@ -113,6 +113,7 @@ def test_extras_are_those_that_errors_name() -> None:
         "gpu",
         "tensorrt",
         "tensorrt-rtx",
+        "search",
         "calibrate",
         "export",
         "train",

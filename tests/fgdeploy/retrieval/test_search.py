@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fgdeploy.codes import UInt8Array
 from fgdeploy.errors import UsageError
-from fgdeploy.retrieval import search, search_codes, search_radius
+from fgdeploy.retrieval import scan_numpy, search_codes, search_radius
 from tests.checks import refused
 
 thorough = settings(derandomize=True, deadline=None, max_examples=200)
@@ -69,7 +69,7 @@ def test_search_is_the_sorted_list_of_all_distances(
 ) -> None:
     asking, codes = draw_codes(seed, queries, count, width, different)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "_CHUNK_CELLS", cells)
+        patch.setattr(scan_numpy, "_CELLS", cells)
         found = search_codes(asking, codes, k)
     assert_same(found, asking, codes, k)
 
@@ -98,7 +98,7 @@ def test_chunk_borders_change_nothing(
 ) -> None:
     asking, codes = draw_codes(7, queries, 10, 4, 3)
     whole = search_codes(asking, codes, 4)
-    monkeypatch.setattr(search, "_CHUNK_CELLS", cells)
+    monkeypatch.setattr(scan_numpy, "_CELLS", cells)
     parts = search_codes(asking, codes, 4)
     np.testing.assert_array_equal(parts[0], whole[0])
     np.testing.assert_array_equal(parts[1], whole[1])

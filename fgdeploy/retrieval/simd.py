@@ -1,0 +1,173 @@
+"""Numba intrinsics of the Hamming kernel: popcounts of whole vectors, loads by address, one atomic.
+
+The vectors are written out as LLVM's <8 x i64>, because its own vectoriser stops at 256 bits on
+CPUs with AVX-512. LLVM cuts them to what the CPU has: zmm with vpopcntq, ymm, or NEON's cnt.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+_LANES = 8
+STEP = 8 * _LANES  # rows of `least_distance` come in multiples of this
+
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_VECTOR, _HALVES = ir.VectorType(_I64, _LANES), ir.VectorType(_I32, 2 * _LANES)
+
+
+def _function(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+    return cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(result, arguments), f"llvm.{name}"
+    )
+
+
+def _splat(builder: Any, value: Any) -> Any:
+    one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.Constant(_I32, 0))
+    zeros = ir.Constant(ir.VectorType(_I32, _LANES), [0] * _LANES)
+    return builder.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), zeros)
+
+
+@intrinsic
+def popcount(typing: Any, word: Any) -> Any:
+    """Return the number of set bits of a uint64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.uint64(types.uint64), generate
+
+
+@intrinsic
+def trailing_zeros(typing: Any, word: Any) -> Any:
+    """Return the position of the lowest set bit of a uint64 that is not 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), generate
+
+
+@intrinsic
+def load(typing: Any, address: Any) -> Any:
+    """Return the 8 bytes at an address of any alignment as a uint64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(builder.inttoptr(arguments[0], _I64.as_pointer()), align=1)
+
+    return types.uint64(types.int64), generate
+
+
+@intrinsic
+def store(typing: Any, address: Any, word: Any) -> Any:
+    """Write a uint64 to an address that is a multiple of 8."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[1], builder.inttoptr(arguments[0], _I64.as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.uint64), generate
+
+
+@intrinsic
+def load_byte(typing: Any, address: Any) -> Any:
+    """Return the byte at an address as a uint64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte = builder.load(builder.inttoptr(arguments[0], ir.IntType(8).as_pointer()), align=1)
+        return builder.zext(byte, _I64)
+
+    return types.uint64(types.int64), generate
+
+
+@intrinsic
+def take_ticket(typing: Any, counter: Any) -> Any:
+    """Add 1 to counter[0], an int64 that threads share, and return what it was."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        return builder.atomic_rmw("add", array.data, ir.Constant(_I64, 1), "monotonic")
+
+    return types.int64(counter), generate
+
+
+def _distances(builder: Any, words: int, place: Any, apart: Any, asked: list[Any]) -> Any:
+    """Return the distances of 8 codes: word w of the first one lies at place + w * apart."""
+    counted = _function(builder, "ctpop.v8i64", _VECTOR, [_VECTOR])
+    total = None
+    for w in range(words):
+        at = builder.add(place, builder.mul(apart, ir.Constant(_I64, w))) if w else place
+        codes = builder.load(builder.inttoptr(at, _VECTOR.as_pointer()), align=8)
+        bits = builder.call(counted, [builder.xor(codes, asked[w])])
+        total = bits if total is None else builder.add(total, bits)
+    return total
+
+
+def _asked(builder: Any, words: int, query: Any) -> list[Any]:
+    """Return each word of the query at address `query`, in all lanes of a vector."""
+    places = [builder.add(query, ir.Constant(_I64, 8 * w)) for w in range(words)]
+    return [
+        _splat(builder, builder.load(builder.inttoptr(place, _I64.as_pointer()), align=8))
+        for place in places
+    ]
+
+
+@intrinsic
+def least_distance(typing: Any, place: Any, apart: Any, query: Any, rows: Any, shape: Any) -> Any:
+    """Return the least Hamming distance of a query to `rows` codes, a multiple of STEP.
+
+    shape: a tuple of W zeros, for codes of W words. Word w of row i lies at
+    place + w * apart + 8 * i, word w of the query at query + 8 * w.
+    """
+    words = len(shape)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place, apart, query, rows, _ = arguments
+        asked = _asked(builder, words, query)
+        # Distances are small: the minimum of 32-bit halves is cheaper, and AVX2 has no other.
+        least = [cgutils.alloca_once(builder, _HALVES) for _ in range(STEP // _LANES)]
+        for held in least:
+            builder.store(ir.Constant(_HALVES, [1 << 30, 0] * _LANES), held)
+        step = ir.Constant(_I64, STEP)
+        with cgutils.for_range_slice(builder, ir.Constant(_I64, 0), rows, step, _I64) as (row, _):
+            first = builder.add(place, builder.mul(row, ir.Constant(_I64, 8)))
+            for number, held in enumerate(least):
+                at = builder.add(first, ir.Constant(_I64, 8 * _LANES * number))
+                halves = builder.bitcast(_distances(builder, words, at, apart, asked), _HALVES)
+                so_far = builder.load(held)
+                less = builder.icmp_signed("<", halves, so_far)
+                builder.store(builder.select(less, halves, so_far), held)
+        merged = builder.load(least[0])
+        for held in least[1:]:
+            other = builder.load(held)
+            merged = builder.select(builder.icmp_signed("<", other, merged), other, merged)
+        reduced = _function(builder, "vector.reduce.umin.v8i64", _I64, [_VECTOR])
+        return builder.call(reduced, [builder.bitcast(merged, _VECTOR)])
+
+    return types.int64(types.int64, types.int64, types.int64, types.int64, shape), generate
+
+
+@intrinsic
+def closer_than(typing: Any, limit: Any, place: Any, apart: Any, query: Any, shape: Any) -> Any:
+    """Return which of 64 codes have a distance below `limit`: bit i of the uint64 is row i.
+
+    Other arguments as in `least_distance`.
+    """
+    words = len(shape)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        limit, place, apart, query, _ = arguments
+        asked, most = _asked(builder, words, query), _splat(builder, limit)
+        mask = ir.Constant(_I64, 0)
+        for number in range(64 // _LANES):
+            at = builder.add(place, ir.Constant(_I64, 8 * _LANES * number))
+            near = builder.icmp_unsigned("<", _distances(builder, words, at, apart, asked), most)
+            bits = builder.zext(builder.bitcast(near, ir.IntType(_LANES)), _I64)
+            mask = builder.or_(mask, builder.shl(bits, ir.Constant(_I64, _LANES * number)))
+        return mask
+
+    signature = types.uint64(types.int64, types.int64, types.int64, types.int64, shape)
+    return signature, generate
