@@ -42,7 +42,7 @@ def write_contact_sheet(
         figures = [_figure(query, "query", query.name, "query")]
         figures += [
             _figure(
-                Path(hit.path),
+                Path(hit.path or ""),
                 hit.label or "",
                 f"{hit.rank}. distance {hit.distance}",
                 f"id {hit.id}",

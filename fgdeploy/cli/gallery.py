@@ -83,7 +83,7 @@ def list_items(gallery: GalleryArgument, as_json: show.JsonOption = False) -> No
             if as_json:
                 show.emit_json({**dataclasses.asdict(item), "code": item.code.hex()})
             else:
-                cells = (str(item.id), item.label or "", item.path, item.added)
+                cells = (str(item.id), item.label or "", item.path or "", item.time)
                 typer.echo("\t".join(map(show.plain, cells)))
 
 

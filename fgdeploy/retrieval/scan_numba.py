@@ -11,35 +11,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from fgdeploy.codes import UInt8Array
-from fgdeploy.retrieval.simd import (
-    STEP,
-    closer_than,
-    least_distance,
-    load,
-    load_byte,
-    popcount,
-    store,
-    take_ticket,
-)
-from fgdeploy.retrieval.simd import trailing_zeros as lowest
+from fgdeploy.retrieval import bitslice, scan_kernels
+from fgdeploy.retrieval.scan_kernels import ROW_BITS
 
 Words = npt.NDArray[np.uint64]
 
 CHUNK = 1 << 15  # rows that a thread takes at once
-_STRETCH = 512  # rows between two looks at the limit; a multiple of STEP and of 64
-_L1_WORDS = 4096  # 8-byte words of a block that stay in the first cache
-_ROW_BITS = 44  # a key is distance << _ROW_BITS | row
+_MANY = 8  # queries from which on bit-slicing a block of codes pays
 _KEY_BYTES = 1 << 28  # bytes of keys held at once
 _MOST_QUERIES = 256
-
-assert _STRETCH % STEP == 0 and _STRETCH % 64 == 0
 
 _pool: ThreadPoolExecutor | None = None
 
@@ -67,8 +52,8 @@ def nearest(
     for start in range(0, len(queries), tile):
         part = slice(start, start + tile)
         keys = _nearest_keys(_words(queries[part]), codes, k, room, allowed, threads)
-        rows[part] = keys & ((1 << _ROW_BITS) - 1)
-        distances[part] = keys >> _ROW_BITS
+        rows[part] = keys & ((1 << ROW_BITS) - 1)
+        distances[part] = keys >> ROW_BITS
     return rows, distances
 
 
@@ -81,10 +66,15 @@ def _nearest_keys(
     ticket = np.zeros(1, np.int64)
     bitmap = _NO_WORDS if allowed is None else allowed
 
+    common = (*_place(codes), queries.ctypes.data, bitmap, k, CHUNK, ticket)
+    shape = (0,) * words
+    sliced = (bitslice.offsets(queries), bitslice.limits(words)) if count >= _MANY else None
+
     def work(worker: int) -> None:
-        keys, held = found[worker]
-        place = queries.ctypes.data
-        _scan(*_place(codes), queries, place, bitmap, k, ticket, keys, held, (0,) * words)
+        if sliced is None:
+            scan_kernels.scan(*common, *found[worker], shape)
+        else:
+            scan_kernels.scan_many(*common, *found[worker], *sliced, shape)
 
     _together(work, workers)
     widest = [int(held.max(initial=0)) for _, held in found]
@@ -106,17 +96,15 @@ def within(
     """Return all rows within `radius` of one query (bytes,), ascending, and their distances."""
     asked, chunks = _words(query[None]), -(-len(codes) // CHUNK)
     bitmap = _NO_WORDS if allowed is None else allowed
+    common = (*_place(codes), asked.ctypes.data, bitmap, radius, CHUNK)
     shape = (0,) * asked.shape[1]
 
     def pass_over(
         starts: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], gaps: npt.NDArray[np.uint16]
     ) -> None:
         ticket, fill = np.zeros(1, np.int64), len(rows) > 0
-        place = asked.ctypes.data
         _together(
-            lambda _: _collect(
-                *_place(codes), place, bitmap, radius, ticket, starts, rows, gaps, fill, shape
-            ),
+            lambda _: scan_kernels.collect(*common, ticket, starts, rows, gaps, fill, shape),
             max(1, min(threads, chunks)),
         )
 
@@ -162,185 +150,3 @@ def _together(work: Callable[[int], None], workers: int) -> None:
     for helper in helpers:
         if not helper.cancelled():
             helper.result()
-
-
-_compile: Callable[..., Any] = numba.njit(nogil=True, cache=True, boundscheck=False)
-
-
-@_compile
-def _word(codes: int, width: int, row: int, word: int) -> Any:
-    """Return word `word` of a code, zeros behind its last byte; reads no byte outside the codes."""
-    begin, left = codes + row * width + 8 * word, width - 8 * word
-    if left >= 8:
-        return load(begin)
-    if begin + left - 8 >= codes:  # the 8 bytes that end where the code ends
-        return load(begin + left - 8) >> np.uint64(8 * (8 - left))
-    value = np.uint64(0)
-    for index in range(left):
-        value |= load_byte(begin + index) << np.uint64(8 * index)
-    return value
-
-
-@_compile
-def _gather(
-    codes: int, width: int, first: int, last: int, scratch: int, apart: int, shape: Any
-) -> None:
-    """Lay the codes of rows first..last out by word: what vectors need, and aligned to them."""
-    if width == 8:  # a plain copy, which the compiler makes a fast one
-        for row in range(last - first):
-            store(scratch + 8 * row, load(codes + 8 * (first + row)))
-        return
-    for word in range(len(shape)):
-        for row in range(first, last):
-            store(scratch + word * apart + 8 * (row - first), _word(codes, width, row, word))
-
-
-@_compile
-def _admitted(bitmap: Any, row: int, rows: int) -> Any:
-    """Return which of the 64 rows from `row` on exist and are allowed."""
-    bits = ~np.uint64(0)
-    if rows - row < 64:
-        bits >>= np.uint64(64 - (rows - row))
-    if len(bitmap):
-        bits &= bitmap[row >> 6]
-    return bits
-
-
-@_compile
-def _none_admitted(bitmap: Any, first: int, last: int) -> bool:
-    if len(bitmap) == 0:
-        return False
-    return not bitmap[first >> 6 : (last + 63) >> 6].any()
-
-
-@_compile
-def _distance(place: int, apart: int, query: int, row: int, shape: Any) -> Any:
-    total = np.int64(0)
-    for word in range(len(shape)):
-        code = load(place + word * apart + 8 * row)
-        total += np.int64(popcount(code ^ load(query + 8 * word)))
-    return total
-
-
-@_compile
-def _block_rows(words: int) -> int:
-    return max(_STRETCH, _L1_WORDS // words // _STRETCH * _STRETCH)
-
-
-@_compile
-def _scan(
-    codes: int, rows: int, width: int, queries: Any, query_place: int, bitmap: Any, k: int,
-    ticket: Any, keys: Any, held: Any, shape: Any,
-) -> None:  # fmt: skip
-    """Take chunks until none is left; leave at most k keys of each query, in ascending order."""
-    words, count = len(shape), len(queries)
-    histogram = np.zeros((count, 64 * words + 2), np.int64)
-    limit = np.full(count, 64 * words + 1, np.int64)  # codes at this distance are of no use
-    below = np.zeros(count, np.int64)  # accepted codes nearer than the limit
-    block = _block_rows(words)
-    buffer = np.empty(words * block + 8, np.uint64)
-    scratch = (buffer.ctypes.data + 63) & ~63
-    while True:
-        chunk = take_ticket(ticket) * CHUNK
-        if chunk >= rows:
-            break
-        for first in range(chunk, min(chunk + CHUNK, rows), block):
-            last = min(first + block, rows)
-            if _none_admitted(bitmap, first, last):
-                continue
-            # One query on codes that are words already reads them where they lie.
-            place, apart = codes + 8 * first, 0
-            if width != 8 or last - first < block or (count > 1 and codes & 63):
-                place, apart = scratch, 8 * block
-                _gather(codes, width, first, last, place, apart, shape)
-            for number in range(count):
-                query = query_place + 8 * words * number
-                for at in range(0, last - first, _STRETCH):
-                    near = least_distance(place + 8 * at, apart, query, _STRETCH, shape)
-                    if near < limit[number]:
-                        _visit(
-                            place, apart, first, at, rows, number, query, bitmap, k,
-                            keys, held, histogram, limit, below, shape,
-                        )  # fmt: skip
-    for number in range(count):
-        _drop(number, k, keys, held, limit, below)
-
-
-@_compile
-def _visit(
-    place: int, apart: int, first: int, start: int, rows: int, number: int, query: int,
-    bitmap: Any, k: int, keys: Any, held: Any, histogram: Any, limit: Any, below: Any, shape: Any,
-) -> None:  # fmt: skip
-    """Accept the rows of one stretch that are nearer than the limit, in order."""
-    for at in range(start, min(start + _STRETCH, rows - first), 64):
-        bits = closer_than(limit[number], place + 8 * at, apart, query, shape)
-        bits &= _admitted(bitmap, first + at, rows)
-        while bits:
-            row = at + np.int64(lowest(bits))
-            bits &= bits - np.uint64(1)
-            distance = _distance(place, apart, query, row, shape)
-            if distance >= limit[number]:  # which has fallen since
-                continue
-            keys[number, held[number]] = distance << _ROW_BITS | (first + row)
-            held[number] += 1
-            histogram[number, distance] += 1
-            below[number] += 1
-            while below[number] >= k:
-                limit[number] -= 1
-                below[number] -= histogram[number, limit[number]]
-            if held[number] == keys.shape[1]:
-                _drop(number, k, keys, held, limit, below)
-
-
-@_compile
-def _drop(number: int, k: int, keys: Any, held: Any, limit: Any, below: Any) -> None:
-    """Keep the k first keys in order of (distance, row): all below the limit, and some at it."""
-    kept, at_limit = 0, k - below[number]
-    for index in range(held[number]):
-        distance = keys[number, index] >> _ROW_BITS
-        if distance > limit[number]:
-            continue
-        if distance == limit[number]:
-            if at_limit <= 0:
-                continue
-            at_limit -= 1
-        keys[number, kept] = keys[number, index]
-        kept += 1
-    held[number] = kept
-
-
-@_compile
-def _collect(
-    codes: int, rows: int, width: int, query: int, bitmap: Any, radius: int, ticket: Any,
-    counts: Any, found: Any, distances: Any, fill: bool, shape: Any,
-) -> None:  # fmt: skip
-    """Count the rows within the radius in each chunk, or write them from counts[chunk] on."""
-    words = len(shape)
-    block = _block_rows(words)
-    buffer = np.empty(words * block + 8, np.uint64)
-    scratch = (buffer.ctypes.data + 63) & ~63
-    while True:
-        number = take_ticket(ticket)
-        chunk = number * CHUNK
-        if chunk >= rows:
-            break
-        end = counts[number] if fill else np.int64(0)
-        for first in range(chunk, min(chunk + CHUNK, rows), block):
-            last = min(first + block, rows)
-            if _none_admitted(bitmap, first, last):
-                continue
-            _gather(codes, width, first, last, scratch, 8 * block, shape)
-            for at in range(0, last - first, 64):
-                bits = closer_than(radius + 1, scratch + 8 * at, 8 * block, query, shape)
-                bits &= _admitted(bitmap, first + at, rows)
-                if not fill:
-                    end += np.int64(popcount(bits))
-                    continue
-                while bits:
-                    row = at + np.int64(lowest(bits))
-                    bits &= bits - np.uint64(1)
-                    found[end] = first + row
-                    distances[end] = _distance(scratch, 8 * block, query, row, shape)
-                    end += 1
-        if not fill:
-            counts[number] = end

@@ -1,102 +1,66 @@
-"""The gallery index `NAME.fgi/`: SQLite holds every item; searching reads the codes into memory."""
+"""The gallery index `NAME.fgi/`: SQLite holds every item, derived files make searching it fast.
+
+Writing: one process at a time, each batch a transaction, on the disk when it is acknowledged.
+Reading: any number of processes and threads; each search sees one transaction, never half of one.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 import shutil
 import sqlite3
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from fgdeploy import atomic
 from fgdeploy.closing import Closing
-from fgdeploy.codes import UInt8Array, check_bits, code_bytes
+from fgdeploy.codes import UInt8Array, check_bits
 from fgdeploy.errors import IndexStoreError, UsageError
-from fgdeploy.retrieval.search import search_codes, search_radius
+from fgdeploy.retrieval import derived, items, schema, upsert
+from fgdeploy.retrieval.asking import Asking
+from fgdeploy.retrieval.items import Added, Hit, Item
+from fgdeploy.retrieval.rerank import Hashes
+from fgdeploy.retrieval.search import Found, check_packed
+from fgdeploy.retrieval.segment import SegmentError
+from fgdeploy.retrieval.session import DATABASE, Session
 from fgdeploy.retrieval.sqlite_errors import damaged, explained
+from fgdeploy.retrieval.stats import Stats, measure
+from fgdeploy.retrieval.verifying import Problem, inspect
+from fgdeploy.retrieval.where import Params
 
-SCHEMA_VERSION = 1
-DATABASE = "index.sqlite"
-_LOCK_WAIT_S = 5.0
+BATCH = 1 << 14  # items in a transaction
+_PAGE = 1000  # items read at once
 
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE items (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice, also after a removal
-    code BLOB NOT NULL,
-    crc INTEGER NOT NULL,                  -- CRC-32 of the code
-    path TEXT NOT NULL UNIQUE,
-    label TEXT,
-    sha256 TEXT NOT NULL,                  -- of the photo's bytes
-    added TEXT NOT NULL,                   -- UTC, ISO 8601
-    extra TEXT                             -- JSON, the user's own
-);
-"""
-
-
-@dataclass(frozen=True)
-class Item:
-    """A photo in the gallery. code: packed bytes; id and added are given by the index."""
-
-    path: str
-    code: bytes
-    label: str | None
-    sha256: str
-    id: int = 0
-    added: str = ""
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One answer to a query. rank counts from 1; distance is the number of unequal bits."""
-
-    rank: int
-    distance: int
-    id: int
-    path: str
-    label: str | None
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that `verify` found; a problem that is not fatal leaves all answers right."""
-
-    what: str
-    fatal: bool = True
+Notify = Callable[[str], None]
+_log = logging.getLogger("fgdeploy")
 
 
 class Index(Closing):
-    """A gallery index, opened for reading or writing; a context manager.
+    """A gallery index, opened for reading and writing; a context manager, usable from threads.
 
     One process writes at a time (a second is told), any number read.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self.path = path
-        self._connection = connection
-        self._cached: tuple[int, npt.NDArray[np.int64], UInt8Array] | None = None
-        with explained(path):
-            meta = dict(connection.execute("SELECT key, value FROM meta"))
-        try:
-            version, self.bits = int(meta["schema_version"]), int(meta["bits"])
-            self.fingerprint = str(meta["fingerprint"])
-        except (KeyError, ValueError, TypeError):
-            raise damaged(path, "its meta table is not whole") from None
-        if version != SCHEMA_VERSION:
-            raise IndexStoreError(
-                f"{path} has schema version {version}, expected {SCHEMA_VERSION}; "
-                "use the fgdeploy that wrote it, or build the index again"
-            )
+    def __init__(self, session: Session, notify: Notify) -> None:
+        self.path = session.folder
+        self._session, self._notify = session, notify
+        with session.reading() as connection:
+            meta = _meta(session, connection)
+        self.bits, self.fingerprint = int(meta["bits"]), meta["fingerprint"]
+        self._asking = Asking(session, self.bits, bytes.fromhex(meta["uid"]), self._heal)
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], fingerprint: str, bits: int) -> Index:
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        fingerprint: str,
+        bits: int,
+        notify: Notify = _log.warning,
+    ) -> Index:
         """Make an empty index for one model. Raises IndexStoreError if something is there."""
         folder = Path(path)
         if folder.suffix != ".fgi":
@@ -110,76 +74,49 @@ class Index(Closing):
                 f"no folder {folder.parent} to write {folder.name} into; create it first"
             )
         try:
-            cls._write_new(folder, fingerprint, bits)
+            with atomic.new_folder(folder) as fresh, explained(folder):
+                connection = sqlite3.connect(fresh / DATABASE)
+                try:
+                    schema.create(connection, fingerprint, bits)
+                finally:
+                    connection.close()
         except FileExistsError:  # another process was faster
             raise taken from None
-        return cls.open(folder)
-
-    @staticmethod
-    def _write_new(folder: Path, fingerprint: str, bits: int) -> None:
-        with atomic.new_folder(folder) as fresh, explained(folder):
-            connection = sqlite3.connect(fresh / DATABASE)
-            try:
-                connection.executescript(_SCHEMA)
-                connection.executemany(
-                    "INSERT INTO meta VALUES (?, ?)",
-                    [
-                        ("schema_version", str(SCHEMA_VERSION)),
-                        ("fingerprint", fingerprint),
-                        ("bits", str(bits)),
-                    ],
-                )
-                connection.commit()
-            finally:
-                connection.close()
+        return cls.open(folder, notify)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Index:
-        """Open an index. Raises IndexStoreError if it is missing, damaged or of another schema."""
-        folder = Path(path)
-        database = folder / DATABASE
-        with explained(folder):
-            there = database.is_file()
-        if not there:
-            raise IndexStoreError(
-                f"no index at {folder}; make one with: fgdeploy index add {folder} PHOTOS"
-            )
-        mode = "rw" if os.access(database, os.W_OK) and os.access(folder, os.W_OK) else "ro"
-        with explained(folder):
-            connection = sqlite3.connect(
-                f"{database.resolve().as_uri()}?mode={mode}",
-                uri=True,
-                timeout=_LOCK_WAIT_S,
-                isolation_level=None,
-            )
-            try:
-                connection.execute("PRAGMA synchronous = FULL")
-                connection.execute("PRAGMA trusted_schema = OFF")
-                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            except BaseException:
-                connection.close()
-                raise
+    def open(cls, path: str | os.PathLike[str], notify: Notify = _log.warning) -> Index:
+        """Open an index, brought to today's schema if it is older.
+
+        notify: told when derived files were damaged and made again. Raises IndexStoreError if the
+        index is missing, damaged or of a later schema.
+        """
+        session = Session(Path(path))
         try:
-            return cls(folder, connection)
+            return cls(session, notify)
         except BaseException:
-            connection.close()
+            session.close()
             raise
 
     def close(self) -> None:
         """Close the database. Twice does no harm."""
-        self._connection.close()
+        self._session.close()
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        return self._session.connection
 
     def delete_if_empty(self) -> bool:
         """Remove the index from the disk if it holds nothing, and say whether it did.
 
         The write lock is held until its folder has gone, so no other process's items go with it.
         """
-        with self._writing():
+        with self._session.locked(), self._session.transaction():
             if len(self):
                 return False
             aside = self.path.with_name(f".{self.path.name}.{os.getpid()}.old")
             os.rename(self.path, aside)
-        self.close()
+            self.close()
         shutil.rmtree(aside)
         return True
 
@@ -192,157 +129,276 @@ class Index(Closing):
                 "nothing: use the bundle that built the index, or build a new index"
             )
 
-    def __len__(self) -> int:
-        with explained(self.path):
-            return int(self._connection.execute("SELECT count(*) FROM items").fetchone()[0])
+    # What is in it
 
-    def known(self) -> dict[str, str]:
-        """Return path -> sha256 of every item, to leave out what is there already."""
-        with explained(self.path):
-            return dict(self._connection.execute("SELECT path, sha256 FROM items"))
+    def __len__(self) -> int:
+        with self._session.reading() as connection:
+            return int(connection.execute("SELECT items FROM state").fetchone()[0])
+
+    def items(self) -> Iterator[Item]:
+        """Yield all items in order of id; each as it is when its turn comes."""
+        last, page = 0, [Item(None, b"")]
+        while page:
+            with self._session.reading() as connection:
+                rows = upsert.rows_after(connection, self.path, last, _PAGE)
+                page = [items.item_of(row) for row in rows]
+            yield from page
+            last = page[-1].id if page else 0
+
+    def get(self, ids: Sequence[int]) -> list[Item]:
+        """Return items by id, in the order asked. Raises IndexStoreError that names unknown ids."""
+        with self._session.reading() as connection:
+            rows = upsert.checked_rows(connection, self.path, "id", {n for n in ids if _is_id(n)})
+            found = {row[0]: items.item_of(row) for row in rows}
+        self._refuse_unknown([number for number in ids if number not in found], "nothing was read")
+        return [found[number] for number in ids]
+
+    def by_path(self, paths: Iterable[str]) -> dict[str, Item]:
+        """Return the items that have these paths, by path."""
+        with self._session.reading() as connection:
+            rows = upsert.checked_rows(connection, self.path, "path", set(paths))
+            return {str(row[2]): items.item_of(row) for row in rows}
+
+    def by_content(self, digests: Iterable[str]) -> dict[str, Item]:
+        """Return the items whose photos have these sha256, by sha256; of equal ones the first."""
+        with self._session.reading() as connection:
+            rows = upsert.checked_rows(connection, self.path, "sha256", set(digests))
+            ordered = sorted(rows, key=lambda row: -row[0])
+            return {str(row[4]): items.item_of(row) for row in ordered}
+
+    def stats(self) -> Stats:
+        """Return how many items there are, and where their codes lie."""
+        with self._session.reading() as connection:
+            return measure(connection, self.path, self.fingerprint, self.bits)
+
+    # Changing it
+
+    def add(
+        self, given: Iterable[Item], progress: Callable[[int], None] = lambda done: None
+    ) -> Added:
+        """Add items, in bounded memory; what is there already is left alone or changed.
+
+        An item is the one of its id if it gives one, else of its path, else of its content
+        (sha256). Each BATCH of items is one transaction, all of it or nothing; progress(done) is
+        called when `done` items are safely on the disk. Raises IndexStoreError, UsageError.
+        """
+        total, checker, source = Added(), items.Checker(self.bits), iter(given)
+        with self._session.locked():
+            while batch := list(islice(source, BATCH)):
+                for item in batch:
+                    checker.check(item)
+                with self._session.transaction() as connection:
+                    changes = upsert.plan(connection, batch, upsert.next_id(connection))
+                    upsert.write(connection, changes)
+                    derived.note(connection, changes.new(), changes.recoded(), [])
+                total.new += changes.added.new
+                total.changed += changes.added.changed
+                total.known += changes.added.known
+                progress(total.total)
+                self._roll()
+        return total
+
+    def add_codes(
+        self,
+        codes: UInt8Array,
+        ids: Sequence[int] | None = None,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> Added:
+        """Add packed codes (N, bytes) without paths, quickly; with `ids` (N,) as `add` does."""
+        check_packed("codes", codes)
+        checker = items.Checker(self.bits)
+        if ids is not None:
+            if len(ids) != len(codes):
+                raise UsageError(f"expected an id for each of {len(codes)} codes, got {len(ids)}")
+            numbers = np.asarray(ids).tolist()
+            pairs = zip(codes, numbers, strict=True)
+            return self.add((Item(None, c.tobytes(), id=n) for c, n in pairs), progress)
+        checker.check_array(codes)
+        with self._session.locked():
+            for start in range(0, len(codes), BATCH):
+                part = codes[start : start + BATCH]
+                with self._session.transaction() as connection:
+                    first = upsert.next_id(connection)
+                    upsert.insert_codes(connection, part, first)
+                    derived.note(connection, range(first, first + len(part)), [], [])
+                progress(start + len(part))
+                self._roll()
+        return Added(new=len(codes))
 
     def relabel(self, labels: Mapping[str, str | None]) -> int:
         """Set the labels of items by path; returns how many were another before."""
-        changed = 0
-        with self._writing():
-            for path, label in labels.items():
-                changed += self._connection.execute(
-                    "UPDATE items SET label = ? WHERE path = ? AND label IS NOT ?",
-                    (label, path, label),
-                ).rowcount
-        return changed
-
-    def add(self, items: Iterable[Item]) -> int:
-        """Add items in one transaction; a path that is there already is replaced and keeps its id.
-
-        Returns how many were written; all or none. Raises IndexStoreError.
-        """
-        width, now = code_bytes(self.bits), datetime.now(timezone.utc).isoformat(timespec="seconds")
-        count = 0
-        with self._writing():
-            for item in items:
-                if len(item.code) != width:
-                    raise IndexStoreError(
-                        f"{item.path}: expected a code of {width} bytes, got {len(item.code)}; "
-                        "hash it with the bundle that built the index"
-                    )
-                crc, time = zlib.crc32(item.code), item.added or now
-                self._connection.execute(
-                    "INSERT INTO items (code, crc, path, label, sha256, added) "
-                    "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET "
-                    "code = excluded.code, crc = excluded.crc, label = excluded.label, "
-                    "sha256 = excluded.sha256, added = excluded.added",
-                    (item.code, crc, item.path, item.label, item.sha256, time),
-                )
-                count += 1
-        return count
+        with self._session.locked(), self._session.transaction() as connection:
+            rows = upsert.checked_rows(connection, self.path, "path", set(labels))
+            changes = upsert.Changes()
+            for row in rows:
+                if row[3] != (label := labels[str(row[2])]):
+                    changes.before[row[0]] = row
+                    changes.after[row[0]] = (*row[:3], label, *row[4:])
+            upsert.write(connection, changes)
+        return len(changes.after)
 
     def remove(self, ids: Sequence[int]) -> int:
         """Remove items by id, all or none. Raises IndexStoreError that names unknown ids."""
         wanted = list(dict.fromkeys(ids))
-        with self._writing():
-            unknown = [
-                number
-                for number in wanted
-                if abs(number) >= 1 << 63
-                or not self._connection.execute(
-                    "DELETE FROM items WHERE id = ?", (number,)
-                ).rowcount
-            ]
-            if unknown:
-                raise IndexStoreError(
-                    f"{self.path} has no item {', '.join(map(str, unknown[:5]))}; nothing was "
-                    "removed; see: fgdeploy index list"
-                )
+        with self._session.locked(), self._session.transaction() as connection:
+            rows = upsert.rows_by(connection, "id", [n for n in wanted if _is_id(n)])
+            there = {row[0] for row in rows}
+            self._refuse_unknown([n for n in wanted if n not in there], "nothing was removed")
+            connection.executemany("DELETE FROM items WHERE id = ?", ((n,) for n in wanted))
+            derived.note(connection, [], [], wanted)
         return len(wanted)
 
-    def items(self) -> Iterator[Item]:
-        """Yield all items in order of id."""
-        with explained(self.path):
-            for number, code, path, label, digest, added in self._connection.execute(
-                "SELECT id, code, path, label, sha256, added FROM items ORDER BY id"
-            ):
-                if not (isinstance(code, bytes) and isinstance(path, str)):
-                    raise damaged(self.path, f"item {number} has no code or no path")
-                yield Item(path, code, label, digest, number, added)
+    def compact(self, progress: derived.Progress = lambda done, total: None) -> None:
+        """Write all codes anew, as one derived file without those of removed items."""
+        with self._session.locked():
+            with self._session.transaction() as connection:
+                derived.rebuild(connection, self.path, self._asking.reader, progress)
+            self._clear()
 
-    def search(self, codes: UInt8Array, k: int = 10) -> list[list[Hit]]:
-        """Return the min(k, N) nearest items of each query code (Q, bytes), by (distance, id)."""
-        ids, gallery = self._codes()
-        rows, distances = search_codes(codes, gallery, k)
-        return [
-            self._hits(ids[row], distance) for row, distance in zip(rows, distances, strict=True)
-        ]
+    def verify(self, progress: derived.Progress = lambda done, total: None) -> list[Problem]:
+        """Check the database, every item and every derived file; make damaged derived files anew.
 
-    def search_radius(self, code: UInt8Array, radius: int) -> list[Hit]:
+        An empty list is a clean index. Where it cannot be written, nothing is repaired.
+        """
+        if not self._session.writable:
+            with self._session.reading() as connection:
+                return inspect(connection, self._asking.reader, self.path, self.bits, progress)
+        with self._session.locked():
+            with self._session.reading() as connection:
+                found = inspect(connection, self._asking.reader, self.path, self.bits, progress)
+            if not any(problem.fatal for problem in found):
+                if any(problem.repaired for problem in found):
+                    self.compact()
+                self._clear()
+        return found
+
+    # Asking
+
+    def search(
+        self,
+        codes: UInt8Array,
+        k: int = 10,
+        *,
+        where: str | None = None,
+        params: Params = (),
+        hashes: Hashes | None = None,
+        threads: int | None = None,
+    ) -> list[list[Hit]]:
+        """Return the min(k, N) nearest items of each query code (Q, bytes), by (distance, id).
+
+        where: an SQL expression on id, path, label, time, sha256 and json that answers must fulfil,
+        with `params` for its `?` or `:name`. hashes: the queries' real-valued hashes (Q, bits); the
+        nearest answers are then ordered by (cost, distance, id), see `rerank`. threads: default one
+        for each core. Raises UsageError for bad arguments.
+        """
+        return self._asking.hits(codes, k, where, params, hashes, threads)
+
+    def search_ids(
+        self,
+        codes: UInt8Array,
+        k: int = 10,
+        *,
+        where: str | None = None,
+        params: Params = (),
+        threads: int | None = None,
+    ) -> Found:
+        """Return what `search` finds as ids int64 and distances uint16 (Q, min(k, N)): fastest."""
+        return self._asking.nearest(codes, k, where, params, threads)
+
+    def search_radius(
+        self,
+        code: UInt8Array,
+        radius: int,
+        *,
+        where: str | None = None,
+        params: Params = (),
+        threads: int | None = None,
+    ) -> list[Hit]:
         """Return all items within `radius` bits of one code (bytes,), by (distance, id)."""
-        ids, gallery = self._codes()
-        rows, distances = search_radius(code, gallery, radius)
-        return self._hits(ids[rows], distances)
+        return self._asking.within(code, radius, where, params, threads)
 
-    def verify(self) -> list[Problem]:
-        """Check the database, every code and every photo's path; an empty list is a clean index."""
-        problems = []
-        with explained(self.path):
-            for (line,) in self._connection.execute("PRAGMA integrity_check"):
-                if line != "ok":
-                    problems += [Problem(f"database: {part}") for part in line.splitlines()]
-            missing = 0
-            for number, code, crc, path, _ in self._connection.execute(
-                "SELECT id, code, crc, path, label FROM items ORDER BY id"
-            ):
-                if what := self._wrong(code, crc, path):
-                    problems.append(Problem(f"item {number}: {what}"))
-                else:
-                    missing += not os.path.exists(path)
-        if missing:
-            problems.append(Problem(f"{missing} photos are no longer at their path", fatal=False))
-        return problems
+    # Derived files
 
-    def _wrong(self, code: object, crc: object, path: object) -> str | None:
-        width, spare = code_bytes(self.bits), -self.bits % 8
-        if not (isinstance(code, bytes) and isinstance(path, str)):
-            return "no code or no path"
-        if len(code) != width:
-            return f"code of {len(code)} bytes, expected {width}"
-        if spare and code[-1] & ((1 << spare) - 1):
-            return f"bits set behind bit {self.bits}"
-        return None if crc == zlib.crc32(code) else "its code is not the one that was added (CRC)"
+    def _roll(self) -> None:
+        """Write the tail as a segment when it has grown; if that fails, all is still safe."""
+        try:
+            with self._session.transaction() as connection:
+                if derived.tail_rows(connection) < derived.TAIL_ROWS:
+                    return
+                derived.roll(connection, self.path, self._asking.reader)
+        except SegmentError as error:
+            self._rebuild(error)
+        except OSError as error:
+            self._notify(
+                f"{self.path}: no segment could be written ({error.strerror}); all items are safe, "
+                "searching is slower until: fgdeploy index compact"
+            )
+        else:
+            self._clear()
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        with explained(self.path):
-            self._connection.execute("BEGIN IMMEDIATE")
+    def _heal(self, damage: SegmentError) -> None:
+        """Make damaged derived files anew if this process may, and say what was done."""
+        if self._session.writable:
             try:
-                yield
-                self._connection.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    self._connection.execute("ROLLBACK")
-                raise
-            finally:
-                self._cached = None
+                with self._session.locked(wait_s=0):
+                    self._rebuild(damage)
+                return
+            except OSError:
+                pass  # said below
+            except IndexStoreError as error:
+                if "another process" not in str(error):
+                    raise
+        self._notify(
+            f"{self.path}: {damage}; searching the database itself, which is slower; "
+            "run where it can be written: fgdeploy index verify"
+        )
 
-    def _codes(self) -> tuple[npt.NDArray[np.int64], UInt8Array]:
-        with explained(self.path):
-            version = int(self._connection.execute("PRAGMA data_version").fetchone()[0])
-            if self._cached is None or self._cached[0] != version:
-                rows = self._connection.execute("SELECT id, code FROM items ORDER BY id").fetchall()
-                width = code_bytes(self.bits)
-                if any(not isinstance(code, bytes) or len(code) != width for _, code in rows):
-                    raise damaged(self.path, "codes of unequal width")
-                ids = np.array([number for number, _ in rows], dtype=np.int64)
-                joined = b"".join(code for _, code in rows)
-                self._cached = (version, ids, np.frombuffer(joined, np.uint8).reshape(-1, width))
-            return self._cached[1], self._cached[2]
+    def _rebuild(self, damage: SegmentError) -> None:
+        with self._session.transaction() as connection:
+            derived.rebuild(connection, self.path, self._asking.reader)
+        self._clear()
+        self._notify(f"{self.path}: {damage}; made again from the database")
 
-    def _hits(self, ids: npt.NDArray[np.int64], distances: npt.NDArray[np.uint16]) -> list[Hit]:
-        hits = []
-        with explained(self.path):
-            for rank, (number, distance) in enumerate(zip(ids, distances, strict=True), start=1):
-                row = self._connection.execute(
-                    "SELECT path, label FROM items WHERE id = ?", (int(number),)
-                ).fetchone()
-                if row is not None:  # else removed since, by another process
-                    hits.append(Hit(rank, int(distance), int(number), row[0], row[1]))
-        return hits
+    def _clear(self) -> None:
+        with self._session.reading() as connection:
+            derived.clear(derived.left_over(connection, self.path))
+
+    def _refuse_unknown(self, unknown: Sequence[int], so: str) -> None:
+        if unknown:
+            raise IndexStoreError(
+                f"{self.path} has no item {', '.join(map(str, unknown[:5]))}; {so}; "
+                "see: fgdeploy index list"
+            )
+
+
+def _is_id(number: object) -> bool:
+    return isinstance(number, (int, np.integer)) and 0 < int(number) <= schema.MAX_ID
+
+
+def _meta(session: Session, connection: sqlite3.Connection) -> dict[str, str]:
+    """Return the meta table, brought to today's schema. Raises IndexStoreError."""
+    folder = session.folder
+    try:
+        version = schema.version_of(connection)
+        if version in schema.MIGRATIONS:
+            if not session.writable:
+                raise IndexStoreError(
+                    f"{folder} has schema version {version}, expected {schema.SCHEMA_VERSION}; "
+                    "open it once where it can be written, which brings it up to date"
+                )
+            connection.execute("ROLLBACK")
+            with session.locked():
+                schema.migrate(connection)
+            connection.execute("BEGIN")
+        elif version != schema.SCHEMA_VERSION:
+            raise IndexStoreError(
+                f"{folder} has schema version {version}, expected {schema.SCHEMA_VERSION}; "
+                "use the fgdeploy that wrote it, or build the index again"
+            )
+        meta = dict(connection.execute("SELECT key, value FROM meta"))
+        if meta["crc"] != schema.meta_checksum(meta):
+            raise damaged(folder, "its meta table was changed")
+        int(meta["bits"]), meta["fingerprint"], bytes.fromhex(meta["uid"])
+    except (KeyError, ValueError, TypeError):
+        raise damaged(folder, "its meta table is not whole") from None
+    return meta

@@ -1,0 +1,156 @@
+"""Writing segments: the tail into a new one, small ones together, or all anew from the database.
+
+Each runs inside the writer's transaction: first the file is on the disk, then the database says so,
+and only after the commit what it replaces is removed. A file that the database does not name is
+left over from a writer that was killed, and goes the next time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fgdeploy.codes import UInt8Array
+from fgdeploy.retrieval import segment
+from fgdeploy.retrieval.segment import BLOCK_ROWS, Header, Ids, Segment
+from fgdeploy.retrieval.snapshot import Reader, blocks_of
+from fgdeploy.retrieval.sqlite_errors import damaged
+
+TAIL_ROWS = 1 << 16  # rows outside of segments from which a new one is written
+_MERGE_ROWS = 1 << 22  # segments from this size on are only put together by `rebuild`
+
+Progress = Callable[[int, int], None]
+
+
+def note(
+    connection: sqlite3.Connection,
+    new: Sequence[int],
+    recoded: Sequence[int],
+    removed: Sequence[int],
+) -> None:
+    """Note what became of the codes of these ids, in the transaction that changed them."""
+    connection.execute("UPDATE state SET items = items + ?", (len(new) - len(removed),))
+    connection.executemany("INSERT INTO tail VALUES (?, ?)", ranges([*new, *recoded]))
+    (last,) = connection.execute("SELECT max(number) FROM segments").fetchone()
+    if last is not None:  # their rows in the segments so far are void
+        connection.executemany(
+            "INSERT OR REPLACE INTO dead VALUES (?, ?)",
+            ((number, last) for number in (*recoded, *removed)),
+        )
+
+
+def tail_rows(connection: sqlite3.Connection) -> int:
+    """Return how many rows the tail may hold."""
+    row = connection.execute("SELECT ifnull(sum(last - first + 1), 0) FROM tail").fetchone()
+    return int(row[0])
+
+
+def roll(connection: sqlite3.Connection, folder: Path, reader: Reader) -> None:
+    """Write the tail as a segment, together with the latest segments that are not much larger.
+
+    Raises SegmentError if one of those is damaged, OSError if the file cannot be written.
+    """
+    snapshot = reader.read(connection)
+    ids, codes = np.empty(0, np.int64), np.empty((0, reader.width), np.uint8)
+    merged: list[int] = []
+    for part in reversed(snapshot.parts):
+        source = part.source
+        if isinstance(source, Segment):
+            if len(source) > min(2 * len(ids), _MERGE_ROWS):
+                break
+            merged.append(source.header.number)
+        live: Ids | slice = slice(None) if part.alive is None else np.flatnonzero(part.alive.mask)
+        ids = np.concatenate((source.ids(live), ids))
+        codes = np.concatenate((source.codes[live], codes))
+    if len(ids) and (np.diff(ids) <= 0).any():
+        order = np.argsort(ids)
+        ids, codes = ids[order], codes[order]
+    connection.executemany("DELETE FROM segments WHERE number = ?", ((n,) for n in merged))
+    connection.execute("DELETE FROM tail")
+    if len(ids):
+        consecutive = int(ids[-1] - ids[0]) + 1 == len(ids)
+        _write(connection, folder, reader, len(ids), int(ids[0]), consecutive, _cut(ids, codes))
+    _forget_the_dead(connection)
+
+
+def rebuild(
+    connection: sqlite3.Connection,
+    folder: Path,
+    reader: Reader,
+    progress: Progress = lambda done, total: None,
+) -> None:
+    """Write all codes anew as one segment, from the database alone, in bounded memory.
+
+    Raises IndexStoreError if the database is damaged, OSError if the file cannot be written.
+    """
+    (expected,) = connection.execute("SELECT items FROM state").fetchone()
+    count, first, last = connection.execute(
+        "SELECT count(*), min(id), max(id) FROM items"
+    ).fetchone()
+    if count != expected:
+        raise damaged(folder, f"it holds {count} items and says {expected}")
+    connection.execute("DELETE FROM segments")
+    connection.execute("DELETE FROM tail")
+    connection.execute("DELETE FROM dead")
+    if count:
+        blocks = blocks_of(connection, folder, reader.width, lambda done: progress(done, count))
+        _write(connection, folder, reader, count, first, last - first + 1 == count, blocks)
+
+
+def _write(
+    connection: sqlite3.Connection,
+    folder: Path,
+    reader: Reader,
+    rows: int,
+    first_id: int,
+    consecutive: bool,
+    blocks: Iterator[tuple[Ids, UInt8Array]],
+) -> None:
+    number = connection.execute("INSERT INTO segments (rows, crc) VALUES (?, 0)", (rows,)).lastrowid
+    header = Header(reader.width, rows, number or 0, first_id, consecutive, reader.uid)
+    crc = segment.write(folder, header, blocks)
+    connection.execute("UPDATE segments SET crc = ? WHERE number = ?", (crc, number))
+
+
+def _cut(ids: Ids, codes: UInt8Array) -> Iterator[tuple[Ids, UInt8Array]]:
+    for start in range(0, len(ids), BLOCK_ROWS):
+        yield ids[start : start + BLOCK_ROWS], codes[start : start + BLOCK_ROWS]
+
+
+def _forget_the_dead(connection: sqlite3.Connection) -> None:
+    """Drop the dead that no segment holds any more."""
+    connection.execute(
+        "DELETE FROM dead WHERE segment < (SELECT ifnull(min(number), segment + 1) FROM segments)"
+    )
+
+
+def left_over(connection: sqlite3.Connection, folder: Path) -> list[Path]:
+    """Return the files of segments that the database does not name, and unfinished ones."""
+    named = {
+        segment.path_of(folder, number)
+        for (number,) in connection.execute("SELECT number FROM segments")
+    }
+    found = [*folder.glob("segment-*.codes"), *folder.glob(".segment-*.tmp")]
+    return sorted(path for path in found if path not in named)
+
+
+def clear(paths: list[Path]) -> None:
+    """Remove files that are not needed; one that stays does no harm."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def ranges(ids: Sequence[int]) -> list[tuple[int, int]]:
+    """Return ids as ranges (first, last) of neighbours."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(ids):
+        if found and number <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found

@@ -1,0 +1,277 @@
+"""The compiled loops of the exact scan: what each thread runs, without Python's lock.
+
+Codes, queries and scratch memory are given as addresses, so that one compiled function takes any
+array. `shape` is a tuple of W zeros, for codes of W words: the compiler sees W, not the zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+from fgdeploy.retrieval.bitslice import (
+    BLOCK,
+    HEAD_LIMIT,
+    any_closer,
+    perhaps_closer,
+    scratch_words,
+    slice_block,
+    spread,
+)
+from fgdeploy.retrieval.simd import (
+    STEP,
+    closer_than,
+    least_distance,
+    load,
+    load_byte,
+    popcount,
+    prefetch,
+    store,
+    take_ticket,
+)
+from fgdeploy.retrieval.simd import trailing_zeros as lowest
+
+ROW_BITS = 44  # a key is distance << ROW_BITS | row
+_STRETCH = BLOCK  # rows between two looks at the limit; a multiple of STEP and of 64
+_L1_WORDS = 4096  # 8-byte words of a block that stay in the first cache
+
+assert _STRETCH % STEP == 0 and _STRETCH % 64 == 0
+
+_compile: Callable[..., Any] = numba.njit(nogil=True, cache=True, boundscheck=False)
+
+
+@_compile
+def _word(codes: int, width: int, row: int, word: int) -> Any:
+    """Return word `word` of a code, zeros behind its last byte; reads no byte outside the codes."""
+    begin, left = codes + row * width + 8 * word, width - 8 * word
+    if left >= 8:
+        return load(begin)
+    if begin + left - 8 >= codes:  # the 8 bytes that end where the code ends
+        return load(begin + left - 8) >> np.uint64(8 * (8 - left))
+    value = np.uint64(0)
+    for index in range(left):
+        value |= load_byte(begin + index) << np.uint64(8 * index)
+    return value
+
+
+@_compile
+def _gather(
+    codes: int, width: int, first: int, last: int, scratch: int, apart: int, shape: Any
+) -> None:
+    """Lay the codes of rows first..last out by word: what vectors need, and aligned to them."""
+    if width == 8:  # a plain copy, which the compiler makes a fast one
+        for row in range(last - first):
+            store(scratch + 8 * row, load(codes + 8 * (first + row)))
+        return
+    for word in range(len(shape)):
+        for row in range(first, last):
+            store(scratch + word * apart + 8 * (row - first), _word(codes, width, row, word))
+
+
+@_compile
+def _admitted(bitmap: Any, row: int, rows: int) -> Any:
+    """Return which of the 64 rows from `row` on exist and are allowed."""
+    bits = ~np.uint64(0)
+    if row >= rows:
+        return np.uint64(0)
+    if rows - row < 64:
+        bits >>= np.uint64(64 - (rows - row))
+    if len(bitmap):
+        bits &= bitmap[row >> 6]
+    return bits
+
+
+@_compile
+def _none_admitted(bitmap: Any, first: int, last: int) -> bool:
+    if len(bitmap) == 0:
+        return False
+    return not bitmap[first >> 6 : (last + 63) >> 6].any()
+
+
+@_compile
+def _distance(place: int, apart: int, query: int, row: int, shape: Any) -> Any:
+    total = np.int64(0)
+    for word in range(len(shape)):
+        code = load(place + word * apart + 8 * row)
+        total += np.int64(popcount(code ^ load(query + 8 * word)))
+    return total
+
+
+@_compile
+def _block_rows(words: int) -> int:
+    return max(_STRETCH, _L1_WORDS // words // _STRETCH * _STRETCH)
+
+
+@_compile
+def scan(
+    codes: int, rows: int, width: int, queries: int, bitmap: Any, k: int,
+    chunk_rows: int, ticket: Any, keys: Any, held: Any, shape: Any,
+) -> None:  # fmt: skip
+    """Take chunks until none is left; leave at most k keys of each query, in ascending order."""
+    words, count = len(shape), len(keys)
+    histogram = np.zeros((count, 64 * words + 2), np.int64)
+    limit = np.full(count, 64 * words + 1, np.int64)  # codes at this distance are of no use
+    below = np.zeros(count, np.int64)  # accepted codes nearer than the limit
+    block = _block_rows(words)
+    buffer = np.empty(words * block + 8, np.uint64)
+    scratch = (buffer.ctypes.data + 63) & ~63
+    while True:
+        chunk = take_ticket(ticket) * chunk_rows
+        if chunk >= rows:
+            break
+        for first in range(chunk, min(chunk + chunk_rows, rows), block):
+            last = min(first + block, rows)
+            if _none_admitted(bitmap, first, last):
+                continue
+            # One query on codes that are words already reads them where they lie.
+            place, apart = codes + 8 * first, 0
+            if width != 8 or last - first < block or (count > 1 and codes & 63):
+                place, apart = scratch, 8 * block
+                _gather(codes, width, first, last, place, apart, shape)
+            for number in range(count):
+                query = queries + 8 * words * number
+                for at in range(0, last - first, _STRETCH):
+                    near = least_distance(place + 8 * at, apart, query, _STRETCH, shape)
+                    if near < limit[number]:
+                        _visit(
+                            place, apart, first, at, rows, number, query, bitmap, k,
+                            keys, held, histogram, limit, below, shape,
+                        )  # fmt: skip
+    for number in range(count):
+        _drop(number, k, keys, held, limit, below)
+
+
+@_compile
+def scan_many(
+    codes: int, rows: int, width: int, queries: int, bitmap: Any, k: int,
+    chunk_rows: int, ticket: Any, keys: Any, held: Any, offsets: Any, limits: Any, shape: Any,
+) -> None:  # fmt: skip
+    """Do what `scan` does, bit-sliced: for many queries. offsets, limits: see `bitslice`."""
+    words, count = len(shape), len(keys)
+    histogram = np.zeros((count, 64 * words + 2), np.int64)
+    limit = np.full(count, 64 * words + 1, np.int64)
+    below = np.zeros(count, np.int64)
+    buffer = np.empty((words + 1) * BLOCK + scratch_words(words) + 16, np.uint64)
+    scratch = (buffer.ctypes.data + 63) & ~63
+    table = scratch + 8 * words * BLOCK
+    admitted = table + 8 * scratch_words(words)
+    bits = admitted + 64
+    share = -(-BLOCK * width // (64 * count))
+    offset_place, offset_step = offsets.ctypes.data, 2 * offsets.shape[1]
+    limit_place, limit_step = limits.ctypes.data, 8 * limits.shape[1]
+    while True:
+        chunk = take_ticket(ticket) * chunk_rows
+        if chunk >= rows:
+            break
+        for first in range(chunk, min(chunk + chunk_rows, rows), BLOCK):
+            last = min(first + BLOCK, rows)
+            if _none_admitted(bitmap, first, last):
+                continue
+            for at in range(0, BLOCK, 64):
+                store(bits + at // 8, _admitted(bitmap, first + at, rows))
+            spread(bits, admitted)
+            place = codes + 8 * first
+            if width != 8 or last - first < BLOCK:
+                place = scratch
+                _gather(codes, width, first, last, place, 8 * BLOCK, shape)
+            slice_block(place, 8 * BLOCK, table, shape)
+            ahead = codes + last * width
+            for number in range(count):
+                for line in range(share):
+                    prefetch(ahead)
+                    ahead += 64
+                bound = limit_place + limit_step * limit[number]
+                asked = offset_place + offset_step * number
+                if words == 1 and limit[number] <= HEAD_LIMIT:
+                    if not perhaps_closer(table, asked, bound, admitted):
+                        continue
+                if any_closer(table, asked, bound, admitted, shape):
+                    _visit(
+                        place, 8 * BLOCK, first, 0, rows, number, queries + 8 * words * number,
+                        bitmap, k, keys, held, histogram, limit, below, shape,
+                    )  # fmt: skip
+    for number in range(count):
+        _drop(number, k, keys, held, limit, below)
+
+
+@_compile
+def _visit(
+    place: int, apart: int, first: int, start: int, rows: int, number: int, query: int,
+    bitmap: Any, k: int, keys: Any, held: Any, histogram: Any, limit: Any, below: Any, shape: Any,
+) -> None:  # fmt: skip
+    """Accept the rows of one stretch that are nearer than the limit, in order."""
+    for at in range(start, min(start + _STRETCH, rows - first), 64):
+        bits = closer_than(limit[number], place + 8 * at, apart, query, shape)
+        bits &= _admitted(bitmap, first + at, rows)
+        while bits:
+            row = at + np.int64(lowest(bits))
+            bits &= bits - np.uint64(1)
+            distance = _distance(place, apart, query, row, shape)
+            if distance >= limit[number]:  # which has fallen since
+                continue
+            keys[number, held[number]] = distance << ROW_BITS | (first + row)
+            held[number] += 1
+            histogram[number, distance] += 1
+            below[number] += 1
+            while below[number] >= k:
+                limit[number] -= 1
+                below[number] -= histogram[number, limit[number]]
+            if held[number] == keys.shape[1]:
+                _drop(number, k, keys, held, limit, below)
+
+
+@_compile
+def _drop(number: int, k: int, keys: Any, held: Any, limit: Any, below: Any) -> None:
+    """Keep the k first keys in order of (distance, row): all below the limit, and some at it."""
+    kept, at_limit = 0, k - below[number]
+    for index in range(held[number]):
+        distance = keys[number, index] >> ROW_BITS
+        if distance > limit[number]:
+            continue
+        if distance == limit[number]:
+            if at_limit <= 0:
+                continue
+            at_limit -= 1
+        keys[number, kept] = keys[number, index]
+        kept += 1
+    held[number] = kept
+
+
+@_compile
+def collect(
+    codes: int, rows: int, width: int, query: int, bitmap: Any, radius: int,
+    chunk_rows: int, ticket: Any, counts: Any, found: Any, distances: Any, fill: bool, shape: Any,
+) -> None:  # fmt: skip
+    """Count the rows within the radius in each chunk, or write them from counts[chunk] on."""
+    words = len(shape)
+    block = _block_rows(words)
+    buffer = np.empty(words * block + 8, np.uint64)
+    scratch = (buffer.ctypes.data + 63) & ~63
+    while True:
+        number = take_ticket(ticket)
+        chunk = number * chunk_rows
+        if chunk >= rows:
+            break
+        end = counts[number] if fill else np.int64(0)
+        for first in range(chunk, min(chunk + chunk_rows, rows), block):
+            last = min(first + block, rows)
+            if _none_admitted(bitmap, first, last):
+                continue
+            _gather(codes, width, first, last, scratch, 8 * block, shape)
+            for at in range(0, last - first, 64):
+                bits = closer_than(radius + 1, scratch + 8 * at, 8 * block, query, shape)
+                bits &= _admitted(bitmap, first + at, rows)
+                if not fill:
+                    end += np.int64(popcount(bits))
+                    continue
+                while bits:
+                    row = at + np.int64(lowest(bits))
+                    bits &= bits - np.uint64(1)
+                    found[end] = first + row
+                    distances[end] = _distance(scratch, 8 * block, query, row, shape)
+                    end += 1
+        if not fill:
+            counts[number] = end

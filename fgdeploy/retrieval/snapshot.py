@@ -1,0 +1,290 @@
+"""What a search sees: the codes as of one transaction, in segments and in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fgdeploy.codes import UInt8Array
+from fgdeploy.retrieval import search
+from fgdeploy.retrieval.buckets import MAX_BYTES, Buckets
+from fgdeploy.retrieval.schema import code_checksum
+from fgdeploy.retrieval.search import Allowed, Found
+from fgdeploy.retrieval.segment import BLOCK_ROWS, Ids, Segment, SegmentError
+from fgdeploy.retrieval.sqlite_errors import damaged
+
+_BUCKETS_FROM = 1 << 20  # short codes from which sorting them pays, after so many queries:
+_BUCKETS_AFTER = 512
+
+
+class Codes(Protocol):
+    """Codes uint8 (rows, width) of items in ascending order of their ids."""
+
+    codes: UInt8Array
+
+    def ids(self, rows: Ids | slice) -> Ids:
+        """Return the ids of some rows."""
+
+    def rows_of(self, ids: Ids) -> Ids:
+        """Return the rows of those of the ids that are here."""
+
+    def span(self, first: int, last: int) -> tuple[int, int]:
+        """Return the rows, from and up to, whose ids lie between two."""
+
+
+class Listed:
+    """Codes and their ids in memory."""
+
+    def __init__(self, ids: Ids, codes: UInt8Array) -> None:
+        self._ids, self.codes = ids, codes
+
+    def ids(self, rows: Ids | slice) -> Ids:
+        """Return the ids of some rows."""
+        return self._ids[rows]
+
+    def rows_of(self, ids: Ids) -> Ids:
+        """Return the rows of those of the ids that are here."""
+        return np.flatnonzero(np.isin(self._ids, ids))
+
+    def span(self, first: int, last: int) -> tuple[int, int]:
+        """Return the rows, from and up to, whose ids lie between two."""
+        start, end = np.searchsorted(self._ids, (first, last + 1))
+        return int(start), int(end)
+
+
+class Part:
+    """Codes of a snapshot. alive: the rows that still count, None for all."""
+
+    def __init__(self, source: Codes, alive: Allowed | None) -> None:
+        self.source, self.alive = source, alive
+        self._buckets: Buckets | None = None
+        self._asked = 0
+
+    @property
+    def live(self) -> int:
+        """The number of rows that count."""
+        return len(self.source.codes) if self.alive is None else self.alive.count
+
+    def only(self, ids: Ids) -> Allowed:
+        """Return the rows that count and have one of the ids."""
+        mask = np.zeros(len(self.source.codes), np.bool_)
+        mask[self.source.rows_of(ids)] = True
+        return Allowed(mask if self.alive is None else mask & self.alive.mask)
+
+    def nearest(
+        self, queries: UInt8Array, k: int, allowed: Allowed | None, threads: int, kernel: str
+    ) -> Found:
+        """Return ids and distances (Q, min(k, rows)), ordered by (distance, id)."""
+        codes = self.source.codes
+        admitted = self.alive if allowed is None else allowed
+        top = min(k, len(codes) if admitted is None else admitted.count)
+        self._asked += len(queries)
+        short = codes.shape[1] <= MAX_BYTES and len(codes) >= _BUCKETS_FROM and admitted is None
+        if short and self._asked >= _BUCKETS_AFTER:
+            self._buckets = self._buckets or Buckets(codes)
+            rows, distances = self._buckets.nearest(queries, top)
+        else:
+            rows, distances = search.nearest(queries, codes, top, admitted, threads, kernel)
+        return self.source.ids(rows), distances
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The codes as of one transaction. version: its number; count: live items."""
+
+    version: int
+    count: int
+    parts: Sequence[Part]
+
+    def only(self, ids: Ids) -> list[Allowed]:
+        """Return, for each part, the rows that count and have one of the ids."""
+        return [part.only(ids) for part in self.parts]
+
+    def nearest(
+        self,
+        queries: UInt8Array,
+        k: int,
+        allowed: Sequence[Allowed] | None,
+        threads: int,
+        kernel: str = "auto",
+    ) -> Found:
+        """Return ids and distances (Q, min(k, allowed items)), ordered by (distance, id)."""
+        chosen = search.chosen(kernel, self.bytes * len(queries))
+        found = [
+            part.nearest(queries, k, only, threads, chosen)
+            for part, only in self._with(allowed)
+            if part.live
+        ]
+        if len(found) == 1:
+            return found[0]
+        empty = (np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.uint16))
+        ids = np.concatenate([empty[0], *(pair[0] for pair in found)], axis=1)
+        distances = np.concatenate([empty[1], *(pair[1] for pair in found)], axis=1)
+        order = np.lexsort((ids, distances), axis=1)[:, :k]
+        return np.take_along_axis(ids, order, 1), np.take_along_axis(distances, order, 1)
+
+    def within(
+        self,
+        query: UInt8Array,
+        radius: int,
+        allowed: Sequence[Allowed] | None,
+        threads: int,
+        kernel: str = "auto",
+    ) -> Found:
+        """Return the ids of all items within `radius` of one query, ordered by (distance, id)."""
+        chosen = search.chosen(kernel, self.bytes)
+        ids, distances = [np.empty(0, np.int64)], [np.empty(0, np.uint16)]
+        for part, only in self._with(allowed):
+            admitted = part.alive if only is None else only
+            codes = part.source.codes
+            rows, gaps = search.within(query, codes, radius, admitted, threads, chosen)
+            ids.append(part.source.ids(rows))
+            distances.append(gaps)
+        found, gaps = np.concatenate(ids), np.concatenate(distances)
+        order = np.lexsort((found, gaps))
+        return found[order], gaps[order]
+
+    def codes_of(self, ids: Ids) -> UInt8Array:
+        """Return the codes (N, bytes) of live items, by ids that are ascending."""
+        codes = np.zeros(
+            (len(ids), self.parts[0].source.codes.shape[1] if self.parts else 1), np.uint8
+        )
+        for part in self.parts:
+            rows = part.source.rows_of(ids)
+            if part.alive is not None:
+                rows = rows[part.alive.mask[rows]]
+            codes[np.searchsorted(ids, part.source.ids(rows))] = part.source.codes[rows]
+        return codes
+
+    def between(self, first: int, last: int) -> tuple[Ids, UInt8Array]:
+        """Return ids and codes of the live items whose ids lie between two, ascending."""
+        found = []
+        for part in self.parts:
+            start, end = part.source.span(first, last)
+            keep: Ids | slice = slice(start, end)
+            if part.alive is not None:
+                keep = np.flatnonzero(part.alive.mask[start:end]) + start
+            found.append((part.source.ids(keep), part.source.codes[keep]))
+        ids = np.concatenate([pair[0] for pair in found] or [np.empty(0, np.int64)])
+        codes = np.concatenate([pair[1] for pair in found] or [np.empty((0, 1), np.uint8)])
+        order = np.argsort(ids, kind="stable")
+        return ids[order], codes[order]
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of all codes."""
+        return sum(part.source.codes.size for part in self.parts)
+
+    def _with(self, allowed: Sequence[Allowed] | None) -> Iterator[tuple[Part, Allowed | None]]:
+        for number, part in enumerate(self.parts):
+            yield part, None if allowed is None else allowed[number]
+
+
+class Reader:
+    """Makes snapshots of one index, and keeps its segments open between them."""
+
+    def __init__(self, folder: Path, width: int, uid: bytes, threads: int) -> None:
+        self.width, self.uid = width, uid
+        self._folder, self._threads = folder, threads
+        self._open: dict[int, Segment] = {}
+
+    def read(self, connection: sqlite3.Connection) -> Snapshot:
+        """Return what the open transaction sees. Raises SegmentError for damaged derived files."""
+        version, count = connection.execute("SELECT version, items FROM state").fetchone()
+        segments = self._segments(connection)
+        dead = _columns(connection.execute("SELECT id, segment FROM dead"))
+        parts = []
+        for segment in segments:
+            rows = segment.rows_of(dead[0][dead[1] >= segment.header.number])
+            alive = None
+            if len(rows):
+                mask = np.ones(len(segment), np.bool_)
+                mask[rows] = False
+                alive = Allowed(mask)
+            parts.append(Part(segment, alive))
+        tail = Listed(*self._tail(connection))
+        if len(tail.codes):
+            parts.append(Part(tail, None))
+        if (live := sum(part.live for part in parts)) != count:
+            raise SegmentError(f"derived files hold {live} items, the database says {count}")
+        return Snapshot(version, count, parts)
+
+    def read_database(self, connection: sqlite3.Connection) -> Snapshot:
+        """Return what the open transaction sees, from the database alone: slow, always right."""
+        version, count = connection.execute("SELECT version, items FROM state").fetchone()
+        blocks = list(blocks_of(connection, self._folder, self.width))
+        ids = np.concatenate([np.empty(0, np.int64), *(block[0] for block in blocks)])
+        codes = np.concatenate(
+            [np.empty((0, self.width), np.uint8), *(block[1] for block in blocks)]
+        )
+        if len(ids) != count:
+            raise damaged(self._folder, f"it holds {len(ids)} items and says {count}")
+        return Snapshot(version, count, [Part(Listed(ids, codes), None)])
+
+    def _segments(self, connection: sqlite3.Connection) -> list[Segment]:
+        listed = connection.execute("SELECT number, rows, crc FROM segments ORDER BY number")
+        wanted = {number: (rows, crc) for number, rows, crc in listed}
+        for number in self._open.keys() - wanted.keys():
+            del self._open[number]
+        for number in wanted.keys() - self._open.keys():
+            segment = Segment(self._folder, number, wanted[number][1], self.width, self.uid)
+            if len(segment) != wanted[number][0]:
+                raise SegmentError(f"{segment.path.name}: expected {wanted[number][0]} rows")
+            segment.check(self._threads)
+            self._open[number] = segment
+        return [self._open[number] for number in sorted(wanted)]
+
+    def _tail(self, connection: sqlite3.Connection) -> tuple[Ids, UInt8Array]:
+        rows = connection.execute(
+            "SELECT DISTINCT items.id, code, crc FROM tail "
+            "CROSS JOIN items ON items.id BETWEEN tail.first AND tail.last ORDER BY items.id"
+        )
+        ids, codes = arrays_of(rows.fetchall(), self._folder, self.width)
+        return ids, codes
+
+    def forget(self) -> None:
+        """Let go of all segments, to open them anew."""
+        self._open.clear()
+
+
+def blocks_of(
+    connection: sqlite3.Connection,
+    folder: Path,
+    width: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Iterator[tuple[Ids, UInt8Array]]:
+    """Yield ids and codes of all items in order of id, BLOCK_ROWS at a time, each code checked."""
+    with contextlib.closing(
+        connection.execute("SELECT id, code, crc FROM items ORDER BY id")
+    ) as rows:
+        done = 0
+        while part := rows.fetchmany(BLOCK_ROWS):
+            yield arrays_of(part, folder, width)
+            done += len(part)
+            progress(done)
+
+
+def arrays_of(
+    rows: Sequence[tuple[int, bytes, int]], folder: Path, width: int
+) -> tuple[Ids, UInt8Array]:
+    """Return rows (id, code, crc) as arrays, each code checked. Raises IndexStoreError."""
+    for number, code, crc in rows:
+        if not isinstance(code, bytes) or len(code) != width:
+            raise damaged(folder, "codes of unequal width")
+        if not isinstance(crc, int) or crc & 0xFFFFFFFF != code_checksum(number, code):
+            raise damaged(folder, f"the code of item {number} is not the one that was added")
+    ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+    joined = b"".join(row[1] for row in rows)
+    return ids, np.frombuffer(joined, np.uint8).reshape(-1, width)
+
+
+def _columns(rows: sqlite3.Cursor) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    table = np.array(rows.fetchall(), np.int64).reshape(-1, 2)
+    return np.ascontiguousarray(table[:, 0]), np.ascontiguousarray(table[:, 1])
