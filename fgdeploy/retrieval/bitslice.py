@@ -218,7 +218,8 @@ def _count(builder: Any, table: Any, picks: list[Any], kind: Any, bits: int) -> 
             )
         settle(2)
     settle(1)
-    return [held[0] for held in waiting[:-1]] + [functools.reduce(builder.or_, waiting[-1])]
+    zero = ir.Constant(kind, [0] * kind.count)
+    return [held[0] for held in waiting[:-1]] + [functools.reduce(builder.or_, waiting[-1], zero)]
 
 
 @intrinsic

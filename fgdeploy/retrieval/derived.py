@@ -8,6 +8,7 @@ left over from a writer that was killed, and goes the next time.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -33,8 +34,8 @@ def note(
     removed: Sequence[int],
 ) -> None:
     """Note what became of the codes of these ids, in the transaction that changed them."""
-    connection.execute("UPDATE state SET items = items + ?", (len(new) - len(removed),))
-    connection.executemany("INSERT INTO tail VALUES (?, ?)", ranges([*new, *recoded]))
+    count(connection, len(new) - len(removed), max(new, default=0))
+    connection.executemany("INSERT INTO tail VALUES (?, ?)", _spans(new, recoded))
     (last,) = connection.execute("SELECT max(number) FROM segments").fetchone()
     if last is not None:  # their rows in the segments so far are void
         connection.executemany(
@@ -43,19 +44,32 @@ def note(
         )
 
 
+def count(connection: sqlite3.Connection, more: int, last_id: int) -> None:
+    """Note how many items there are more, and the largest id among them."""
+    connection.execute(
+        "UPDATE state SET items = items + ?, last_id = max(last_id, ?)", (more, last_id)
+    )
+
+
 def tail_rows(connection: sqlite3.Connection) -> int:
     """Return how many rows the tail may hold."""
     row = connection.execute("SELECT ifnull(sum(last - first + 1), 0) FROM tail").fetchone()
     return int(row[0])
 
 
-def roll(connection: sqlite3.Connection, folder: Path, reader: Reader) -> None:
+def roll(
+    connection: sqlite3.Connection,
+    folder: Path,
+    reader: Reader,
+    fresh: tuple[Ids, UInt8Array] | None = None,
+) -> None:
     """Write the tail as a segment, together with the latest segments that are not much larger.
 
-    Raises SegmentError if one of those is damaged, OSError if the file cannot be written.
+    fresh: ids and codes of new items that are not counted yet and shall not go into the tail.
+    Raises SegmentError if a segment is damaged, OSError if the file cannot be written.
     """
     snapshot = reader.read(connection)
-    ids, codes = np.empty(0, np.int64), np.empty((0, reader.width), np.uint8)
+    ids, codes = fresh or (np.empty(0, np.int64), np.empty((0, reader.width), np.uint8))
     merged: list[int] = []
     for part in reversed(snapshot.parts):
         source = part.source
@@ -145,10 +159,12 @@ def clear(paths: list[Path]) -> None:
             path.unlink()
 
 
-def ranges(ids: Sequence[int]) -> list[tuple[int, int]]:
-    """Return ids as ranges (first, last) of neighbours."""
+def _spans(*several: Sequence[int]) -> list[tuple[int, int]]:
+    """Return ids as spans (first, last) of neighbours."""
+    if all(isinstance(ids, range) or not ids for ids in several):
+        return [(ids[0], ids[-1]) for ids in several if ids]
     found: list[tuple[int, int]] = []
-    for number in sorted(ids):
+    for number in sorted(itertools.chain(*several)):
         if found and number <= found[-1][1] + 1:
             found[-1] = (found[-1][0], number)
         else:

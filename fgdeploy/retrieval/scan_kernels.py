@@ -160,7 +160,7 @@ def scan_many(
     admitted = table + 8 * scratch_words(words)
     bits = admitted + 64
     share = -(-BLOCK * width // (64 * count))
-    offset_place, offset_step = offsets.ctypes.data, 2 * offsets.shape[1]
+    offset_place, offset_step = offsets.ctypes.data, offsets[0].nbytes
     limit_place, limit_step = limits.ctypes.data, 8 * limits.shape[1]
     while True:
         chunk = take_ticket(ticket) * chunk_rows

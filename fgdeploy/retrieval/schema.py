@@ -7,6 +7,7 @@ a live item's code is in exactly one segment or in the tail.
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import sqlite3
 import zlib
@@ -20,22 +21,22 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE state (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     version INTEGER NOT NULL,  -- grows with each transaction: the last sequence number
-    items INTEGER NOT NULL     -- how many there are
+    items INTEGER NOT NULL,    -- how many there are
+    last_id INTEGER NOT NULL   -- no id up to this is given again, also after a removal
 );
-INSERT INTO state VALUES (1, 0, 0);
+INSERT INTO state VALUES (1, 0, 0, 0);
 CREATE TABLE items (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice, also after a removal
+    id INTEGER PRIMARY KEY,
     code BLOB NOT NULL,
-    crc INTEGER NOT NULL,                  -- see `checksum`
-    path TEXT,                             -- or URI
+    crc INTEGER NOT NULL,  -- see `checksum`
+    path TEXT,             -- or URI
     label TEXT,
-    sha256 TEXT,                           -- of the photo's bytes
-    time TEXT NOT NULL,                    -- UTC, ISO 8601
-    json TEXT                              -- the user's own
+    sha256 TEXT,           -- of the photo's bytes
+    time TEXT NOT NULL,    -- UTC, ISO 8601
+    json TEXT              -- the user's own
 );
 CREATE UNIQUE INDEX items_path ON items (path) WHERE path IS NOT NULL;
 CREATE INDEX items_sha256 ON items (sha256) WHERE sha256 IS NOT NULL;
-CREATE INDEX items_label ON items (label) WHERE label IS NOT NULL;
 CREATE TABLE segments (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     rows INTEGER NOT NULL,
@@ -57,6 +58,17 @@ COLUMNS = "id, code, crc, path, label, sha256, time, json"
 def code_checksum(number: int, code: bytes) -> int:
     """Return the CRC-32 of a code, started from its id, so that it belongs to this item alone."""
     return zlib.crc32(code, number & 0xFFFFFFFF)
+
+
+def is_code(number: int, code: bytes, crc: int) -> bool:
+    """Return whether the checksum beside an item is one of this code."""
+    return zlib.crc32(code, number & 0xFFFFFFFF) == crc & 0xFFFFFFFF
+
+
+@functools.lru_cache(4096)
+def short_checksum(label: str | None, time: str, json: str | None) -> int:
+    """Return `text_checksum` of an item without path and content, of which many are alike."""
+    return text_checksum(None, label, None, time, json)
 
 
 def text_checksum(
@@ -116,10 +128,11 @@ def _from_1(connection: sqlite3.Connection) -> None:
         "INSERT INTO tail SELECT first, last FROM "
         "(SELECT min(id) AS first, max(id) AS last FROM items) WHERE first IS NOT NULL"
     )
-    connection.execute("UPDATE state SET version = 1, items = (SELECT count(*) FROM items)")
+    connection.execute(
+        "UPDATE state SET version = 1, items = (SELECT count(*) FROM items), last_id = ?",
+        (last[0] if last else 0,),
+    )
     connection.execute("DROP TABLE items_1")
-    connection.execute("DELETE FROM sqlite_sequence WHERE name IN ('items', 'items_1')")
-    connection.execute("INSERT INTO sqlite_sequence VALUES ('items', ?)", (last[0] if last else 0,))
 
 
 def _checked_again(rows: sqlite3.Cursor) -> Iterator[tuple[object, ...]]:

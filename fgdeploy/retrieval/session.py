@@ -45,7 +45,7 @@ class Session:
         self._local = threading.local()
         self._all: weakref.WeakSet[_Connection] = weakref.WeakSet()
         self._mutex = threading.RLock()
-        self._closed = False
+        self._closed = self._holds_lock = False
         with explained(folder):
             try:
                 self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -102,6 +102,9 @@ class Session:
         if not self.writable:
             raise self._not_writable()
         with self._mutex, contextlib.ExitStack() as stack:
+            if self._holds_lock:  # this very thread
+                yield
+                return
             try:
                 stack.enter_context(
                     lock.held(self.folder, LOCK_WAIT_S if wait_s is None else wait_s)
@@ -117,7 +120,11 @@ class Session:
                         "and try again"
                     ) from error
                 raise self._not_writable() from error
-            yield
+            self._holds_lock = True
+            try:
+                yield
+            finally:
+                self._holds_lock = False
 
     def _not_writable(self) -> IndexStoreError:
         return IndexStoreError(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fgdeploy.codes import UInt8Array
 from fgdeploy.retrieval import search
 from fgdeploy.retrieval.buckets import MAX_BYTES, Buckets
-from fgdeploy.retrieval.schema import code_checksum
+from fgdeploy.retrieval.schema import is_code
 from fgdeploy.retrieval.search import Allowed, Found
 from fgdeploy.retrieval.segment import BLOCK_ROWS, Ids, Segment, SegmentError
 from fgdeploy.retrieval.sqlite_errors import damaged
@@ -242,12 +242,18 @@ class Reader:
         return [self._open[number] for number in sorted(wanted)]
 
     def _tail(self, connection: sqlite3.Connection) -> tuple[Ids, UInt8Array]:
-        rows = connection.execute(
-            "SELECT DISTINCT items.id, code, crc FROM tail "
-            "CROSS JOIN items ON items.id BETWEEN tail.first AND tail.last ORDER BY items.id"
-        )
-        ids, codes = arrays_of(rows.fetchall(), self._folder, self.width)
-        return ids, codes
+        ranges: list[tuple[int, int]] = []
+        for first, last in connection.execute("SELECT first, last FROM tail ORDER BY first"):
+            if ranges and first <= ranges[-1][1]:
+                ranges[-1] = (ranges[-1][0], max(ranges[-1][1], last))
+            else:
+                ranges.append((first, last))
+        rows = []
+        for span in ranges:
+            rows += connection.execute(
+                "SELECT id, code, crc FROM items WHERE id BETWEEN ? AND ? ORDER BY id", span
+            ).fetchall()
+        return arrays_of(rows, self._folder, self.width)
 
     def forget(self) -> None:
         """Let go of all segments, to open them anew."""
@@ -275,13 +281,13 @@ def arrays_of(
     rows: Sequence[tuple[int, bytes, int]], folder: Path, width: int
 ) -> tuple[Ids, UInt8Array]:
     """Return rows (id, code, crc) as arrays, each code checked. Raises IndexStoreError."""
-    for number, code, crc in rows:
-        if not isinstance(code, bytes) or len(code) != width:
-            raise damaged(folder, "codes of unequal width")
-        if not isinstance(crc, int) or crc & 0xFFFFFFFF != code_checksum(number, code):
-            raise damaged(folder, f"the code of item {number} is not the one that was added")
+    if any(type(code) is not bytes or len(code) != width for _, code, _ in rows):
+        raise damaged(folder, "codes of unequal width")
+    wrong = [number for number, code, crc in rows if not is_code(number, code, crc)]
+    if wrong:
+        raise damaged(folder, f"the code of item {wrong[0]} is not the one that was added")
     ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
-    joined = b"".join(row[1] for row in rows)
+    joined = b"".join([row[1] for row in rows])
     return ids, np.frombuffer(joined, np.uint8).reshape(-1, width)
 
 

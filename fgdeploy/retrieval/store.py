@@ -25,14 +25,15 @@ from fgdeploy.retrieval.asking import Asking
 from fgdeploy.retrieval.items import Added, Hit, Item
 from fgdeploy.retrieval.rerank import Hashes
 from fgdeploy.retrieval.search import Found, check_packed
-from fgdeploy.retrieval.segment import SegmentError
+from fgdeploy.retrieval.segment import Ids, SegmentError
 from fgdeploy.retrieval.session import DATABASE, Session
 from fgdeploy.retrieval.sqlite_errors import damaged, explained
 from fgdeploy.retrieval.stats import Stats, measure
 from fgdeploy.retrieval.verifying import Problem, inspect
-from fgdeploy.retrieval.where import Params
+from fgdeploy.retrieval.where import Params, matching_ids
 
 BATCH = 1 << 14  # items in a transaction
+_BULK = 1 << 18  # codes in a transaction that writes a segment
 _PAGE = 1000  # items read at once
 
 Notify = Callable[[str], None]
@@ -135,15 +136,34 @@ class Index(Closing):
         with self._session.reading() as connection:
             return int(connection.execute("SELECT items FROM state").fetchone()[0])
 
-    def items(self) -> Iterator[Item]:
-        """Yield all items in order of id; each as it is when its turn comes."""
+    def items(self, where: str | None = None, params: Params = ()) -> Iterator[Item]:
+        """Yield all items, or those for which `where` holds, in order of id.
+
+        Read in pages, each item as it is when its turn comes, so that writers need not wait.
+        """
+        if where is not None:
+            ids = self.matching(where, params)
+            for start in range(0, len(ids), _PAGE):
+                with self._session.reading() as connection:
+                    part = ids[start : start + _PAGE].tolist()
+                    rows = sorted(upsert.checked_rows(connection, self.path, "id", part))
+                yield from map(items.item_of, rows)
+            return
         last, page = 0, [Item(None, b"")]
         while page:
             with self._session.reading() as connection:
-                rows = upsert.rows_after(connection, self.path, last, _PAGE)
-                page = [items.item_of(row) for row in rows]
+                found = upsert.rows_after(connection, self.path, last, _PAGE)
+                page = [items.item_of(row) for row in found]
             yield from page
             last = page[-1].id if page else 0
+
+    def matching(self, where: str, params: Params = ()) -> Ids:
+        """Return the ids, ascending, of the items for which an SQL expression holds; see `search`.
+
+        Raises UsageError for anything but one reading expression.
+        """
+        with self._session.reading() as connection:
+            return matching_ids(connection, where, params)
 
     def get(self, ids: Sequence[int]) -> list[Item]:
         """Return items by id, in the order asked. Raises IndexStoreError that names unknown ids."""
@@ -215,15 +235,28 @@ class Index(Closing):
             return self.add((Item(None, c.tobytes(), id=n) for c, n in pairs), progress)
         checker.check_array(codes)
         with self._session.locked():
-            for start in range(0, len(codes), BATCH):
-                part = codes[start : start + BATCH]
-                with self._session.transaction() as connection:
-                    first = upsert.next_id(connection)
-                    upsert.insert_codes(connection, part, first)
-                    derived.note(connection, range(first, first + len(part)), [], [])
+            for start in range(0, len(codes), _BULK):
+                part = codes[start : start + _BULK]
+                try:
+                    self._add_bulk(part)
+                except (OSError, SegmentError):  # the way of single items, which says what is wrong
+                    self.add(Item(None, code.tobytes()) for code in part)
                 progress(start + len(part))
-                self._roll()
         return Added(new=len(codes))
+
+    def _add_bulk(self, codes: UInt8Array) -> None:
+        """Add new codes in one transaction that writes their segment too."""
+        with self._session.transaction() as connection:
+            first = upsert.next_id(connection)
+            ids = range(first, first + len(codes))
+            upsert.insert_codes(connection, codes, first)
+            if len(codes) < derived.TAIL_ROWS:
+                derived.note(connection, ids, [], [])
+            else:
+                fresh = (np.arange(first, ids.stop), codes)
+                derived.roll(connection, self.path, self._asking.reader, fresh)
+                derived.count(connection, len(codes), ids[-1])
+        self._roll()
 
     def relabel(self, labels: Mapping[str, str | None]) -> int:
         """Set the labels of items by path; returns how many were another before."""

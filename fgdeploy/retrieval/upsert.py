@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,15 +12,12 @@ from typing import Any
 from fgdeploy.codes import UInt8Array
 from fgdeploy.errors import IndexStoreError
 from fgdeploy.retrieval.items import Added, Item, Row, name_of, now, row_checksum, utc
-from fgdeploy.retrieval.schema import checksum, code_checksum, text_checksum
+from fgdeploy.retrieval.schema import checksum, code_checksum, short_checksum
 from fgdeploy.retrieval.sqlite_errors import damaged
 
+_ROWS_AT_ONCE = 32  # of one statement
 _KEYS_AT_ONCE = 500  # parameters of one statement; old SQLite takes 999
 _FIELDS = "id, code, path, label, sha256, time, json"
-_INSERT = (
-    "INSERT INTO items (id, code, path, label, sha256, time, json, crc) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-)
 _UPDATE = (
     "UPDATE items SET id = ?, code = ?, path = ?, label = ?, sha256 = ?, time = ?, json = ?, "
     "crc = ? WHERE id = ?"
@@ -107,12 +105,12 @@ def _row(item: Item, number: int, found: Row | None, time: str) -> Row:
 def write(connection: sqlite3.Connection, changes: Changes) -> None:
     """Write rows; which derived files hold their codes is not touched."""
     old = [row for number, row in changes.after.items() if number in changes.before]
-    fresh = (row for number, row in changes.after.items() if number not in changes.before)
+    fresh = [row for number, row in changes.after.items() if number not in changes.before]
     if old:  # paths may wander between items: first free them all
         for number in (row[0] for row in old):
             connection.execute("UPDATE items SET path = NULL WHERE id = ?", (number,))
         connection.executemany(_UPDATE, ((*row, row_checksum(row), row[0]) for row in old))
-    connection.executemany(_INSERT, ((*row, row_checksum(row)) for row in fresh))
+    _insert(connection, f"{_FIELDS}, crc", [(*row, row_checksum(row)) for row in fresh])
 
 
 def rows_by(connection: sqlite3.Connection, column: str, keys: Iterable[object]) -> Iterator[Row]:
@@ -159,18 +157,30 @@ def _checked(row: tuple[Any, ...], folder: Path) -> Row:
 
 def next_id(connection: sqlite3.Connection) -> int:
     """Return the id after the last one that was ever given."""
-    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'items'").fetchone()
-    return int(row[0]) + 1 if row else 1
+    return int(connection.execute("SELECT last_id FROM state").fetchone()[0]) + 1
 
 
 def insert_codes(connection: sqlite3.Connection, codes: UInt8Array, first: int) -> None:
     """Insert codes (N, bytes) as items without path, with ids from `first` on."""
     time = now()
-    text = text_checksum(None, None, None, time, None)
-    connection.executemany(
-        "INSERT INTO items (id, code, time, crc) VALUES (?, ?, ?, ?)",
-        (
-            (number, code, time, checksum(code_checksum(number, code), text))
-            for number, code in enumerate(map(bytes, codes), start=first)
-        ),
-    )
+    text, whole, width = short_checksum(None, time, None), codes.tobytes(), codes.shape[1]
+    each = (whole[start : start + width] for start in range(0, len(whole), width))
+    rows = [
+        (number, code, time, checksum(code_checksum(number, code), text))
+        for number, code in enumerate(each, start=first)
+    ]
+    _insert(connection, "id, code, time, crc", rows)
+
+
+def _insert(
+    connection: sqlite3.Connection, columns: str, rows: Sequence[tuple[object, ...]]
+) -> None:
+    """Insert rows, many in a statement: a fifth faster than one by one, more with long rows."""
+    one = f"({', '.join('?' * len(columns.split(',')))})"
+    into = f"INSERT INTO items ({columns}) VALUES "
+    together = into + ", ".join([one] * _ROWS_AT_ONCE)
+    many = len(rows) - len(rows) % _ROWS_AT_ONCE
+    for start in range(0, many, _ROWS_AT_ONCE):
+        part = rows[start : start + _ROWS_AT_ONCE]
+        connection.execute(together, list(itertools.chain.from_iterable(part)))
+    connection.executemany(into + one, rows[many:])

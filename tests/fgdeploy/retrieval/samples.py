@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fgdeploy.retrieval import Index, Item, store
+from fgdeploy.retrieval import Index, Item
+from fgdeploy.retrieval.session import DATABASE
 
 MODEL, OTHER = "ab" * 32, "cd" * 32
 BITS = 32
@@ -22,7 +23,7 @@ def photo(name: str, code: int = 0, label: str | None = None) -> Item:
 
 
 def database(path: Path) -> Path:
-    return path / store.DATABASE
+    return path / DATABASE
 
 
 @contextlib.contextmanager
@@ -36,14 +37,17 @@ def raw(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def names(index: Index) -> list[str]:
-    return [Path(item.path).name for item in index.items()]
+    return [Path(item.path or "").name for item in index.items()]
 
 
 def use_all(path: Path) -> None:
     """Do everything that reads an index."""
     with Index.open(path) as index:
         len(index)
-        index.known()
+        index.by_path(["/photos/17.jpg"])
+        index.by_content(["a" * 64])
+        index.stats()
         list(index.items())
         index.search(ZERO, 5)
+        index.search(ZERO, 5, where="label = 'label 3'")
         index.verify()

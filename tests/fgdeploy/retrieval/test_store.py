@@ -15,7 +15,8 @@ import pytest
 from fgdeploy import atomic
 from fgdeploy.codes import hamming
 from fgdeploy.errors import FgdeployError, IndexStoreError, UsageError
-from fgdeploy.retrieval import Hit, Index, Item, store
+from fgdeploy.retrieval import Added, Hit, Index, Item, schema
+from fgdeploy.retrieval.session import DATABASE
 from tests.checks import refused
 from tests.fgdeploy.retrieval.samples import BITS, MODEL, OTHER, ZERO, names, photo, raw
 
@@ -28,12 +29,13 @@ def test_a_new_index_is_empty_and_remembers_its_model(path: Path) -> None:
     with Index.open(str(path)) as index:
         assert (index.path, index.fingerprint, index.bits, len(index)) == (path, MODEL, BITS, 0)
         assert list(index.items()) == []
-        assert index.known() == {}
-        assert index.verify() == []
+        assert index.by_path(["/photos/a"]) == index.by_content(["0" * 64]) == {}
         assert index.search(np.zeros((2, 4), np.uint8), 3) == [[], []]
         assert index.search_radius(ZERO[0], 32) == []
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-    assert [entry.name for entry in path.iterdir()] == [store.DATABASE]
+    assert [entry.name for entry in path.iterdir()] == [DATABASE]
+    with Index.open(path) as index:
+        assert index.verify() == []
 
 
 @pytest.mark.parametrize("name", ["a b", "a?b#c", "50%20", "it's", 'a"b', "naïve-蛾", "a;b&c=d"])
@@ -86,7 +88,7 @@ def test_creating_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
 def test_creating_leaves_nothing_behind_when_it_fails(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_SCHEMA", "CREATE TABLE meta (key TEXT, value TEXT); nonsense;")
+    monkeypatch.setattr(schema, "TABLES", "CREATE TABLE meta (key TEXT, value TEXT); nonsense;")
     with refused(IndexStoreError, r"gallery\.fgi: near \"nonsense\""):
         Index.create(path, MODEL, BITS)
     assert list(path.parent.iterdir()) == []
@@ -141,8 +143,8 @@ def test_opening_a_folder_without_a_database(path: Path) -> None:
 
 def test_an_unknown_schema_version(index: Index, path: Path) -> None:
     with raw(path) as connection:
-        connection.execute("UPDATE meta SET value = '2' WHERE key = 'schema_version'")
-    words = r"has schema version 2, expected 1; use the fgdeploy that wrote it, or build the index"
+        connection.execute("UPDATE meta SET value = '3' WHERE key = 'schema_version'")
+    words = r"has schema version 3, expected 2; use the fgdeploy that wrote it, or build the index"
     with refused(IndexStoreError, words):
         Index.open(path)
 
@@ -191,8 +193,18 @@ def test_closing_twice_and_deleting(index: Index, path: Path) -> None:
 
 @pytest.mark.parametrize(
     "use",
-    [len, Index.known, Index.verify, lambda index: index.add([photo("b")])],
-    ids=["len", "known", "verify", "add"],
+    [
+        len,
+        Index.verify,
+        Index.stats,
+        Index.compact,
+        lambda index: index.by_path(["a"]),
+        lambda index: next(index.items()),
+        lambda index: index.search(ZERO),
+        lambda index: index.remove([1]),
+        lambda index: index.add([photo("b")]),
+    ],
+    ids=["len", "verify", "stats", "compact", "by_path", "items", "search", "remove", "add"],
 )
 def test_using_a_closed_index(use: Callable[[Index], object], three: Index) -> None:
     three.close()
@@ -230,7 +242,9 @@ def test_items_come_back_as_they_went_in(three: Index, path: Path) -> None:
         ids = [item.id for item in found]
         assert ids == sorted(set(ids))
         assert min(ids) > 0
-        assert index.known() == {item.path: item.sha256 for item in found}
+        assert index.by_path(["/photos/b", "/photos/d"]) == {"/photos/b": found[1]}
+        assert index.by_content(["sha of c 7", "sha of c"]) == {"sha of c 7": found[2]}
+        assert index.get([3, 1]) == [found[2], found[0]]
 
     check(three)
     with Index.open(path) as again:
@@ -239,17 +253,17 @@ def test_items_come_back_as_they_went_in(three: Index, path: Path) -> None:
 
 def test_the_time_is_utc_unless_given(index: Index) -> None:
     index.add(
-        [photo("a"), Item("/photos/b", bytes(4), None, "", added="2020-01-02T03:04:05+00:00")]
+        [photo("a"), Item("/photos/b", bytes(4), None, "", time="2020-01-02T03:04:05+00:00")]
     )
-    now, given = (datetime.fromisoformat(item.added) for item in index.items())
+    now, given = (datetime.fromisoformat(item.time) for item in index.items())
     assert now.utcoffset() == timedelta(0)
     assert abs(datetime.now(timezone.utc) - now) < timedelta(minutes=5)
     assert given == datetime(2020, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 
 
 def test_adding_counts_and_takes_an_iterator(index: Index) -> None:
-    assert index.add(photo(str(number), number) for number in range(1000)) == 1000
-    assert index.add([]) == 0
+    assert index.add(photo(str(number), number) for number in range(1000)) == Added(1000)
+    assert index.add([]) == Added()
     assert len(index) == 1000
 
 
@@ -280,7 +294,7 @@ def test_labels_and_paths_of_any_text(text: str, index: Index) -> None:
 
 def test_the_same_path_is_replaced_and_keeps_its_id(three: Index) -> None:
     before = list(three.items())
-    assert three.add([photo("d"), photo("b", 0xFF, "owl"), photo("e")]) == 3
+    assert three.add([photo("d"), photo("b", 0xFF, "owl"), photo("e")]) == Added(2, 1)
     after = list(three.items())
     assert names(three) == ["a", "b", "c", "d", "e"]
     assert after[0] == before[0]
@@ -323,7 +337,7 @@ def test_a_code_of_another_width_adds_nothing(code: bytes, three: Index) -> None
     with refused(IndexStoreError, words):
         three.add([photo("d"), photo("a", 77), bad, photo("e")])
     assert list(three.items()) == before
-    assert three.add([photo("d")]) == 1
+    assert three.add([photo("d")]) == Added(1)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, GeneratorExit])
@@ -340,8 +354,8 @@ def test_items_that_raise_halfway_add_nothing(
         three.add(halfway())
     assert list(three.items()) == before
     with Index.open(path) as other:  # nothing is left locked
-        assert other.add([photo("d")]) == 1
-    assert three.add([photo("e")]) == 1
+        assert other.add([photo("d")]) == Added(1)
+    assert three.add([photo("e")]) == Added(1)
     assert names(three) == ["a", "b", "c", "d", "e"]
 
 

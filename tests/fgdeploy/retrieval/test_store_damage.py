@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fgdeploy.errors import IndexStoreError
-from fgdeploy.retrieval import Index, Item, store
+from fgdeploy.retrieval import Index, Item, Problem
 from tests.checks import refused
 from tests.fgdeploy.retrieval.samples import BITS, MODEL, ZERO, database, raw, use_all
 
@@ -26,7 +26,7 @@ def test_a_clean_index_has_no_problems(index: Index, tmp_path: Path) -> None:
 def test_photos_that_are_gone_are_noted_and_nothing_more(three: Index, tmp_path: Path) -> None:
     (tmp_path / "there.jpg").touch()
     three.add([Item(str(tmp_path / "there.jpg"), bytes(4), None, "")])
-    assert three.verify() == [store.Problem("3 photos are no longer at their path", fatal=False)]
+    assert three.verify() == [Problem("3 photos are no longer at their path", fatal=False)]
 
 
 def test_a_path_too_long_to_look_for(index: Index, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def filled(path: Path) -> bytes:
     chooser = random.Random(0)
     with Index.create(path, MODEL, BITS) as index:
         index.add(
-            Item(f"/photos/{n}.jpg", chooser.randbytes(4), f"label {n % 5}", "a" * 64, added="now")
+            Item(f"/photos/{n}.jpg", chooser.randbytes(4), f"label {n % 5}", "a" * 64, time="2026-01-31T12:00:00Z")
             for n in range(200)
         )
     return database(path).read_bytes()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fgdeploy.errors import IndexStoreError
-from fgdeploy.retrieval import Index, store
+from fgdeploy.retrieval import Added, Index, session
 from tests.checks import refused
 from tests.fgdeploy.retrieval.samples import BITS, MODEL, NOBODY, ZERO, database, names, photo, raw
 
@@ -23,7 +23,7 @@ from tests.fgdeploy.retrieval.samples import BITS, MODEL, NOBODY, ZERO, database
 
 
 def test_a_second_writer_is_told(three: Index, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_LOCK_WAIT_S", 0.02)
+    monkeypatch.setattr(session, "LOCK_WAIT_S", 0.02)
     words = r"gallery\.fgi: another process is writing to it; wait for it to finish$"
     with raw(path) as writer, Index.open(path) as second:
         writer.execute("BEGIN IMMEDIATE")
@@ -33,17 +33,17 @@ def test_a_second_writer_is_told(three: Index, path: Path, monkeypatch: pytest.M
             second.remove([1])
         assert len(second.search(ZERO, 5)[0]) == 3  # reading goes on
         writer.execute("ROLLBACK")
-        assert second.add([photo("d")]) == 1
+        assert second.add([photo("d")]) == Added(1)
     assert names(three) == ["a", "b", "c", "d"]
 
 
 def test_readers_are_told_while_a_writer_holds_the_file_alone(
     three: Index, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_LOCK_WAIT_S", 0.02)
+    monkeypatch.setattr(session, "LOCK_WAIT_S", 0.02)
     with raw(path) as writer, Index.open(path) as reader:
         writer.execute("BEGIN EXCLUSIVE")
-        for read in (reader.known, reader.verify, lambda: reader.search(ZERO), reader.__len__):
+        for read in (reader.stats, reader.verify, lambda: reader.search(ZERO), reader.__len__):
             with refused(IndexStoreError, "another process is writing to it; wait for it"):
                 read()
         with refused(IndexStoreError, "another process is writing to it; wait for it"):
@@ -55,11 +55,11 @@ def test_readers_are_told_while_a_writer_holds_the_file_alone(
 def test_reading_items_does_not_keep_a_writer_out(
     three: Index, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_LOCK_WAIT_S", 0.02)
+    monkeypatch.setattr(session, "LOCK_WAIT_S", 0.02)
     three.add(photo(str(number)) for number in range(2000))
     assert next(item.path for item in three.items()) == "/photos/a"  # and no further
     with Index.open(path) as other:
-        assert other.add([photo("d")]) == 1
+        assert other.add([photo("d")]) == Added(1)
 
 
 CHILD = """
@@ -90,7 +90,7 @@ def test_a_killed_writer_loses_nothing_that_was_acknowledged(index: Index, path:
             for line in child.stdout:  # printed before the kill took hold
                 acknowledged = int(line) + 1
         assert child.returncode == -signal.SIGKILL
-        hot += database(path).with_name(store.DATABASE + "-journal").exists()
+        hot += database(path).with_name(session.DATABASE + "-journal").exists()
         with Index.open(path) as again:
             assert not [problem for problem in again.verify() if problem.fatal]
             turns = {int(item.path.partition("/")[0]) for item in again.items()}
@@ -99,7 +99,7 @@ def test_a_killed_writer_loses_nothing_that_was_acknowledged(index: Index, path:
             assert turns <= set(range(acknowledged + 1))
             assert len(again) == width * len(turns)
             assert len(again.search(ZERO, 3)[0]) == 3
-            assert again.add([]) == 0
+            assert again.add([]) == Added()
             again.remove([i.id for i in again.items() if i.path.startswith(f"{acknowledged}/")])
         if hot and attempt >= 3:
             break
