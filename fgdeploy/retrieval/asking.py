@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fgdeploy import machine
 from fgdeploy.codes import UInt8Array, code_bytes
 from fgdeploy.errors import UsageError
 from fgdeploy.retrieval import rerank, search, upsert
@@ -20,7 +19,7 @@ from fgdeploy.retrieval.segment import Ids, SegmentError
 from fgdeploy.retrieval.session import Session
 from fgdeploy.retrieval.snapshot import Reader, Snapshot
 from fgdeploy.retrieval.sqlite_errors import damaged
-from fgdeploy.retrieval.where import Params, matching_ids
+from fgdeploy.retrieval.where import Params, asks_the_clock, matching_ids
 
 _FILTERS_KEPT = 8
 
@@ -29,11 +28,10 @@ class Asking:
     """Answers queries against one index from any thread. heal: called for damaged derived files."""
 
     def __init__(
-        self, session: Session, bits: int, uid: bytes, heal: Callable[[SegmentError], None]
+        self, session: Session, bits: int, reader: Reader, heal: Callable[[SegmentError], None]
     ) -> None:
-        self._session, self._heal = session, heal
+        self._session, self._reader, self._heal = session, reader, heal
         self._bits, self._width = bits, code_bytes(bits)
-        self.reader = Reader(session.folder, self._width, uid, machine.cores())
         self._mutex = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._filters: dict[object, list[Allowed]] = {}
@@ -111,20 +109,20 @@ class Asking:
         damage = None
         with self._session.reading() as connection:
             try:
-                snapshot = self._current(connection, self.reader.read)
+                snapshot = self._current(connection, self._reader.read)
             except SegmentError as error:
                 damage = error
             else:
                 yield connection, snapshot
         if damage is None:
             return
-        self.reader.forget()
+        self._reader.forget()
         self._heal(damage)
         with self._session.reading() as connection:
             try:
-                snapshot = self._current(connection, self.reader.read)
+                snapshot = self._current(connection, self._reader.read)
             except SegmentError:
-                snapshot = self._current(connection, self.reader.read_database)
+                snapshot = self._current(connection, self._reader.read_database)
             yield connection, snapshot
 
     def _current(
@@ -147,11 +145,13 @@ class Asking:
         if where is None:
             return None
         values = sorted(params.items()) if isinstance(params, Mapping) else params
-        key = (snapshot.version, where, repr(values))
+        key = (snapshot.version, repr(where), repr(values))
         with self._mutex:
             if (kept := self._filters.get(key)) is not None:
                 return kept
         found = snapshot.only(matching_ids(connection, where, params))
+        if asks_the_clock(where):
+            return found
         with self._mutex:
             while len(self._filters) >= _FILTERS_KEPT:
                 del self._filters[next(iter(self._filters))]
@@ -189,6 +189,8 @@ def _reranked(
 ) -> tuple[Ids, npt.NDArray[np.uint16], npt.NDArray[np.float64]]:
     """Return ids, distances and costs (Q, min(k, …)) of the cheapest of the pool."""
     ids, distances = pool
+    if not ids.size:
+        return ids, distances, np.empty(ids.shape)
     unique, places = np.unique(ids, return_inverse=True)
     costs = rerank.costs(hashes, snapshot.codes_of(unique)[places.reshape(ids.shape)])
     order = np.lexsort((ids, distances, costs), axis=1)[:, :k]

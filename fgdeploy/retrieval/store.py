@@ -16,18 +16,21 @@ from pathlib import Path
 
 import numpy as np
 
-from fgdeploy import atomic
+from fgdeploy import atomic, machine
 from fgdeploy.closing import Closing
-from fgdeploy.codes import UInt8Array, check_bits
+from fgdeploy.codes import UInt8Array, check_bits, code_bytes
 from fgdeploy.errors import IndexStoreError, UsageError
 from fgdeploy.retrieval import derived, items, schema, upsert
 from fgdeploy.retrieval.asking import Asking
 from fgdeploy.retrieval.items import Added, Hit, Item
+from fgdeploy.retrieval.keeping import Keeper, Notify
+from fgdeploy.retrieval.meta import read_meta
 from fgdeploy.retrieval.rerank import Hashes
 from fgdeploy.retrieval.search import Found, check_packed
 from fgdeploy.retrieval.segment import Ids, SegmentError
 from fgdeploy.retrieval.session import DATABASE, Session
-from fgdeploy.retrieval.sqlite_errors import damaged, explained
+from fgdeploy.retrieval.snapshot import Reader
+from fgdeploy.retrieval.sqlite_errors import explained
 from fgdeploy.retrieval.stats import Stats, measure
 from fgdeploy.retrieval.verifying import Problem, inspect
 from fgdeploy.retrieval.where import Params, matching_ids
@@ -36,7 +39,6 @@ BATCH = 1 << 14  # items in a transaction
 _BULK = 1 << 18  # codes in a transaction that writes a segment
 _PAGE = 1000  # items read at once
 
-Notify = Callable[[str], None]
 _log = logging.getLogger("fgdeploy")
 
 
@@ -48,11 +50,13 @@ class Index(Closing):
 
     def __init__(self, session: Session, notify: Notify) -> None:
         self.path = session.folder
-        self._session, self._notify = session, notify
-        with session.reading() as connection:
-            meta = _meta(session, connection)
+        self._session = session
+        meta = read_meta(session)
         self.bits, self.fingerprint = int(meta["bits"]), meta["fingerprint"]
-        self._asking = Asking(session, self.bits, bytes.fromhex(meta["uid"]), self._heal)
+        uid, width = bytes.fromhex(meta["uid"]), code_bytes(self.bits)
+        self._reader = Reader(session.folder, width, uid, machine.cores())
+        self._keeper = Keeper(session, self._reader, notify)
+        self._asking = Asking(session, self.bits, self._reader, self._keeper.heal)
 
     @classmethod
     def create(
@@ -112,7 +116,7 @@ class Index(Closing):
 
         The write lock is held until its folder has gone, so no other process's items go with it.
         """
-        with self._session.locked(), self._session.transaction():
+        with self._session.locked():
             if len(self):
                 return False
             aside = self.path.with_name(f".{self.path.name}.{os.getpid()}.old")
@@ -215,7 +219,7 @@ class Index(Closing):
                 total.changed += changes.added.changed
                 total.known += changes.added.known
                 progress(total.total)
-                self._roll()
+                self._keeper.roll()
         return total
 
     def add_codes(
@@ -254,9 +258,9 @@ class Index(Closing):
                 derived.note(connection, ids, [], [])
             else:
                 fresh = (np.arange(first, ids.stop), codes)
-                derived.roll(connection, self.path, self._asking.reader, fresh)
+                derived.roll(connection, self.path, self._reader, fresh)
                 derived.count(connection, len(codes), ids[-1])
-        self._roll()
+        self._keeper.roll()
 
     def relabel(self, labels: Mapping[str, str | None]) -> int:
         """Set the labels of items by path; returns how many were another before."""
@@ -284,9 +288,7 @@ class Index(Closing):
     def compact(self, progress: derived.Progress = lambda done, total: None) -> None:
         """Write all codes anew, as one derived file without those of removed items."""
         with self._session.locked():
-            with self._session.transaction() as connection:
-                derived.rebuild(connection, self.path, self._asking.reader, progress)
-            self._clear()
+            self._keeper.rebuild(progress)
 
     def verify(self, progress: derived.Progress = lambda done, total: None) -> list[Problem]:
         """Check the database, every item and every derived file; make damaged derived files anew.
@@ -295,14 +297,14 @@ class Index(Closing):
         """
         if not self._session.writable:
             with self._session.reading() as connection:
-                return inspect(connection, self._asking.reader, self.path, self.bits, progress)
+                return inspect(connection, self._reader, self.path, self.bits, progress)
         with self._session.locked():
             with self._session.reading() as connection:
-                found = inspect(connection, self._asking.reader, self.path, self.bits, progress)
+                found = inspect(connection, self._reader, self.path, self.bits, progress)
             if not any(problem.fatal for problem in found):
                 if any(problem.repaired for problem in found):
-                    self.compact()
-                self._clear()
+                    self._keeper.rebuild()
+                self._keeper.clear()
         return found
 
     # Asking
@@ -350,52 +352,6 @@ class Index(Closing):
         """Return all items within `radius` bits of one code (bytes,), by (distance, id)."""
         return self._asking.within(code, radius, where, params, threads)
 
-    # Derived files
-
-    def _roll(self) -> None:
-        """Write the tail as a segment when it has grown; if that fails, all is still safe."""
-        try:
-            with self._session.transaction() as connection:
-                if derived.tail_rows(connection) < derived.TAIL_ROWS:
-                    return
-                derived.roll(connection, self.path, self._asking.reader)
-        except SegmentError as error:
-            self._rebuild(error)
-        except OSError as error:
-            self._notify(
-                f"{self.path}: no segment could be written ({error.strerror}); all items are safe, "
-                "searching is slower until: fgdeploy index compact"
-            )
-        else:
-            self._clear()
-
-    def _heal(self, damage: SegmentError) -> None:
-        """Make damaged derived files anew if this process may, and say what was done."""
-        if self._session.writable:
-            try:
-                with self._session.locked(wait_s=0):
-                    self._rebuild(damage)
-                return
-            except OSError:
-                pass  # said below
-            except IndexStoreError as error:
-                if "another process" not in str(error):
-                    raise
-        self._notify(
-            f"{self.path}: {damage}; searching the database itself, which is slower; "
-            "run where it can be written: fgdeploy index verify"
-        )
-
-    def _rebuild(self, damage: SegmentError) -> None:
-        with self._session.transaction() as connection:
-            derived.rebuild(connection, self.path, self._asking.reader)
-        self._clear()
-        self._notify(f"{self.path}: {damage}; made again from the database")
-
-    def _clear(self) -> None:
-        with self._session.reading() as connection:
-            derived.clear(derived.left_over(connection, self.path))
-
     def _refuse_unknown(self, unknown: Sequence[int], so: str) -> None:
         if unknown:
             raise IndexStoreError(
@@ -406,32 +362,3 @@ class Index(Closing):
 
 def _is_id(number: object) -> bool:
     return isinstance(number, (int, np.integer)) and 0 < int(number) <= schema.MAX_ID
-
-
-def _meta(session: Session, connection: sqlite3.Connection) -> dict[str, str]:
-    """Return the meta table, brought to today's schema. Raises IndexStoreError."""
-    folder = session.folder
-    try:
-        version = schema.version_of(connection)
-        if version in schema.MIGRATIONS:
-            if not session.writable:
-                raise IndexStoreError(
-                    f"{folder} has schema version {version}, expected {schema.SCHEMA_VERSION}; "
-                    "open it once where it can be written, which brings it up to date"
-                )
-            connection.execute("ROLLBACK")
-            with session.locked():
-                schema.migrate(connection)
-            connection.execute("BEGIN")
-        elif version != schema.SCHEMA_VERSION:
-            raise IndexStoreError(
-                f"{folder} has schema version {version}, expected {schema.SCHEMA_VERSION}; "
-                "use the fgdeploy that wrote it, or build the index again"
-            )
-        meta = dict(connection.execute("SELECT key, value FROM meta"))
-        if meta["crc"] != schema.meta_checksum(meta):
-            raise damaged(folder, "its meta table was changed")
-        int(meta["bits"]), meta["fingerprint"], bytes.fromhex(meta["uid"])
-    except (KeyError, ValueError, TypeError):
-        raise damaged(folder, "its meta table is not whole") from None
-    return meta
