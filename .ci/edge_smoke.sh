@@ -32,6 +32,11 @@ cd "$work"
 "$fgdeploy" search "$(find photos/ -name '*.jpg' | sort | head -n 1)" -i g.fgi -k 3
 "$fgdeploy" eval photos/split.csv
 "$fgdeploy" parity photos
+"$fgdeploy" index compact g.fgi
+"$fgdeploy" index verify g.fgi
+"$fgdeploy" index export g.fgi g.jsonl
+"$fgdeploy" index import again.fgi g.jsonl
+"$fgdeploy" search --id 1 -i again.fgi -k 3 --where "label is not null"
 
 # INT8 engines, held to the frames in the bundle; then one of them hashes, and travels along.
 for backend in openvino onnxruntime; do
@@ -56,4 +61,18 @@ rm -rf eet.fgd/engines again.fgd
 "$fgdeploy" hash photos -o fp32.npz
 "$fgdeploy" build-engine --int8 --no-time
 "$fgdeploy" hash photos -o alone.npz
+
+# The compiled search gives what NumPy gave so far.
+lacks numba
+"$env/bin/python" -m pip install --quiet "$wheel[search]"
+"$env/bin/python" - <<'END'
+import numpy as np
+from fgdeploy.retrieval import search_codes
+
+chooser = np.random.default_rng(0)
+codes = chooser.integers(0, 256, (200_000, 9), dtype=np.uint8)
+for queries in (codes[:1], codes[:70]):
+    compiled, plain = (search_codes(queries, codes, 20, kernel=k) for k in ("numba", "numpy"))
+    assert all(np.array_equal(one, other) for one, other in zip(compiled, plain))
+END
 echo "edge environment on $("$env/bin/python" --version): fine"

@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from fgdeploy.codes import UInt8Array
-from fgdeploy.retrieval import segment
+from fgdeploy.retrieval import segment, tables
 from fgdeploy.retrieval.segment import BLOCK_ROWS, Header, Ids, Segment
 from fgdeploy.retrieval.snapshot import Reader, blocks_of
 from fgdeploy.retrieval.sqlite_errors import damaged
 
 TAIL_ROWS = 1 << 16  # rows outside of segments from which a new one is written
-_MERGE_ROWS = 1 << 22  # segments from this size on are only put together by `rebuild`
+MERGE_ROWS = 1 << 22  # segments from this size on are only put together by `rebuild`
 
 Progress = Callable[[int, int], None]
 
@@ -74,7 +74,7 @@ def roll(
     for part in reversed(snapshot.parts):
         source = part.source
         if isinstance(source, Segment):
-            if len(source) > min(2 * len(ids), _MERGE_ROWS):
+            if len(source) > min(2 * len(ids), MERGE_ROWS):
                 break
             merged.append(source.header.number)
         live: Ids | slice = slice(None) if part.alive is None else np.flatnonzero(part.alive.mask)
@@ -96,23 +96,31 @@ def rebuild(
     folder: Path,
     reader: Reader,
     progress: Progress = lambda done, total: None,
+    multi_index: bool | None = None,
 ) -> None:
     """Write all codes anew as one segment, from the database alone, in bounded memory.
 
-    Raises IndexStoreError if the database is damaged, OSError if the file cannot be written.
+    multi_index: whether it gets look-up tables; by default if there were some. Raises
+    IndexStoreError if the database is damaged, OSError if a file cannot be written, UsageError
+    where tables would not pay.
     """
+    if multi_index is None:
+        query = "SELECT count(*) FROM segments WHERE tables IS NOT NULL"
+        multi_index = connection.execute(query).fetchone()[0] > 0
     (expected,) = connection.execute("SELECT items FROM state").fetchone()
     count, first, last = connection.execute(
         "SELECT count(*), min(id), max(id) FROM items"
     ).fetchone()
-    if count != expected:
+    if count != expected or (first is None) is not (count == 0):
         raise damaged(folder, f"it holds {count} items and says {expected}")
     connection.execute("DELETE FROM segments")
     connection.execute("DELETE FROM tail")
     connection.execute("DELETE FROM dead")
     if count:
         blocks = blocks_of(connection, folder, reader.width, lambda done: progress(done, count))
-        _write(connection, folder, reader, count, first, last - first + 1 == count, blocks)
+        number = _write(connection, folder, reader, count, first, last - first + 1 == count, blocks)
+        if multi_index:
+            _write_tables(connection, folder, reader, number)
 
 
 def _write(
@@ -123,11 +131,21 @@ def _write(
     first_id: int,
     consecutive: bool,
     blocks: Iterator[tuple[Ids, UInt8Array]],
-) -> None:
+) -> int:
     number = connection.execute("INSERT INTO segments (rows, crc) VALUES (?, 0)", (rows,)).lastrowid
     header = Header(reader.width, rows, number or 0, first_id, consecutive, reader.uid)
     crc = segment.write(folder, header, blocks)
     connection.execute("UPDATE segments SET crc = ? WHERE number = ?", (crc, number))
+    return header.number
+
+
+def _write_tables(
+    connection: sqlite3.Connection, folder: Path, reader: Reader, number: int
+) -> None:
+    (crc,) = connection.execute("SELECT crc FROM segments WHERE number = ?", (number,)).fetchone()
+    written = Segment(folder, number, crc, reader.width, reader.uid)
+    crc = tables.write(folder, written, reader.threads)
+    connection.execute("UPDATE segments SET tables = ? WHERE number = ?", (crc, number))
 
 
 def _cut(ids: Ids, codes: UInt8Array) -> Iterator[tuple[Ids, UInt8Array]]:
@@ -144,11 +162,13 @@ def _forget_the_dead(connection: sqlite3.Connection) -> None:
 
 def left_over(connection: sqlite3.Connection, folder: Path) -> list[Path]:
     """Return the files of segments that the database does not name, and unfinished ones."""
-    named = {
-        segment.path_of(folder, number)
-        for (number,) in connection.execute("SELECT number FROM segments")
-    }
-    found = [*folder.glob("segment-*.codes"), *folder.glob(".segment-*.tmp")]
+    named = set()
+    for number, crc in connection.execute("SELECT number, tables FROM segments"):
+        named.add(segment.path_of(folder, number))
+        if crc is not None:
+            named.add(tables.path_of(folder, number))
+    found = [*folder.glob("segment-*.codes"), *folder.glob("segment-*.tables")]
+    found += folder.glob(".segment-*.tmp")
     return sorted(path for path in found if path not in named)
 
 

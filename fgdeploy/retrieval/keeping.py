@@ -22,10 +22,11 @@ class Keeper:
 
     def roll(self) -> None:
         """Write the tail as a segment when it has grown; if that fails, all is still safe."""
+        with self._session.reading() as connection:
+            if derived.tail_rows(connection) < derived.TAIL_ROWS:
+                return
         try:
             with self._session.transaction() as connection:
-                if derived.tail_rows(connection) < derived.TAIL_ROWS:
-                    return
                 derived.roll(connection, self._folder, self._reader)
         except SegmentError as error:
             self._again(error)
@@ -37,11 +38,17 @@ class Keeper:
         else:
             self.clear()
 
-    def rebuild(self, progress: derived.Progress = lambda done, total: None) -> None:
-        """Write all codes anew, from the database alone."""
-        with self._session.transaction() as connection:
-            derived.rebuild(connection, self._folder, self._reader, progress)
-        self.clear()
+    def rebuild(
+        self,
+        progress: derived.Progress = lambda done, total: None,
+        multi_index: bool | None = None,
+    ) -> None:
+        """Write all codes anew, from the database alone; arguments as in `derived.rebuild`."""
+        try:
+            with self._session.transaction() as connection:
+                derived.rebuild(connection, self._folder, self._reader, progress, multi_index)
+        finally:
+            self.clear()
 
     def heal(self, damage: SegmentError) -> None:
         """Make damaged derived files anew if this process may, and say what was done."""

@@ -40,7 +40,8 @@ CREATE INDEX items_sha256 ON items (sha256) WHERE sha256 IS NOT NULL;
 CREATE TABLE segments (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     rows INTEGER NOT NULL,
-    crc INTEGER NOT NULL                   -- of its header, which holds the CRC of the rest
+    crc INTEGER NOT NULL,                  -- of its header, which holds the CRC of the rest
+    tables INTEGER                         -- the same of its look-up tables, if it has them
 );
 CREATE TABLE tail (                        -- ranges of ids whose codes are in no segment yet
     first INTEGER NOT NULL,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from fgdeploy.retrieval.schema import is_code
 from fgdeploy.retrieval.search import Allowed, Found
 from fgdeploy.retrieval.segment import BLOCK_ROWS, Ids, Segment, SegmentError
 from fgdeploy.retrieval.sqlite_errors import damaged
+from fgdeploy.retrieval.tables import MOST_K, MOST_QUERIES, Tables
 
 _BUCKETS_FROM = 1 << 20  # short codes from which sorting them pays, after so many queries:
 _BUCKETS_AFTER = 512
@@ -62,8 +64,8 @@ class Listed:
 class Part:
     """Codes of a snapshot. alive: the rows that still count, None for all."""
 
-    def __init__(self, source: Codes, alive: Allowed | None) -> None:
-        self.source, self.alive = source, alive
+    def __init__(self, source: Codes, alive: Allowed | None, tables: Tables | None = None) -> None:
+        self.source, self.alive, self._tables = source, alive, tables
         self._buckets: Buckets | None = None
         self._asked = 0
 
@@ -86,6 +88,13 @@ class Part:
         admitted = self.alive if allowed is None else allowed
         top = min(k, len(codes) if admitted is None else admitted.count)
         self._asked += len(queries)
+        few = len(queries) <= MOST_QUERIES and top <= MOST_K and allowed is None
+        if self._tables is not None and few and top:
+            found, proven = self._tables.nearest(queries, codes, top, admitted, threads)
+            if not proven.all():
+                rest = search.nearest(queries[~proven], codes, top, admitted, threads, kernel)
+                found[0][~proven], found[1][~proven] = rest
+            return self.source.ids(found[0]), found[1]
         short = codes.shape[1] <= MAX_BYTES and len(codes) >= _BUCKETS_FROM and admitted is None
         if short and self._asked >= _BUCKETS_AFTER:
             self._buckets = self._buckets or Buckets(codes)
@@ -192,13 +201,16 @@ class Reader:
 
     def __init__(self, folder: Path, width: int, uid: bytes, threads: int) -> None:
         self.width, self.uid = width, uid
-        self._folder, self._threads = folder, threads
+        self._folder, self.threads = folder, threads
         self._open: dict[int, Segment] = {}
+        self._tables: dict[int, Tables] = {}
+        self._mutex = threading.Lock()  # the writer's thread reads too
 
     def read(self, connection: sqlite3.Connection) -> Snapshot:
         """Return what the open transaction sees. Raises SegmentError for damaged derived files."""
         version, count = connection.execute("SELECT version, items FROM state").fetchone()
-        segments = self._segments(connection)
+        with self._mutex:
+            segments = self._segments(connection)
         dead = _columns(connection.execute("SELECT id, segment FROM dead"))
         parts = []
         for segment in segments:
@@ -208,7 +220,7 @@ class Reader:
                 mask = np.ones(len(segment), np.bool_)
                 mask[rows] = False
                 alive = Allowed(mask)
-            parts.append(Part(segment, alive))
+            parts.append(Part(segment, alive, self._tables.get(segment.header.number)))
         tail = Listed(*self._tail(connection))
         if len(tail.codes):
             parts.append(Part(tail, None))
@@ -229,15 +241,18 @@ class Reader:
         return Snapshot(version, count, [Part(Listed(ids, codes), None)])
 
     def _segments(self, connection: sqlite3.Connection) -> list[Segment]:
-        listed = connection.execute("SELECT number, rows, crc FROM segments ORDER BY number")
-        wanted = {number: (rows, crc) for number, rows, crc in listed}
+        listed = connection.execute("SELECT number, rows, crc, tables FROM segments")
+        wanted = {number: values for number, *values in listed}
         for number in self._open.keys() - wanted.keys():
             del self._open[number]
+            self._tables.pop(number, None)
         for number in wanted.keys() - self._open.keys():
             segment = Segment(self._folder, number, wanted[number][1], self.width, self.uid)
             if len(segment) != wanted[number][0]:
                 raise SegmentError(f"{segment.path.name}: expected {wanted[number][0]} rows")
-            segment.check(self._threads)
+            segment.check(self.threads)
+            if (crc := wanted[number][2]) is not None and search.has_numba():
+                self._tables[number] = Tables(self._folder, segment, crc, self.threads)
             self._open[number] = segment
         return [self._open[number] for number in sorted(wanted)]
 
@@ -257,7 +272,9 @@ class Reader:
 
     def forget(self) -> None:
         """Let go of all segments, to open them anew."""
-        self._open.clear()
+        with self._mutex:
+            self._open.clear()
+        self._tables.clear()
 
 
 def blocks_of(

@@ -22,6 +22,7 @@ from fgdeploy.codes import UInt8Array, check_bits, code_bytes
 from fgdeploy.errors import IndexStoreError, UsageError
 from fgdeploy.retrieval import derived, items, schema, upsert
 from fgdeploy.retrieval.asking import Asking
+from fgdeploy.retrieval.derived import MERGE_ROWS
 from fgdeploy.retrieval.items import Added, Hit, Item
 from fgdeploy.retrieval.keeping import Keeper, Notify
 from fgdeploy.retrieval.meta import read_meta
@@ -32,6 +33,7 @@ from fgdeploy.retrieval.session import DATABASE, Session
 from fgdeploy.retrieval.snapshot import Reader
 from fgdeploy.retrieval.sqlite_errors import explained
 from fgdeploy.retrieval.stats import Stats, measure
+from fgdeploy.retrieval.tables import fits
 from fgdeploy.retrieval.verifying import Problem, inspect
 from fgdeploy.retrieval.where import Params, matching_ids
 
@@ -285,10 +287,24 @@ class Index(Closing):
             derived.note(connection, [], [], wanted)
         return len(wanted)
 
-    def compact(self, progress: derived.Progress = lambda done, total: None) -> None:
-        """Write all codes anew, as one derived file without those of removed items."""
+    def compact(
+        self,
+        progress: derived.Progress = lambda done, total: None,
+        multi_index: bool | None = None,
+    ) -> None:
+        """Write all codes anew, as one derived file without those of removed items.
+
+        multi_index: whether to write look-up tables too (12 bytes an item at 64 bits), by which
+        small numbers of queries are answered without reading all codes; default: if there were
+        some. Raises UsageError where they would not pay.
+        """
+        if multi_index and (len(self) < MERGE_ROWS or not fits(len(self), code_bytes(self.bits))):
+            raise UsageError(
+                f"{self.path}: look-up tables pay for 57 to 64 or 121 to 128 bits and from "
+                f"{MERGE_ROWS:,} items on, it has {len(self):,} of {self.bits} bits; leave them out"
+            )
         with self._session.locked():
-            self._keeper.rebuild(progress)
+            self._keeper.rebuild(progress, multi_index)
 
     def verify(self, progress: derived.Progress = lambda done, total: None) -> list[Problem]:
         """Check the database, every item and every derived file; make damaged derived files anew.
