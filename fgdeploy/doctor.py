@@ -17,6 +17,7 @@ _PACKAGES: dict[str, tuple[str, str]] = {
     "tensorrt": ("tensorrt", "compile for Jetson and datacenter GPUs"),
     "pycuda": ("tensorrt", "run TensorRT engines"),
     "tensorrt-rtx": ("tensorrt-rtx", "compile for RTX GPUs"),
+    "numba": ("search", "search large galleries about ten times faster"),
     "torch": ("export", "export and train"),
     "timm": ("export", "export and train"),
     "onnx": ("calibrate", "export and calibrate"),

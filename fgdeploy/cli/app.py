@@ -24,6 +24,7 @@ from fgdeploy.cli import (
     inspect,
     packing,
     parity,
+    search,
     show,
     train,
 )
@@ -109,5 +110,5 @@ app.command("pack")(packing.pack)
 app.command("unpack")(packing.unpack)
 app.command("hash")(hashing.hash_photos)
 app.add_typer(gallery.app, name="index")
-app.command("search")(gallery.search)
+app.command("search")(search.search)
 app.command("eval")(evaluate.evaluate)

@@ -1,14 +1,21 @@
-"""`fgdeploy index ...` and `fgdeploy search`."""
+"""`fgdeploy index ...`."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fgdeploy.cli import show
+
+if TYPE_CHECKING:
+    from fgdeploy.retrieval import Item, Stats
+
+_MANY_DEAD = 0.2  # of the items: from here on compacting is worth a word
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Build and keep a gallery index."
@@ -53,6 +60,8 @@ def add(
         show.say(
             f"added {report.added} photos, {report.known} were there already"
             + (f" ({report.relabelled} with a new label)" if report.relabelled else "")
+            + (f", {report.moved} had moved" if report.moved else "")
+            + (f", {report.copies} copies left out" if report.copies else "")
             + f", {total} in {gallery}"
             + ("" if total == 0 else f"; next: fgdeploy search PHOTO --index {gallery}")
         )
@@ -62,38 +71,104 @@ def add(
 @app.command("remove")
 def remove(
     gallery: GalleryArgument,
-    items: Annotated[list[str], typer.Argument(help="Ids or photo paths (./7 for a file 7).")],
+    items: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ITEM", help="Ids or photo paths (./7 for a file 7)."),
+    ] = None,
+    where: show.WhereOption = None,
 ) -> None:
-    """Remove items by id or path, all or none."""
+    """Remove items by id, path or --where, all or none."""
+    from fgdeploy.errors import UsageError
     from fgdeploy.gallery import find_id
     from fgdeploy.retrieval import Index
 
+    if bool(items) == (where is not None):
+        raise UsageError("name the items to remove, or give --where, one of the two")
     with Index.open(gallery) as index:
-        removed = index.remove([find_id(index, item) for item in dict.fromkeys(items)])
-        show.say(f"removed {removed} items, {len(index)} left in {gallery}")
+        if where is not None:
+            ids = index.matching(where).tolist()
+        else:
+            ids = [find_id(index, item) for item in dict.fromkeys(items or [])]
+        removed = index.remove(ids)
+        stats = index.stats()
+        many = stats.dead > _MANY_DEAD * stats.items
+        show.say(
+            f"removed {removed} items, {stats.items} left in {gallery}"
+            + (f"; next: fgdeploy index compact {gallery}" if many else "")
+        )
 
 
 @app.command("list")
-def list_items(gallery: GalleryArgument, as_json: show.JsonOption = False) -> None:
-    """List the items: id, label, path, time and code."""
+def list_items(
+    gallery: GalleryArgument,
+    where: show.WhereOption = None,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", help="At most so many.")] = None,
+    as_json: show.JsonOption = False,
+) -> None:
+    """List the items in order of id: id, label, path and time."""
+    from fgdeploy.errors import UsageError
     from fgdeploy.retrieval import Index
 
+    if limit is not None and limit < 0:
+        raise UsageError(f"--limit {limit}: expected a number of items")
     with Index.open(gallery) as index:
-        for item in index.items():
+        for item in islice(index.items(where), limit):
             if as_json:
-                show.emit_json({**dataclasses.asdict(item), "code": item.code.hex()})
+                show.emit_json(_as_json(item))
             else:
                 cells = (str(item.id), item.label or "", item.path or "", item.time)
                 typer.echo("\t".join(map(show.plain, cells)))
 
 
-@app.command("verify")
-def verify(gallery: GalleryArgument, as_json: show.JsonOption = False) -> None:
-    """Check the database and every item; exit 1 if something is wrong."""
+def _as_json(item: Item) -> dict[str, Any]:
+    own = None if item.json is None else json.loads(item.json)
+    return {**dataclasses.asdict(item), "code": item.code.hex(), "json": own}
+
+
+@app.command("compact")
+def compact(
+    gallery: GalleryArgument,
+    multi_index: Annotated[
+        bool | None,
+        typer.Option(
+            "--multi-index/--no-multi-index",
+            help="Look-up tables for few queries on millions of items. Default: as before.",
+        ),
+    ] = None,
+) -> None:
+    """Write all codes anew as one file, so that search is fast."""
     from fgdeploy.retrieval import Index
 
     with Index.open(gallery) as index:
-        problems = index.verify()
+        before = index.stats()
+        index.compact(show.progress("compacting"), multi_index)
+        show.say(
+            f"compacted {gallery}: {_segments(before)} before, {_segments(index.stats())} now; "
+            f"next: fgdeploy search PHOTO --index {gallery}"
+        )
+
+
+def _segments(stats: Stats) -> str:
+    """Return how many derived files there are, and how large they are together."""
+    count, rows, size = len(stats.segments), 0, 0
+    for _, more_rows, more_bytes in stats.segments:
+        rows, size = rows + more_rows, size + more_bytes
+    files = "1 segment" if count == 1 else f"{count} segments"
+    return f"{files} of {rows:,} rows ({size:,} bytes)" if count else "no segments"
+
+
+@app.command("verify")
+def verify(gallery: GalleryArgument, as_json: show.JsonOption = False) -> None:
+    """Check all of an index; exit 1 if it is damaged.
+
+    That is its database, every item and every derived file; derived files that are damaged are made
+    anew from the database.
+    """
+    from fgdeploy.retrieval import Index
+
+    with Index.open(gallery) as index:
+        problems = index.verify(show.progress("verifying"))
+        damaged = any(problem.fatal for problem in problems)
         if as_json:
             show.emit_json(
                 {
@@ -105,53 +180,84 @@ def verify(gallery: GalleryArgument, as_json: show.JsonOption = False) -> None:
             )
         else:
             for problem in problems:
-                typer.echo(f"{'error' if problem.fatal else 'note'}: {problem.what}")
-            state = "damaged" if any(problem.fatal for problem in problems) else "sound"
+                kind = "error" if problem.fatal else "repaired" if problem.repaired else "note"
+                typer.echo(show.plain(f"{kind}: {problem.what}"))
+            state = "damaged; restore a copy, or build it again" if damaged else "sound"
             typer.echo(f"{gallery}: {len(index)} items of {index.bits} bits, {state}")
-    if any(problem.fatal for problem in problems):
+    if damaged:
         raise typer.Exit(1)
 
 
-def search(
-    query: Annotated[list[Path], typer.Argument(help="Photos to look for.")],
-    gallery: Annotated[Path, typer.Option("--index", "-i", help="The index, NAME.fgi.")],
-    bundle: show.BundleOption = None,
-    k: Annotated[int, typer.Option("-k", help="How many answers.")] = 10,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object for each query.")
-    ] = False,
-    html: Annotated[Path | None, typer.Option(help="Write a contact sheet to this file.")] = None,
-    backend: show.BackendOption = "auto",
-    threads: show.ThreadsOption = None,
-    fallback: show.FallbackOption = False,
-) -> None:
-    """Rank the photos of an index by Hamming distance to a query photo."""
-    from fgdeploy.errors import UsageError
+@app.command("stats")
+def stats(gallery: GalleryArgument, as_json: show.JsonOption = False) -> None:
+    """Show what an index holds and where its codes lie."""
     from fgdeploy.retrieval import Index
 
-    if k < 1:
-        raise UsageError(f"-k {k}: ask for at least one answer")
-    if html is not None and (html.is_dir() or not html.parent.is_dir()):
-        raise UsageError(f"--html {html}: expected a file name in a folder that exists")
-    with (
-        Index.open(gallery) as index,
-        show.open_hasher(bundle, backend, threads, fallback) as hasher,
-    ):
-        index.require(hasher.fingerprint, hasher.bits)
-        answers = index.search(hasher.encode(query), k)
-    results = [
-        {"query": str(path), "hits": [dataclasses.asdict(hit) for hit in hits]}
-        for path, hits in zip(query, answers, strict=True)
+    with Index.open(gallery) as index:
+        found = index.stats()
+    if as_json:
+        show.emit_json({"path": str(gallery), **dataclasses.asdict(found)})
+        return
+    rows = [
+        ("items", f"{found.items:,}"),
+        ("labels", f"{found.labels:,}"),
+        ("times", f"{found.first_time} to {found.last_time}" if found.items else "none"),
+        ("code", f"{found.bits} bits of model {found.fingerprint[:16]}"),
+        ("database", f"{found.database_bytes:,} bytes, schema {found.schema_version}"),
+        ("segments", _segments(found)),
+        ("tail", f"{found.tail:,} rows in no segment yet"),
+        ("dead", f"{found.dead:,} rows removed or replaced since"),
+        ("version", f"{found.version:,} transactions"),
+        ("search", found.kernel),
     ]
-    if html is not None:
-        from fgdeploy.contact_sheet import write_contact_sheet
+    typer.echo(show.table(rows))
 
-        write_contact_sheet(html, list(zip(query, answers, strict=True)), hasher.bits)
-        show.say(f"wrote {html}")
-    for path, result, hits in zip(query, results, answers, strict=True):
-        if as_json:
-            show.emit_json(result)
-        elif html is None:
-            typer.echo(show.plain(str(path)))
-            rows = [(hit.rank, hit.distance, hit.id, hit.label or "", hit.path) for hit in hits]
-            typer.echo(show.table(rows, ("rank", "distance", "id", "label", "path")))
+
+@app.command("export")
+def export_index(
+    gallery: GalleryArgument,
+    target: Annotated[
+        Path, typer.Argument(metavar="FILE", help="NAME.jsonl: all. NAME.npz: no ids, no times.")
+    ],
+) -> None:
+    """Write all items to a .jsonl or .npz file."""
+    from fgdeploy.retrieval import Index
+    from fgdeploy.retrieval.transfer import export_items
+
+    with Index.open(gallery) as index:
+        count = export_items(index, target, show.progress("exporting"))
+    lost = target.suffix.lower() == ".npz"
+    show.say(
+        f"exported {count} items to {target}"
+        + (", without ids, times, sha256 and json (.jsonl keeps them)" if lost else "")
+        + f"; next: fgdeploy index import OTHER.fgi {target}"
+    )
+
+
+@app.command("import")
+def import_index(
+    gallery: GalleryArgument,
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What `index export` or `hash` wrote.")
+    ],
+) -> None:
+    """Add the items of a .jsonl or .npz file.
+
+    The index is created if it is not there. Importing a file again changes nothing.
+    """
+    from fgdeploy.gallery import open_or_create
+    from fgdeploy.retrieval.transfer import import_items, open_export
+
+    with open_export(source) as incoming:
+        index, created = open_or_create(gallery, incoming)
+        with index:
+            try:
+                added = import_items(index, incoming, show.progress("importing"))
+            finally:
+                gone = created and index.delete_if_empty()  # leave nothing behind
+            total = 0 if gone else len(index)
+        show.say(
+            f"imported {added.total} items: {added.new} new, {added.changed} changed, "
+            f"{added.known} there already, {total} in {gallery}"
+            + ("" if total == 0 else f"; next: fgdeploy index list {gallery}")
+        )

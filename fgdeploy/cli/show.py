@@ -41,6 +41,14 @@ BatchOption = Annotated[
     int | None, typer.Option("--batch", help="Photos in one run of the engine. Default: 8 at most.")
 ]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first unreadable photo.")]
+WhereOption = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        help="Only items for which this SQL holds, such as: label = 'owl' and time > '2026-01-31'",
+        metavar="EXPR",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

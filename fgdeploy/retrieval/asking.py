@@ -17,7 +17,7 @@ from fgdeploy.retrieval.items import Hit, Row
 from fgdeploy.retrieval.search import Allowed, Found
 from fgdeploy.retrieval.segment import Ids, SegmentError
 from fgdeploy.retrieval.session import Session
-from fgdeploy.retrieval.snapshot import Reader, Snapshot
+from fgdeploy.retrieval.snapshot import Reader, Snapshot, state_of
 from fgdeploy.retrieval.sqlite_errors import damaged
 from fgdeploy.retrieval.where import Params, asks_the_clock, matching_ids
 
@@ -128,7 +128,7 @@ class Asking:
     def _current(
         self, connection: sqlite3.Connection, read: Callable[[sqlite3.Connection], Snapshot]
     ) -> Snapshot:
-        (version,) = connection.execute("SELECT version FROM state").fetchone()
+        version, _ = state_of(connection, self._session.folder)
         with self._mutex:
             if self._snapshot is None or self._snapshot.version != version:
                 self._snapshot = read(connection)

@@ -24,7 +24,7 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic, register_jitable
 
 BLOCK = 512  # rows that are looked at together
-HEAD_LIMIT = 15  # of `perhaps_closer`, and so low that few random codes deceive it
+HEAD_LIMIT = 15  # of `perhaps_closer`: up to there few codes that are no answers look like some
 _HEAD_TRIPLES = 18
 _WORDS = 8  # of a vector in memory
 _VECTOR_BYTES = 8 * _WORDS
@@ -40,7 +40,6 @@ def _lanes() -> int:
     return 8 if "+avx512f" in features else 4 if "+avx2" in features else 2
 
 
-@register_jitable
 def triples(words: int) -> int:
     """Return how many groups of three planes codes of `words` words have."""
     return -(-64 * words // 3)
@@ -49,7 +48,7 @@ def triples(words: int) -> int:
 @register_jitable
 def scratch_words(words: int) -> int:
     """Return the words of memory that `slice_block` writes: the table, then the planes."""
-    return triples(words) * (_TRIPLE_BYTES + 3 * _VECTOR_BYTES) // 8
+    return -(-64 * words // 3) * (_TRIPLE_BYTES + 3 * _VECTOR_BYTES) // 8
 
 
 def offsets(queries: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint16]:
@@ -93,7 +92,8 @@ def _full_adder(builder: Any, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
     if a.type.count == 8 and _lanes() == 8:
         return _ternary(builder, a, b, c, 0x96), _ternary(builder, a, b, c, 0xE8)
     differ = builder.xor(a, b)
-    carry = builder.or_(builder.and_(differ, c), builder.and_(builder.not_(differ), a))
+    # c where a and b differ, else a; in the form that LLVM makes Arm's bit selection of.
+    carry = builder.xor(a, builder.and_(differ, builder.xor(a, c)))
     return builder.xor(differ, c), carry
 
 
@@ -196,7 +196,7 @@ def spread(typing: Any, bitmap: Any, to: Any) -> Any:
 def _count(builder: Any, table: Any, picks: list[Any], kind: Any, bits: int) -> list[Any]:
     """Add the sums and carries that `picks` point at; return `bits` slices of the total, and more.
 
-    The last slice says where the total has more than `bits` bits: that need not be counted.
+    The last slice says where the total has further bits, which are not counted.
     """
     waiting: list[list[Any]] = [[] for _ in range(bits + 1)]
 
@@ -213,13 +213,12 @@ def _count(builder: Any, table: Any, picks: list[Any], kind: Any, bits: int) -> 
     for triple, pick in enumerate(picks):
         entry = _add(builder, builder.add(table, pick), triple * _TRIPLE_BYTES)
         for weight in range(2):
-            waiting[weight].append(
-                _load(builder, kind, _add(builder, entry, weight * _VECTOR_BYTES))
-            )
+            place = _add(builder, entry, weight * _VECTOR_BYTES)
+            waiting[weight].append(_load(builder, kind, place))
         settle(2)
     settle(1)
-    zero = ir.Constant(kind, [0] * kind.count)
-    return [held[0] for held in waiting[:-1]] + [functools.reduce(builder.or_, waiting[-1], zero)]
+    more = functools.reduce(builder.or_, waiting[-1], ir.Constant(kind, [0] * kind.count))
+    return [held[0] for held in waiting[:-1]] + [more]
 
 
 @intrinsic
@@ -227,7 +226,7 @@ def any_closer(typing: Any, table: Any, offsets: Any, limit: Any, admitted: Any,
     """Return whether one of 512 codes has a distance below the limit: not 0 if so.
 
     Addresses: `table` of `slice_block`, a query's `offsets`, the row of `limits`, and 512 bits, in
-    the order of a plane, that say which codes count.
+    the order of a plane, that say which codes count. shape: as in `slice_block`.
     """
     words = len(shape)
     generate = functools.partial(_any_closer, triples(words), limit_bits(words))
@@ -236,9 +235,9 @@ def any_closer(typing: Any, table: Any, offsets: Any, limit: Any, admitted: Any,
 
 @intrinsic
 def perhaps_closer(typing: Any, table: Any, offsets: Any, limit: Any, admitted: Any) -> Any:
-    """Do what `any_closer` does for 64 bits and a limit up to HEAD_LIMIT, but look at 54 bits.
+    """Do what `any_closer` does for one word, but look at the first 54 bits only: 0 is certain.
 
-    Where it returns 0 so would `any_closer`, which can be 0 where this is not.
+    The limit is at most HEAD_LIMIT. What more bits would add cannot bring a code below it.
     """
     generate = functools.partial(_any_closer, _HEAD_TRIPLES, HEAD_LIMIT.bit_length())
     return types.int64(types.int64, types.int64, types.int64, types.int64), generate
@@ -247,6 +246,7 @@ def perhaps_closer(typing: Any, table: Any, offsets: Any, limit: Any, admitted: 
 def _any_closer(
     groups: int, bits: int, context: Any, builder: Any, signature: Any, arguments: list[Any]
 ) -> Any:
+    """Compare the distance in the first `groups` triples with the limit, counting `bits` bits."""
     table, offsets, limit, admitted = arguments[:4]
     lanes = _lanes()
     kind, found = _vector(lanes), ir.Constant(_I64, 0)

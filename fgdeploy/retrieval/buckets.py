@@ -1,4 +1,7 @@
-"""Exact search of short codes by bucket: up to 16 bits there are at most 65,536 different codes."""
+"""Exact search of short codes by bucket: up to 16 bits there are at most 65,536 different codes.
+
+Far faster than NumPy's scan for several queries; the compiled scan is faster still.
+"""
 
 from __future__ import annotations
 

@@ -92,13 +92,13 @@ def utc(text: str) -> str:
     """Return an ISO 8601 time as UTC, without a zone taken for UTC. Raises UsageError."""
     try:
         given = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
-    except ValueError:
+        if given.tzinfo is None:
+            given = given.replace(tzinfo=timezone.utc)
+        return given.astimezone(timezone.utc).isoformat()
+    except (ValueError, OverflowError):
         raise UsageError(
             f"{text!r} is not a time; expected ISO 8601, such as 2026-01-31T12:00:00+00:00"
         ) from None
-    if given.tzinfo is None:
-        given = given.replace(tzinfo=timezone.utc)
-    return given.astimezone(timezone.utc).isoformat()
 
 
 class Checker:
@@ -125,7 +125,8 @@ class Checker:
                 f"{name_of(item)}: its code has bits set behind bit {self._bits}; "
                 "pack it with fgdeploy.codes.pack"
             )
-        for what, value in (("path", item.path), ("label", item.label)):
+        for what in ("path", "label", "sha256", "time", "json"):
+            value = getattr(item, what)
             if value is not None and type(value) is not str:
                 raise UsageError(
                     f"{name_of(item)}: expected a {what} in text, got {type(value).__name__}"
@@ -155,6 +156,10 @@ def name_of(item: Item) -> str:
 
 def _check_json(item: Item) -> None:
     try:
-        json.loads(item.json or "")
-    except (TypeError, ValueError) as error:
+        json.loads(item.json or "", parse_constant=_no_number)
+    except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"{name_of(item)}: json is not JSON ({error}); use json.dumps") from None
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")  # SQLite would not read the item's JSON

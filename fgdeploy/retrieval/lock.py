@@ -19,6 +19,7 @@ _POLL_S = 0.02
 def held(folder: Path, wait_s: float) -> Iterator[None]:
     """Hold the lock of an index. Raises IndexStoreError if another has it for `wait_s`, OSError."""
     handle = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    owner = os.getpid()
     try:
         deadline = time.monotonic() + wait_s
         while True:
@@ -35,9 +36,13 @@ def held(folder: Path, wait_s: float) -> Iterator[None]:
         with contextlib.suppress(OSError):  # a full disk: only the name of the writer is missing
             os.ftruncate(handle, 0)
             os.pwrite(handle, str(os.getpid()).encode(), 0)
-        yield
+        try:
+            yield
+        finally:
+            if os.getpid() == owner:  # closing alone would leave it to a child forked meanwhile
+                fcntl.flock(handle, fcntl.LOCK_UN)
     finally:
-        os.close(handle)  # frees the lock
+        os.close(handle)
 
 
 def _who(handle: int) -> str:

@@ -8,15 +8,13 @@ proven. Queries for which that takes too many rows are left to the scan.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from fgdeploy.codes import UInt8Array
-from fgdeploy.retrieval.scan_kernels import ROW_BITS
+from fgdeploy.retrieval.scan_kernels import ROW_BITS, compiled
 from fgdeploy.retrieval.scan_numba import NO_WORDS, Words, as_words, together
 from fgdeploy.retrieval.simd import load, popcount, prefetch, take_ticket
 
@@ -27,8 +25,6 @@ _AHEAD = 16  # rows from a code's prefetch to its use
 
 Rows = npt.NDArray[np.int32]
 Starts = npt.NDArray[np.uint32]
-
-_compile: Callable[..., Any] = numba.njit(nogil=True, cache=True, boundscheck=False)
 
 
 def parts_of(width: int) -> npt.NDArray[np.int64]:
@@ -99,12 +95,12 @@ def _masks() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
 _MASKS = _masks()
 
 
-@_compile
+@compiled
 def _part(word: Any, shift: int, bits: int) -> Any:
     return (word >> np.uint64(shift)) & np.uint64((1 << bits) - 1)
 
 
-@_compile
+@compiled
 def _list_rows(place: int, width: int, parts: Any, starts: Any, rows: Any, ticket: Any) -> None:
     """Sort the rows by the value of one part after another, as a counting sort."""
     while True:
@@ -126,7 +122,7 @@ def _list_rows(place: int, width: int, parts: Any, starts: Any, rows: Any, ticke
             ends[found] += 1
 
 
-@_compile
+@compiled
 def _ask(
     queries: Any, place: int, width: int, parts: Any, starts: Any, rows: Any, masks: Any,
     ends: Any, bitmap: Any, most_rows: int, ticket: Any, keys: Any, proven: Any,
@@ -144,7 +140,7 @@ def _ask(
         )  # fmt: skip
 
 
-@_compile
+@compiled
 def _ask_one(
     query: Any, place: int, width: int, parts: Any, starts: Any, rows: Any, masks: Any,
     ends: Any, bitmap: Any, most_rows: int, found: Any, counts: Any, keys: Any,
@@ -196,7 +192,7 @@ def _ask_one(
     return False
 
 
-@_compile
+@compiled
 def _met(query: Any, code: int, parts: Any, radius: int, table: int) -> bool:
     """Return whether an earlier look-up has met this code."""
     for other in range(len(parts)):

@@ -6,12 +6,16 @@ array. `shape` is a tuple of W zeros, for codes of W words: the compiler sees W,
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from hashlib import sha256
+from types import ModuleType
 from typing import Any
 
 import numba
 import numpy as np
 
+from fgdeploy.retrieval import bitslice, simd
 from fgdeploy.retrieval.bitslice import (
     BLOCK,
     HEAD_LIMIT,
@@ -40,10 +44,26 @@ _L1_WORDS = 4096  # 8-byte words of a block that stay in the first cache
 
 assert _STRETCH % STEP == 0 and _STRETCH % 64 == 0
 
-_compile: Callable[..., Any] = numba.njit(nogil=True, cache=True, boundscheck=False)
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile a function when it is first called; keep the machine code for other processes.
+
+    Numba's cache knows a function by name and looks for changes in its file only. What the
+    functions here are made of lies in two more, so the name holds a digest of these.
+    """
+    function.__qualname__ += f"_{_SOURCES}"
+    return numba.njit(nogil=True, cache=True, boundscheck=False)(function)
 
 
-@_compile
+def _digest(*modules: ModuleType) -> str:
+    """Return eight letters that change with the source of any of these modules."""
+    return sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()[:8]
+
+
+_SOURCES = _digest(bitslice, simd)
+
+
+@compiled
 def _word(codes: int, width: int, row: int, word: int) -> Any:
     """Return word `word` of a code, zeros behind its last byte; reads no byte outside the codes."""
     begin, left = codes + row * width + 8 * word, width - 8 * word
@@ -57,7 +77,7 @@ def _word(codes: int, width: int, row: int, word: int) -> Any:
     return value
 
 
-@_compile
+@compiled
 def _gather(
     codes: int, width: int, first: int, last: int, scratch: int, apart: int, shape: Any
 ) -> None:
@@ -71,7 +91,7 @@ def _gather(
             store(scratch + word * apart + 8 * (row - first), _word(codes, width, row, word))
 
 
-@_compile
+@compiled
 def _admitted(bitmap: Any, row: int, rows: int) -> Any:
     """Return which of the 64 rows from `row` on exist and are allowed."""
     bits = ~np.uint64(0)
@@ -84,14 +104,14 @@ def _admitted(bitmap: Any, row: int, rows: int) -> Any:
     return bits
 
 
-@_compile
+@compiled
 def _none_admitted(bitmap: Any, first: int, last: int) -> bool:
     if len(bitmap) == 0:
         return False
     return not bitmap[first >> 6 : (last + 63) >> 6].any()
 
 
-@_compile
+@compiled
 def _distance(place: int, apart: int, query: int, row: int, shape: Any) -> Any:
     total = np.int64(0)
     for word in range(len(shape)):
@@ -100,12 +120,12 @@ def _distance(place: int, apart: int, query: int, row: int, shape: Any) -> Any:
     return total
 
 
-@_compile
+@compiled
 def _block_rows(words: int) -> int:
     return max(_STRETCH, _L1_WORDS // words // _STRETCH * _STRETCH)
 
 
-@_compile
+@compiled
 def scan(
     codes: int, rows: int, width: int, queries: int, bitmap: Any, k: int,
     chunk_rows: int, ticket: Any, keys: Any, held: Any, shape: Any,
@@ -144,12 +164,12 @@ def scan(
         _drop(number, k, keys, held, limit, below)
 
 
-@_compile
+@compiled
 def scan_many(
     codes: int, rows: int, width: int, queries: int, bitmap: Any, k: int,
     chunk_rows: int, ticket: Any, keys: Any, held: Any, offsets: Any, limits: Any, shape: Any,
 ) -> None:  # fmt: skip
-    """Do what `scan` does, bit-sliced: for many queries. offsets, limits: see `bitslice`."""
+    """Do what `scan` does, on bit planes: for many queries. offsets, limits: see `bitslice`."""
     words, count = len(shape), len(keys)
     histogram = np.zeros((count, 64 * words + 2), np.int64)
     limit = np.full(count, 64 * words + 1, np.int64)
@@ -157,11 +177,9 @@ def scan_many(
     buffer = np.empty((words + 1) * BLOCK + scratch_words(words) + 16, np.uint64)
     scratch = (buffer.ctypes.data + 63) & ~63
     table = scratch + 8 * words * BLOCK
-    admitted = table + 8 * scratch_words(words)
-    bits = admitted + 64
-    share = -(-BLOCK * width // (64 * count))
-    offset_place, offset_step = offsets.ctypes.data, offsets[0].nbytes
-    limit_place, limit_step = limits.ctypes.data, 8 * limits.shape[1]
+    plane = table + 8 * scratch_words(words)  # the admitted rows in the order of a plane
+    bits = plane + BLOCK // 8
+    lines = -(-BLOCK * width // (64 * count))  # of the next block that each query asks for
     while True:
         chunk = take_ticket(ticket) * chunk_rows
         if chunk >= rows:
@@ -172,7 +190,7 @@ def scan_many(
                 continue
             for at in range(0, BLOCK, 64):
                 store(bits + at // 8, _admitted(bitmap, first + at, rows))
-            spread(bits, admitted)
+            spread(bits, plane)
             place = codes + 8 * first
             if width != 8 or last - first < BLOCK:
                 place = scratch
@@ -180,15 +198,15 @@ def scan_many(
             slice_block(place, 8 * BLOCK, table, shape)
             ahead = codes + last * width
             for number in range(count):
-                for line in range(share):
+                for _ in range(lines):
                     prefetch(ahead)
                     ahead += 64
-                bound = limit_place + limit_step * limit[number]
-                asked = offset_place + offset_step * number
-                if words == 1 and limit[number] <= HEAD_LIMIT:
-                    if not perhaps_closer(table, asked, bound, admitted):
-                        continue
-                if any_closer(table, asked, bound, admitted, shape):
+                asked = offsets.ctypes.data + 2 * offsets.shape[1] * number
+                bound = limits.ctypes.data + 8 * limits.shape[1] * limit[number]
+                headed = words == 1 and limit[number] <= HEAD_LIMIT
+                if headed and not perhaps_closer(table, asked, bound, plane):
+                    continue
+                if any_closer(table, asked, bound, plane, shape):
                     _visit(
                         place, 8 * BLOCK, first, 0, rows, number, queries + 8 * words * number,
                         bitmap, k, keys, held, histogram, limit, below, shape,
@@ -197,7 +215,7 @@ def scan_many(
         _drop(number, k, keys, held, limit, below)
 
 
-@_compile
+@compiled
 def _visit(
     place: int, apart: int, first: int, start: int, rows: int, number: int, query: int,
     bitmap: Any, k: int, keys: Any, held: Any, histogram: Any, limit: Any, below: Any, shape: Any,
@@ -223,7 +241,7 @@ def _visit(
                 _drop(number, k, keys, held, limit, below)
 
 
-@_compile
+@compiled
 def _drop(number: int, k: int, keys: Any, held: Any, limit: Any, below: Any) -> None:
     """Keep the k first keys in order of (distance, row): all below the limit, and some at it."""
     kept, at_limit = 0, k - below[number]
@@ -240,7 +258,7 @@ def _drop(number: int, k: int, keys: Any, held: Any, limit: Any, below: Any) -> 
     held[number] = kept
 
 
-@_compile
+@compiled
 def collect(
     codes: int, rows: int, width: int, query: int, bitmap: Any, radius: int,
     chunk_rows: int, ticket: Any, counts: Any, found: Any, distances: Any, fill: bool, shape: Any,

@@ -9,6 +9,7 @@ all of them. Rows are seen in ascending order, so at equal distance the earlier 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,8 +22,9 @@ from fgdeploy.retrieval.scan_kernels import ROW_BITS
 
 Words = npt.NDArray[np.uint64]
 
-CHUNK = 1 << 15  # rows that a thread takes at once
-_MANY = 8  # queries from which on bit-slicing a block of codes pays
+CHUNK = 1 << 15  # rows that a thread takes at once, a multiple of 4096
+_THREAD_WORK = 1 << 18  # words times queries that take longer than to wake another thread
+_MANY = {1: 8, 2: 24}  # queries that pay for bit-slicing codes of so many words; longer: never
 _KEY_BYTES = 1 << 28  # bytes of keys held at once
 _MOST_QUERIES = 256
 
@@ -51,7 +53,7 @@ def nearest(
     tile = max(1, min(_MOST_QUERIES, _KEY_BYTES // (8 * room * threads)))
     for start in range(0, len(queries), tile):
         part = slice(start, start + tile)
-        keys = _nearest_keys(_words(queries[part]), codes, k, room, allowed, threads)
+        keys = _nearest_keys(as_words(queries[part]), codes, k, room, allowed, threads)
         rows[part] = keys & ((1 << ROW_BITS) - 1)
         distances[part] = keys >> ROW_BITS
     return rows, distances
@@ -60,15 +62,17 @@ def nearest(
 def _nearest_keys(
     queries: Words, codes: UInt8Array, k: int, room: int, allowed: Words | None, threads: int
 ) -> npt.NDArray[np.int64]:
-    workers = max(1, min(threads, -(-len(codes) // CHUNK)))
     count, words = queries.shape
+    workers = _workers(threads, len(codes), words * count)
     found = [(np.empty((count, room), np.int64), np.zeros(count, np.int64)) for _ in range(workers)]
     ticket = np.zeros(1, np.int64)
-    bitmap = _NO_WORDS if allowed is None else allowed
+    bitmap = NO_WORDS if allowed is None else allowed
 
     common = (*_place(codes), queries.ctypes.data, bitmap, k, CHUNK, ticket)
     shape = (0,) * words
-    sliced = (bitslice.offsets(queries), bitslice.limits(words)) if count >= _MANY else None
+    sliced = None
+    if count >= _MANY.get(words, sys.maxsize):
+        sliced = bitslice.offsets(queries), bitslice.limits(words)
 
     def work(worker: int) -> None:
         if sliced is None:
@@ -76,7 +80,7 @@ def _nearest_keys(
         else:
             scan_kernels.scan_many(*common, *found[worker], *sliced, shape)
 
-    _together(work, workers)
+    together(work, workers)
     widest = [int(held.max(initial=0)) for _, held in found]
     merged = np.concatenate(
         [keys[:, :width] for (keys, _), width in zip(found, widest, strict=True)], axis=1
@@ -94,8 +98,8 @@ def within(
     query: UInt8Array, codes: UInt8Array, radius: int, allowed: Words | None, threads: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]:
     """Return all rows within `radius` of one query (bytes,), ascending, and their distances."""
-    asked, chunks = _words(query[None]), -(-len(codes) // CHUNK)
-    bitmap = _NO_WORDS if allowed is None else allowed
+    asked, chunks = as_words(query[None]), -(-len(codes) // CHUNK)
+    bitmap = NO_WORDS if allowed is None else allowed
     common = (*_place(codes), asked.ctypes.data, bitmap, radius, CHUNK)
     shape = (0,) * asked.shape[1]
 
@@ -103,9 +107,9 @@ def within(
         starts: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], gaps: npt.NDArray[np.uint16]
     ) -> None:
         ticket, fill = np.zeros(1, np.int64), len(rows) > 0
-        _together(
+        together(
             lambda _: scan_kernels.collect(*common, ticket, starts, rows, gaps, fill, shape),
-            max(1, min(threads, chunks)),
+            _workers(threads, len(codes), len(shape)),
         )
 
     counts, rows, distances = np.zeros(chunks, np.int64), _NO_ROWS, _NO_DISTANCES
@@ -117,10 +121,15 @@ def within(
 
 
 _NO_ROWS, _NO_DISTANCES = np.empty(0, np.int64), np.empty(0, np.uint16)
-_NO_WORDS = np.zeros(0, np.uint64)
+NO_WORDS = np.zeros(0, np.uint64)
 
 
-def _words(codes: UInt8Array) -> Words:
+def _workers(threads: int, rows: int, words: int) -> int:
+    """Return how many threads are worth their while, for `words` words to look at in each row."""
+    return max(1, min(threads, -(-rows // CHUNK), rows * words // _THREAD_WORK))
+
+
+def as_words(codes: UInt8Array) -> Words:
     """Return codes (N, bytes) as whole words (N, W), the last one padded with zeros."""
     padded = np.zeros((len(codes), -(-codes.shape[1] // 8) * 8), np.uint8)
     padded[:, : codes.shape[1]] = codes
@@ -132,7 +141,7 @@ def _place(codes: UInt8Array) -> tuple[int, int, int]:
     return codes.ctypes.data, codes.shape[0], codes.shape[1]
 
 
-def _together(work: Callable[[int], None], workers: int) -> None:
+def together(work: Callable[[int], None], workers: int) -> None:
     """Run work(0) here and work(1..) in threads that sleep, not spin, when there is nothing to do.
 
     A helper that no core was free for is called off: the others have taken its chunks.

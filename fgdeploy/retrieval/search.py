@@ -22,7 +22,7 @@ from fgdeploy.retrieval.buckets import MAX_BYTES, Buckets
 
 KERNELS = ("auto", "numba", "numpy")
 _WORTH_NUMBA = 1 << 22  # bytes of codes times queries that NumPy scans in tens of milliseconds
-_WORTH_BUCKETS = 4096  # queries that pay for sorting the codes (measured at 10M codes)
+_WORTH_BUCKETS = 8, 1 << 16  # queries and codes from which on NumPy does better to sort the codes
 
 Mask = npt.NDArray[np.bool_]
 Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]
@@ -67,10 +67,20 @@ def search_codes(
     _check(queries, codes, allowed)
     admitted = None if allowed is None else Allowed(allowed)
     top = check_k(k, len(codes) if admitted is None else admitted.count)
-    short = codes.shape[1] <= MAX_BYTES and admitted is None and kernel == "auto"
-    if short and top and len(queries) >= _WORTH_BUCKETS:
+    if admitted is None and kernel == "auto" and _better_sorted(queries, codes):
         return Buckets(codes).nearest(queries, top)
     return nearest(queries, codes, top, admitted, check_threads(threads), kernel)
+
+
+def _better_sorted(queries: UInt8Array, codes: UInt8Array) -> bool:
+    """Return whether the codes are short and would be scanned by NumPy, for many queries."""
+    few, small = _WORTH_BUCKETS
+    return (
+        codes.shape[1] <= MAX_BYTES
+        and len(queries) >= few
+        and len(codes) >= small
+        and chosen("auto", codes.size * len(queries)) == "numpy"
+    )
 
 
 def nearest(

@@ -113,7 +113,7 @@ def write(folder: Path, header: Header, blocks: Iterable[tuple[Ids, UInt8Array]]
         packed = header.pack(table)
         stream.seek(0)
         stream.write(packed)
-    return zlib.crc32(packed)
+    return _crc_of(packed)
 
 
 class Segment:
@@ -126,7 +126,7 @@ class Segment:
             with open(self.path, "rb") as stream:
                 packed = stream.read(_HEADER.size + 4)
                 size = os.fstat(stream.fileno()).st_size
-                if len(packed) < _HEADER.size + 4 or zlib.crc32(packed) != crc:
+                if len(packed) < _HEADER.size + 4 or _crc_of(packed) != crc:
                     raise SegmentError(f"{self.path.name}: its header is not the one written")
                 self.header, self._table_crc = _unpack(packed)
                 if self.header.size != size or (self.header.width, self.header.uid) != (width, uid):
@@ -204,6 +204,12 @@ class Segment:
         for number, (got, wanted) in enumerate(zip(found, expected, strict=True)):
             if got != wanted:
                 raise SegmentError(f"{self.path.name}: block {number} was changed (CRC)")
+
+
+def _crc_of(packed: bytes) -> int:
+    """Return a header's CRC; with its own CRC behind it, a CRC of all is the same for any."""
+    body, own = packed[:-4], packed[-4:]
+    return zlib.crc32(body) if struct.pack("<I", zlib.crc32(body)) == own else -1
 
 
 def _span(start: int, width: int, rows: int, number: int) -> tuple[int, int]:

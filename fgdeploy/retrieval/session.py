@@ -24,7 +24,8 @@ class _Connection(sqlite3.Connection):
     """Closes itself when its thread has ended."""
 
     def __del__(self) -> None:
-        self.close()
+        with contextlib.suppress(sqlite3.ProgrammingError):  # it could not even be opened
+            self.close()
 
 
 class Session:

@@ -90,7 +90,7 @@ def prefetch(typing: Any, address: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [place.type, _I32, _I32, _I32])
-        called = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        called = builder.module.declare_intrinsic("llvm.prefetch", (place.type,), kind)
         read, keep, data = (ir.Constant(_I32, number) for number in (0, 3, 1))
         builder.call(called, [place, read, keep, data])
         return context.get_dummy_value()

@@ -20,10 +20,11 @@ from fgdeploy.retrieval.schema import is_code
 from fgdeploy.retrieval.search import Allowed, Found
 from fgdeploy.retrieval.segment import BLOCK_ROWS, Ids, Segment, SegmentError
 from fgdeploy.retrieval.sqlite_errors import damaged
-from fgdeploy.retrieval.tables import MOST_K, MOST_QUERIES, Tables
+from fgdeploy.retrieval.tables import MOST_K, Tables
 
 _BUCKETS_FROM = 1 << 20  # short codes from which sorting them pays, after so many queries:
 _BUCKETS_AFTER = 512
+_FEW = 7  # queries; more at once are faster in one scan
 
 
 class Codes(Protocol):
@@ -74,6 +75,11 @@ class Part:
         """The number of rows that count."""
         return len(self.source.codes) if self.alive is None else self.alive.count
 
+    def holds(self, ids: Ids) -> int:
+        """Return how many of the ids have a row that counts."""
+        rows = self.source.rows_of(ids)
+        return len(rows) if self.alive is None else int(self.alive.mask[rows].sum())
+
     def only(self, ids: Ids) -> Allowed:
         """Return the rows that count and have one of the ids."""
         mask = np.zeros(len(self.source.codes), np.bool_)
@@ -88,7 +94,7 @@ class Part:
         admitted = self.alive if allowed is None else allowed
         top = min(k, len(codes) if admitted is None else admitted.count)
         self._asked += len(queries)
-        few = len(queries) <= MOST_QUERIES and top <= MOST_K and allowed is None
+        few = len(queries) <= _FEW and top <= MOST_K and allowed is None
         if self._tables is not None and few and top:
             found, proven = self._tables.nearest(queries, codes, top, admitted, threads)
             if not proven.all():
@@ -96,7 +102,7 @@ class Part:
                 found[0][~proven], found[1][~proven] = rest
             return self.source.ids(found[0]), found[1]
         short = codes.shape[1] <= MAX_BYTES and len(codes) >= _BUCKETS_FROM and admitted is None
-        if short and self._asked >= _BUCKETS_AFTER:
+        if short and len(queries) <= _FEW and self._asked >= _BUCKETS_AFTER:
             self._buckets = self._buckets or Buckets(codes)
             rows, distances = self._buckets.nearest(queries, top)
         else:
@@ -208,8 +214,15 @@ class Reader:
 
     def read(self, connection: sqlite3.Connection) -> Snapshot:
         """Return what the open transaction sees. Raises SegmentError for damaged derived files."""
-        version, count = connection.execute("SELECT version, items FROM state").fetchone()
+        try:
+            return self._read(connection)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise SegmentError(f"the list of derived files is damaged ({error})") from error
+
+    def _read(self, connection: sqlite3.Connection) -> Snapshot:
+        version, count = state_of(connection, self._folder)
         with self._mutex:
+            before = self._open.copy()
             segments = self._segments(connection)
         dead = _columns(connection.execute("SELECT id, segment FROM dead"))
         parts = []
@@ -226,11 +239,13 @@ class Reader:
             parts.append(Part(tail, None))
         if (live := sum(part.live for part in parts)) != count:
             raise SegmentError(f"derived files hold {live} items, the database says {count}")
+        if any(before.get(segment.header.number) is not segment for segment in segments):
+            _check_lists(connection, parts)  # as often as the files themselves
         return Snapshot(version, count, parts)
 
     def read_database(self, connection: sqlite3.Connection) -> Snapshot:
         """Return what the open transaction sees, from the database alone: slow, always right."""
-        version, count = connection.execute("SELECT version, items FROM state").fetchone()
+        version, count = state_of(connection, self._folder)
         blocks = list(blocks_of(connection, self._folder, self.width))
         ids = np.concatenate([np.empty(0, np.int64), *(block[0] for block in blocks)])
         codes = np.concatenate(
@@ -277,6 +292,26 @@ class Reader:
         self._tables.clear()
 
 
+def state_of(connection: sqlite3.Connection, folder: Path) -> tuple[int, int]:
+    """Return the number of the last transaction and of the items. Raises IndexStoreError."""
+    row = connection.execute("SELECT version, items FROM state").fetchone()
+    if row is None or not all(isinstance(value, int) for value in row):
+        raise damaged(folder, "its state is not whole")
+    version, items = row
+    return version, items
+
+
+def _check_lists(connection: sqlite3.Connection, parts: Sequence[Part]) -> None:
+    """Raise SegmentError if `tail` or `dead` was changed so that the number of items is right."""
+    tail = parts[-1].source if parts else None
+    if isinstance(tail, Listed) and any(part.holds(tail.ids(slice(None))) for part in parts[:-1]):
+        raise SegmentError("an item is in two derived files")
+    query = "SELECT dead.id FROM dead CROSS JOIN items ON items.id = dead.id ORDER BY dead.id"
+    again = np.array(connection.execute(query).fetchall(), np.int64).reshape(-1)
+    if sum(part.holds(again) for part in parts) != len(again):
+        raise SegmentError("an item is in no derived file")
+
+
 def blocks_of(
     connection: sqlite3.Connection,
     folder: Path,
@@ -300,7 +335,11 @@ def arrays_of(
     """Return rows (id, code, crc) as arrays, each code checked. Raises IndexStoreError."""
     if any(type(code) is not bytes or len(code) != width for _, code, _ in rows):
         raise damaged(folder, "codes of unequal width")
-    wrong = [number for number, code, crc in rows if not is_code(number, code, crc)]
+    wrong = [
+        number
+        for number, code, crc in rows
+        if type(crc) is not int or not is_code(number, code, crc)
+    ]
     if wrong:
         raise damaged(folder, f"the code of item {wrong[0]} is not the one that was added")
     ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))

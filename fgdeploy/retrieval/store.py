@@ -30,7 +30,7 @@ from fgdeploy.retrieval.rerank import Hashes
 from fgdeploy.retrieval.search import Found, check_packed
 from fgdeploy.retrieval.segment import Ids, SegmentError
 from fgdeploy.retrieval.session import DATABASE, Session
-from fgdeploy.retrieval.snapshot import Reader
+from fgdeploy.retrieval.snapshot import Reader, state_of
 from fgdeploy.retrieval.sqlite_errors import explained
 from fgdeploy.retrieval.stats import Stats, measure
 from fgdeploy.retrieval.tables import fits
@@ -131,16 +131,16 @@ class Index(Closing):
         """Raise IndexStoreError unless codes of this model belong into the index."""
         if (fingerprint, bits) != (self.fingerprint, self.bits):
             raise IndexStoreError(
-                f"{self.path} holds {self.bits}-bit codes of model {self.fingerprint[:12]}, the "
-                f"bundle makes {bits}-bit codes of model {fingerprint[:12]}; their distances mean "
-                "nothing: use the bundle that built the index, or build a new index"
+                f"{self.path} holds {self.bits}-bit codes of model {self.fingerprint[:12]}, these "
+                f"are {bits}-bit codes of model {fingerprint[:12]}; their distances mean nothing: "
+                "use the bundle that built the index, or build a new index"
             )
 
     # What is in it
 
     def __len__(self) -> int:
         with self._session.reading() as connection:
-            return int(connection.execute("SELECT items FROM state").fetchone()[0])
+            return state_of(connection, self.path)[1]
 
     def items(self, where: str | None = None, params: Params = ()) -> Iterator[Item]:
         """Yield all items, or those for which `where` holds, in order of id.

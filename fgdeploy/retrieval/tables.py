@@ -26,7 +26,6 @@ _MAGIC = b"FGDTAB1\0"
 _START, _BLOCK = 4096, 1 << 22
 WIDTHS = (8, 16)  # bytes of a code for which they pay
 MOST_K = 1000  # answers that they are asked for
-MOST_QUERIES = 7  # more at once are faster in one scan
 
 
 def path_of(folder: Path, number: int) -> Path:

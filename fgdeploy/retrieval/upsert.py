@@ -56,13 +56,15 @@ def plan(connection: sqlite3.Connection, items: Sequence[Item], next_id: int) ->
     paths = {item.path for item in items if item.path is not None}
     by_path = {row[2]: row for row in rows_by(connection, "path", paths)}
     contents = {item.sha256 for item in items if item.sha256 and not item.id}
-    by_content = {row[4]: row for row in rows_by(connection, "sha256", contents)}
-    for rows in (by_id, by_path, by_content):
+    holders: dict[object, set[int]] = {}  # content -> ids
+    for row in rows_by(connection, "sha256", contents):
+        holders.setdefault(row[4], set()).add(row[0])
+    for rows in (by_id, by_path):
         changes.before.update({row[0]: row for row in rows.values()})
     taken = {number: path for path, (number, *_) in by_path.items()}
     for item in items:
         found = by_id.get(item.id) if item.id else by_path.get(item.path)
-        if found is None and item.sha256 and not item.id and item.sha256 in by_content:
+        if found is None and item.sha256 and not item.id and holders.get(item.sha256):
             changes.added.known += 1
             continue
         number = found[0] if found else item.id or next_id
@@ -84,8 +86,10 @@ def plan(connection: sqlite3.Connection, items: Sequence[Item], next_id: int) ->
             by_path.pop(old, None)
         if row[2] is not None:
             by_path[row[2]], taken[number] = row, row[2]
+        if found is not None and found[4] in holders:
+            holders[found[4]].discard(number)
         if row[4] is not None:
-            by_content[row[4]] = row
+            holders.setdefault(row[4], set()).add(number)
     return changes
 
 

@@ -26,8 +26,11 @@ _FUNCTIONS = {
 }
 _TOKEN = re.compile(
     r"""(?P<text>'(?:[^']|'')*')|(?P<name>"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\])"""
-    r"""|(?P<comment>--|/\*)|(?P<mark>[;'"`])|(?P<bracket>[()])"""
+    r"""|(?P<comment>--|/\*)|(?P<mark>[;'"`])|(?P<bracket>[()])|(?P<query>\b(?:select|values)\b)""",
+    re.IGNORECASE,
 )
+_NAMED = re.compile(r"[:@$]\w")
+_CLOCK = re.compile(r"\b(date|time|datetime|julianday|strftime|unixepoch)\s*\(", re.IGNORECASE)
 
 Params = Sequence[object] | Mapping[str, object]
 
@@ -40,6 +43,8 @@ def matching_ids(
     params: values for `?` or `:name` in it. Raises UsageError for anything but one expression.
     """
     _check_form(where)
+    if not isinstance(params, Mapping) and _NAMED.search(_TOKEN.sub(" ", where)):
+        raise UsageError(f"--where {where!r}: its names need values by name, such as {{'n': 1}}")
     with _guarded(connection):
         try:
             found = connection.execute(f"SELECT id FROM items WHERE ({where}\n)", params)
@@ -52,6 +57,11 @@ def matching_ids(
     return ids
 
 
+def asks_the_clock(where: str) -> bool:
+    """Return whether an expression may hold for other items a moment later."""
+    return _CLOCK.search(where) is not None
+
+
 _HELP = f"columns are {', '.join(COLUMNS)}, such as: label = 'owl' and time > '2026-01-31'"
 
 
@@ -62,7 +72,7 @@ def _check_form(where: str) -> None:
     depth = 0
     for token in _TOKEN.finditer(where):
         kind, text = token.lastgroup, token.group()
-        if kind == "comment" or (kind == "mark" and text == ";"):
+        if kind in ("comment", "query") or (kind == "mark" and text == ";"):
             raise UsageError(f"--where {where!r}: {text!r} is not allowed in it; {_HELP}")
         if kind == "mark":
             raise UsageError(f"--where {where!r}: a quote is not closed; {_HELP}")
@@ -88,7 +98,8 @@ def _guarded(connection: sqlite3.Connection) -> Iterator[None]:
         if action == sqlite3.SQLITE_SELECT:
             selects += 1
             return sqlite3.SQLITE_OK if selects == 1 else sqlite3.SQLITE_DENY
-        if action == sqlite3.SQLITE_READ and one == "items" and two in (*COLUMNS, "ROWID"):
+        # "" stands for the rows themselves, where no column but the id is read
+        if action == sqlite3.SQLITE_READ and one == "items" and two in (*COLUMNS, "ROWID", ""):
             return sqlite3.SQLITE_OK
         if action == sqlite3.SQLITE_FUNCTION and (two or "").lower() in _FUNCTIONS:
             return sqlite3.SQLITE_OK
@@ -105,8 +116,9 @@ def _guarded(connection: sqlite3.Connection) -> Iterator[None]:
 
 def _is_damage(error: Exception) -> bool:
     text = str(error)
-    return isinstance(error, sqlite3.DatabaseError) and (
-        "malformed" in text or "not a database" in text or "disk I/O" in text or "locked" in text
+    return isinstance(error, sqlite3.DatabaseError) and any(
+        phrase in text
+        for phrase in ("is malformed", "malformed database", "not a database", "disk I/O", "locked")
     )
 
 

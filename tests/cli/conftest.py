@@ -14,6 +14,8 @@ from fgdeploy.calibration.calibrator import calibrate
 from fgdeploy.calibration.settings import CalibrationSettings
 from fgdeploy.export.exporter import export_bundle
 from fgdeploy.export.settings import Settings
+from fgdeploy.gallery import add_photos, open_or_create
+from fgdeploy.hasher import load
 from fgdeploy.models.stages import Stage
 from fgdeploy.parity import Thresholds
 from fgdeploy.photos import read
@@ -39,6 +41,21 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         backbone="test_vit", weights="random", image_size=64, stages=stages, bits=32, head="lsh"
     )
     return export_bundle(settings, target).bundle.path
+
+
+@pytest.fixture(scope="session")
+def kept_gallery(moths: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of all moths; do not write into it."""
+    folder = tmp_path_factory.mktemp("galleries") / "g.fgi"
+    with load(bundle) as hasher, open_or_create(folder, hasher)[0] as index:
+        add_photos(index, hasher, read(moths))
+    return folder
+
+
+@pytest.fixture
+def gallery(kept_gallery: Path, tmp_path: Path) -> Path:
+    """The index `g.fgi` of all moths in the folder that `run` runs in: ids 1 to 18."""
+    return Path(shutil.copytree(kept_gallery, tmp_path / "g.fgi"))
 
 
 @pytest.fixture(scope="session")

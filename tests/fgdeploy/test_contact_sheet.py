@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fgdeploy import contact_sheet
 from fgdeploy.contact_sheet import THUMBNAIL, write_contact_sheet
+from fgdeploy.gallery import Query
 from fgdeploy.retrieval import Hit
 
 NASTY = "<script>alert('x')</script>\"&amp;{0}"
@@ -136,6 +138,81 @@ def test_photos_that_are_gone_or_damaged_leave_a_gap(tmp_path: Path) -> None:
     assert len(gaps) == 3
     assert "".join(page.text).count("not there any more") == 3
     assert "gone.png" in "".join(page.text)
+
+
+def test_frames_say_what_is_correct_in_words_too(tmp_path: Path) -> None:
+    photo, other = paint(tmp_path / "a.png", (1, 2, 3)), paint(tmp_path / "b.png", (3, 2, 1))
+    hits = [hit(photo, 1, "owl"), hit(other, 2, "owl"), hit(other, 3, NASTY), hit(other, 4, None)]
+    asked = Query(str(photo), photo=str(photo), label="owl")
+    write_contact_sheet(tmp_path / "sheet.html", [(asked, hits)], 64)
+    page = read(tmp_path / "sheet.html")
+    figures = [attributes.get("class") for tag, attributes in page.tags if tag == "figure"]
+    assert figures == ["query", None, "right", "wrong", None]  # not itself, nor what is unlabelled
+    text = "".join(page.text)
+    assert "owl: 1 of 2 correct" in text
+    assert (text.count("✓ correct"), text.count("✗ incorrect")) == (1, 1)
+
+
+@pytest.mark.parametrize("label", [None, "owl"])
+def test_without_labels_there_are_no_frames(tmp_path: Path, label: str | None) -> None:
+    photo = paint(tmp_path / "a.png", (1, 2, 3))
+    found = hit(tmp_path / "b.png", label="owl" if label is None else None)
+    asked = Query("a", photo=str(photo), label=label)
+    write_contact_sheet(tmp_path / "sheet.html", [(asked, [found])], 64)
+    page = read(tmp_path / "sheet.html")
+    assert "correct" not in "".join(page.text).partition("</style>")[2]
+    figures = [attributes.get("class") for tag, attributes in page.tags if tag == "figure"]
+    assert figures == ["query", None]
+
+
+def test_many_answers_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contact_sheet, "MOST_THUMBNAILS", 3)
+    photo = paint(tmp_path / "a.png", (1, 2, 3))
+    labels = [NASTY, "b", "b", NASTY, "b", "b", NASTY]
+    names = [f"{NASTY[1:7]}{n}.png" for n in range(1, 8)]
+    hits = [
+        hit(tmp_path / name, n, label, n)
+        for n, (name, label) in enumerate(zip(names, labels, strict=True), start=1)
+    ]
+    asked = Query("a", photo=str(photo), label=NASTY)
+    write_contact_sheet(tmp_path / "sheet.html", [(asked, hits)], 64)
+    page = read(tmp_path / "sheet.html")
+    assert sum(tag == "figure" for tag, _ in page.tags) == 1 + 3
+    assert [attributes["start"] for tag, attributes in page.tags if tag == "ol"] == ["4"]
+    assert sum(tag == "li" for tag, _ in page.tags) == 4
+    text = "".join(page.text)
+    assert "The first 3 of 7 answers have thumbnails; the others:" in text
+    assert f"{NASTY}: 3 of 7 correct" in text
+    for n in range(4, 8):
+        mark = "✓ correct" if labels[n - 1] == NASTY else "✗ incorrect"
+        assert f"distance {n}, id {10 + n}, {labels[n - 1]}, {hits[n - 1].path}, {mark}" in text
+    assert "script" not in {tag for tag, _ in page.tags}
+    write_contact_sheet(tmp_path / "sheet.html", [(photo, hits[:3])], 64)
+    assert "thumbnails" not in "".join(read(tmp_path / "sheet.html").text)
+
+
+def test_costs_of_re_ranked_answers(tmp_path: Path) -> None:
+    photo = paint(tmp_path / "a.png", (1, 2, 3))
+    ranked = Hit(1, 3, 7, str(photo), None, 1.23456)
+    write_contact_sheet(tmp_path / "sheet.html", [(photo, [ranked])], 64)
+    text = "".join(read(tmp_path / "sheet.html").text)
+    assert "1. distance 3, cost 1.235" in text
+    assert "ordered by (cost, distance, id)" in text
+
+
+def test_what_has_no_photo_here(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for ever
+    paths = ["https://x.org/a.png", str(tmp_path / "pipe.png"), "a\0b.png"]
+    hits = [Hit(1, 3, 7, path, None) for path in paths]
+    asked = [(Query("id 5", item=5), hits), (Query("00ff"), hits)]
+    write_contact_sheet(tmp_path / "sheet.html", asked, 16)
+    page = read(tmp_path / "sheet.html")
+    assert page.images() == []
+    text = "".join(page.text)
+    assert text.count("no photo") == text.count("not on this disk") == 2
+    assert text.count("not there any more") == 4
+    assert "id 5" in text
+    assert "00ff" in text
 
 
 def test_thumbnails_stay_small(tmp_path: Path) -> None:

@@ -1,18 +1,34 @@
 import contextlib
+import dataclasses
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from fgdeploy import gallery
 from fgdeploy.bundle import sha256
-from fgdeploy.errors import DataError, FgdeployError, ImageError, IndexStoreError
-from fgdeploy.gallery import add_photos, find_id, open_or_create
+from fgdeploy.codes import CodeFile
+from fgdeploy.errors import DataError, FgdeployError, ImageError, IndexStoreError, UsageError
+from fgdeploy.gallery import (
+    Ask,
+    Query,
+    add_photos,
+    answer,
+    code_queries,
+    file_queries,
+    find_id,
+    item_queries,
+    open_or_create,
+    photo_queries,
+)
 from fgdeploy.hasher import Hasher
 from fgdeploy.photos import Photo
-from fgdeploy.retrieval import Index
+from fgdeploy.retrieval import Index, Item
 from tests.checks import ColourEngine, colour_bundle, refused
 
 SIZE, BITS = 8, 24
@@ -202,13 +218,11 @@ def test_batches_and_transactions_change_nothing(
     assert [item.code for item in index.items()] == [bytes([n, 0, 255]) for n in range(8)]
 
 
-def test_progress_ends_at_the_number_of_new_photos(
-    index: Index, hasher: Hasher, photos: list[Photo]
-) -> None:
+def test_progress_counts_all_photos(index: Index, hasher: Hasher, photos: list[Photo]) -> None:
     seen: list[tuple[int, int]] = []
     add_photos(index, hasher, photos[:1])
     add_photos(index, hasher, photos, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(3, 7), (6, 7), (7, 7)]
+    assert seen == [(4, 8), (7, 8), (8, 8)]
 
 
 def test_another_model_is_refused_before_anything_is_read(
@@ -280,7 +294,8 @@ def test_the_photo_need_not_be_there_any_more(
     photos[4].path.unlink()
     number = find_id(index, str(photos[4].path))
     assert index.remove([number]) == 1
-    assert str(photos[4].path.resolve()) not in index.known()
+    path = str(photos[4].path.resolve())
+    assert index.by_path([path]) == {}
 
 
 @pytest.mark.parametrize("name", ["elsewhere.png", "-1", "1.0", "", "²"])
@@ -291,16 +306,143 @@ def test_neither_id_nor_path(name: str, index: Index, hasher: Hasher, photos: li
         find_id(index, name)
 
 
-def test_links_to_one_photo_are_photos_of_their_own(
+# The same photo at another place
+
+
+def test_a_photo_that_moved_keeps_its_id(
     index: Index, hasher: Hasher, photos: list[Photo], tmp_path: Path
 ) -> None:
+    add_photos(index, hasher, photos)
+    before = list(index.items())
+    (tmp_path / "owl").mkdir()
+    moved = Photo(photos[3].path.rename(tmp_path / "owl" / "new.png"), "owl")
+    assert add_photos(index, hasher, [moved]) == gallery.Report(moved=1)
+    assert frames_run(hasher) == 8
+    expected = dataclasses.replace(before[3], path=str(moved.path.resolve()), label="owl")
+    assert list(index.items()) == [*before[:3], expected, *before[4:]]
+    assert add_photos(index, hasher, [moved]) == gallery.Report(known=1)
+
+
+def test_a_copy_is_left_out(
+    index: Index, hasher: Hasher, photos: list[Photo], tmp_path: Path
+) -> None:
+    add_photos(index, hasher, photos)
+    before = list(index.items())
+    copy = Photo(tmp_path / "copy.png", "owl")
+    shutil.copy(photos[3].path, copy.path)
+    for _ in range(2):
+        assert add_photos(index, hasher, [copy]) == gallery.Report(copies=1)
+    assert list(index.items()) == before
+    assert frames_run(hasher) == 8
+
+
+def test_of_two_places_that_a_photo_moved_to_the_first_has_it(
+    index: Index, hasher: Hasher, photos: list[Photo], tmp_path: Path
+) -> None:
+    add_photos(index, hasher, photos[:1])
+    places = [Photo(tmp_path / "new.png"), Photo(tmp_path / "newer.png")]
+    for place in places:
+        shutil.copy(photos[0].path, place.path)
+    photos[0].path.unlink()
+    assert add_photos(index, hasher, places) == gallery.Report(moved=1, copies=1)
+    assert [item.path for item in index.items()] == [str(places[0].path.resolve())]
+
+
+def test_a_photo_at_an_address_has_not_moved(
+    index: Index, hasher: Hasher, photos: list[Photo]
+) -> None:
+    there = Item("s3://bucket/0.png", bytes([0, 0, 255]), "owl", sha256(photos[0].path))
+    index.add([there])
+    assert add_photos(index, hasher, photos[:1]) == gallery.Report(copies=1)
+    assert next(index.items()).path == there.path
+
+
+@pytest.mark.parametrize("every", [1, 100])
+def test_of_copies_that_come_together_the_first_goes_in(
+    index: Index,
+    hasher: Hasher,
+    photos: list[Photo],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    every: int,
+) -> None:
+    monkeypatch.setattr(gallery, "COMMIT_EVERY", every)
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").symlink_to(photos[0].path)
     linked = [Photo(tmp_path / name / "1.png", name) for name in ("cat", "dog")]
-    assert add_photos(index, hasher, linked).added == 2
-    assert [(Path(item.path).parent.name, item.label) for item in index.items()] == [
-        ("cat", "cat"),
-        ("dog", "dog"),
-    ]
-    assert find_id(index, str(tmp_path / "dog" / "1.png")) == 2
+    assert add_photos(index, hasher, linked) == gallery.Report(added=1, copies=1)
+    (item,) = index.items()
+    assert (item.path, item.label) == (str(tmp_path / "cat" / "1.png"), "cat")
+    assert find_id(index, str(tmp_path / "cat" / "1.png")) == item.id
+
+
+# Queries
+
+
+def answers(index: Index, queries: Iterable[Query], **ask: Any) -> list[list[int]]:
+    return [[hit.id for hit in hits] for _, hits in answer(index, queries, Ask(**ask))]
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+def test_queries_of_all_kinds_give_the_same_answers(
+    index: Index,
+    hasher: Hasher,
+    photos: list[Photo],
+    at_once: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gallery, "ASK_AT_ONCE", at_once)
+    add_photos(index, hasher, photos)
+    codes = np.array([[n, 0, 255] for n in range(8)], np.uint8)
+    expected = [[hit.id for hit in hits] for hits in index.search(codes, 4)]
+    file = CodeFile(codes, [f"{n}" for n in range(8)], [""] * 8, BITS, MODEL)
+    paths = [photo.path for photo in photos]
+    assert answers(index, photo_queries(index, hasher, paths), k=4) == expected
+    assert answers(index, code_queries(index, [bytes(c).hex() for c in codes]), k=4) == expected
+    assert answers(index, file_queries(index, file), k=4) == expected
+    others = [[n for n in row if n != own] for own, row in enumerate(expected, start=1)]
+    assert answers(index, item_queries(index, range(1, 9)), k=3) == others
+    elsewhere = answers(index, item_queries(index, [1]), k=3, where="id > 2")
+    assert [len(row) for row in elsewhere] == [3]
+    assert answers(index, [], k=3) == []
+
+
+def test_labels_of_photos_that_ask(
+    index: Index, hasher: Hasher, photos: list[Photo], tmp_path: Path
+) -> None:
+    add_photos(index, hasher, photos)
+    paths = [photos[2].path]
+    for folder in ("class 1", "Class 1", "class"):
+        (tmp_path / folder).mkdir()
+        paths.append(paint(tmp_path / folder / "a.png", (7, 7, 7)).path)
+    labels = [query.label for query in photo_queries(index, hasher, paths)]
+    assert labels == ["class 0", "class 1", None, None]
+
+
+def test_a_query_whose_name_is_not_utf8(index: Index, hasher: Hasher, tmp_path: Path) -> None:
+    bad = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    (query,) = photo_queries(index, hasher, [paint(bad, (1, 2, 3)).path])
+    assert (query.code, query.label) == (bytes([1, 2, 3]), None)
+
+
+def test_re_ranking_needs_hashes(index: Index, hasher: Hasher, photos: list[Photo]) -> None:
+    add_photos(index, hasher, photos)
+    paths = [photo.path for photo in photos]
+    ranked = answer(index, photo_queries(index, hasher, paths), Ask(k=2, rerank=True))
+    assert all(hit.cost == hit.distance for _, hits in ranked for hit in hits)  # all |h| are 1
+    with refused(UsageError, "re-ranking needs real-valued hashes, which only photos have"):
+        answers(index, item_queries(index, [1]), rerank=True)
+    with refused(UsageError, "re-ranking orders the k nearest; leave out the radius"):
+        Ask(radius=3, rerank=True)
+
+
+def test_queries_of_another_model(index: Index, photos: list[Photo]) -> None:
+    file = CodeFile(np.zeros((1, 3), np.uint8), ["a"], [""], BITS, "cd" * 32)
+    with (
+        colour_hasher("cd" * 32) as other,
+        refused(IndexStoreError, "holds 24-bit codes of model abab"),
+    ):
+        list(photo_queries(index, other, [photos[0].path]))
+    with refused(IndexStoreError, "holds 24-bit codes of model abab"):
+        list(file_queries(index, file))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fgdeploy.retrieval import Index, Item
+from fgdeploy.retrieval import Index, Item, Problem
 from fgdeploy.retrieval.session import DATABASE
 
 MODEL, OTHER = "ab" * 32, "cd" * 32
@@ -40,14 +40,14 @@ def names(index: Index) -> list[str]:
     return [Path(item.path or "").name for item in index.items()]
 
 
-def use_all(path: Path) -> None:
-    """Do everything that reads an index."""
+def use_all(path: Path) -> list[Problem]:
+    """Do everything that reads an index, and return what is wrong with it."""
     with Index.open(path) as index:
         len(index)
         index.by_path(["/photos/17.jpg"])
-        index.by_content(["a" * 64])
+        index.by_content([f"{17:064}"])
         index.stats()
         list(index.items())
         index.search(ZERO, 5)
         index.search(ZERO, 5, where="label = 'label 3'")
-        index.verify()
+        return [problem for problem in index.verify() if problem.fatal]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fgdeploy.codes import UInt8Array
 from fgdeploy.errors import MissingDependency, UsageError
-from fgdeploy.retrieval import Index, derived, search_codes, store, tables
+from fgdeploy.retrieval import Index, derived, search_codes, snapshot, store, tables
 from fgdeploy.retrieval.search import Allowed
 from tests.checks import refused
 from tests.fgdeploy.retrieval.samples import MODEL
@@ -140,11 +140,11 @@ def test_the_tables_are_asked_and_only_by_few(
 
     monkeypatch.setattr(tables.Tables, "nearest", counted)
     codes = clustered(1, 3000, 8)
-    for count in (1, tables.MOST_QUERIES, tables.MOST_QUERIES + 1):
+    for count in (1, snapshot._FEW, snapshot._FEW + 1):
         large.search_ids(codes[:count], 3)
     large.search_ids(codes[:1], tables.MOST_K + 1)
     large.search_ids(codes[:1], 3, where="id > 5")
-    assert asked == [1, tables.MOST_QUERIES]
+    assert asked == [1, snapshot._FEW]
     large.close()
 
 

@@ -8,6 +8,7 @@ from fgdeploy.codes import UInt8Array
 from fgdeploy.errors import UsageError
 from fgdeploy.retrieval import scan_numpy, search_codes, search_radius
 from tests.checks import refused
+from tests.fgdeploy.retrieval import naive
 
 thorough = settings(derandomize=True, deadline=None, max_examples=200)
 
@@ -159,11 +160,97 @@ def test_no_queries_give_no_rows() -> None:
     assert rows.shape == distances.shape == (0, 3)
 
 
-@pytest.mark.parametrize("k", [0, -1, -100])
+@pytest.mark.parametrize("kernel", ["numpy", "numba"])
+def test_views_read_only_arrays_and_nothing_at_all(kernel: str) -> None:
+    if kernel == "numba":
+        pytest.importorskip("numba")
+    asked, codes = naive.draw(8, 40, 900, 16, 50)
+    asked.flags.writeable = codes.flags.writeable = False
+    for part, whole in (
+        (asked[::2, ::2], codes[::3, ::2]),
+        (asked[::-1], codes[::-1]),
+        (np.asfortranarray(asked), np.asfortranarray(codes)),
+        (asked[:0], codes),
+        (asked, codes[:0]),
+        (asked[:0], codes[:0]),
+    ):
+        found = search_codes(part, whole, 5, kernel=kernel)
+        assert found[0].shape == (len(part), min(5, len(whole)))
+        if len(part) and len(whole):
+            naive.same(found, naive.search(part, whole, 5))
+            near = search_radius(part[0], whole, 60, kernel=kernel)
+            naive.same(near, naive.radius(part[0], whole, 60))
+    rows, distances = search_radius(asked[0], codes[:0], 60, kernel=kernel)
+    assert rows.shape == distances.shape == (0,)
+    allowed = np.zeros(len(codes), bool)
+    assert search_codes(asked, codes, 5, allowed=allowed, kernel=kernel)[0].shape == (40, 0)
+    assert len(search_radius(asked[0], codes, 128, allowed=allowed, kernel=kernel)[0]) == 0
+
+
+@pytest.mark.parametrize("k", [0, -1, -100, True, 2.0, "3"])
 @pytest.mark.parametrize("count", [0, 3])
-def test_k_below_one(k: int, count: int) -> None:
+def test_k_that_is_not_a_number_from_one_on(k: int, count: int) -> None:
     with refused(UsageError, rf"^k is {k}; ask for at least one result$"):
         search_codes(np.zeros((1, 8), np.uint8), np.zeros((count, 8), np.uint8), k)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    codes = np.zeros((3, 8), np.uint8)
+    assert search_codes(codes, codes, np.int64(2))[0].shape == (3, 2)  # type: ignore[arg-type]
+    assert len(search_radius(codes[0], codes, np.uint16(2))[0]) == 3  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("threads", [0, -1, True, 1.5, "2"])
+def test_threads_that_are_not_a_number_from_one_on(threads: int) -> None:
+    codes = np.zeros((3, 8), np.uint8)
+    words = rf"^threads is {threads}; expected 1 or more$"
+    with refused(UsageError, words):
+        search_codes(codes, codes, 1, threads=threads)
+    with refused(UsageError, words):
+        search_radius(codes[0], codes, 1, threads=threads)
+
+
+def test_a_kernel_that_does_not_exist() -> None:
+    codes = np.zeros((3, 8), np.uint8)
+    words = "^no kernel 'cuda'; choose one of auto, numba, numpy$"
+    with refused(UsageError, words):
+        search_codes(codes, codes, 1, kernel="cuda")
+    with refused(UsageError, words):
+        search_radius(codes[0], codes, 1, kernel="cuda")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "got"),
+    [
+        (np.ones(4, bool), r"bool \(4,\)"),
+        (np.ones((3, 1), bool), r"bool \(3, 1\)"),
+        (np.ones(3, np.uint8), r"uint8 \(3,\)"),
+        ([True, True, True], r"list \(\)"),
+    ],
+)
+def test_allowed_rows_are_one_bool_for_each_code(allowed: npt.NDArray[np.bool_], got: str) -> None:
+    codes = np.zeros((3, 8), np.uint8)
+    words = rf"^allowed: expected bool \(3,\), one for each code, got {got}$"
+    with refused(UsageError, words):
+        search_codes(codes, codes, 1, allowed=allowed)
+    with refused(UsageError, words):
+        search_radius(codes[0], codes, 1, allowed=allowed)
+
+
+@pytest.mark.parametrize("width", [0, 65])
+def test_codes_that_no_model_makes(width: int) -> None:
+    codes = np.zeros((3, width), np.uint8)
+    words = rf"^codes have {width} bytes; expected 1 to 64 \(512 bits\)$"
+    with refused(UsageError, words):
+        search_codes(codes, codes, 1)
+    with refused(UsageError, words):
+        search_radius(codes[0], codes, 1)
+
+
+@pytest.mark.parametrize("radius", [True, 2.0, "2", None])
+def test_a_radius_that_is_not_a_number_of_bits(radius: int) -> None:
+    with refused(UsageError, rf"^radius is {radius!r}; expected a whole number of bits$"):
+        search_radius(np.zeros(8, np.uint8), np.zeros((3, 8), np.uint8), radius)
 
 
 def test_a_negative_radius() -> None:

@@ -162,14 +162,29 @@ def test_an_unknown_schema_version(index: Index, path: Path) -> None:
 def test_a_meta_table_that_is_not_whole(change: str, index: Index, path: Path) -> None:
     with raw(path) as connection:
         connection.execute(change)
+    with refused(
+        IndexStoreError, r"gallery\.fgi is damaged \(its meta table (is not whole|was changed)"
+    ):
+        Index.open(path)
+    with raw(path) as connection:  # as if its writer had seen it so
+        meta = dict(connection.execute("SELECT * FROM meta"))
+        crc = schema.meta_checksum(meta)
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'crc'", (crc,))
     with refused(IndexStoreError, r"gallery\.fgi is damaged \(its meta table is not whole\)"):
+        Index.open(path)
+
+
+def test_a_model_that_was_changed_on_the_disk(index: Index, path: Path) -> None:
+    with raw(path) as connection:
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'fingerprint'", (OTHER,))
+    with refused(IndexStoreError, r"gallery\.fgi is damaged \(its meta table was changed\)"):
         Index.open(path)
 
 
 def test_another_model_is_refused_in_words(index: Index) -> None:
     index.require(MODEL, BITS)
     words = (
-        r"holds 32-bit codes of model abababababab, the bundle makes {}-bit codes of model {}; "
+        r"holds 32-bit codes of model abababababab, these are {}-bit codes of model {}; "
         r"their distances mean nothing: use the bundle that built the index, or build a new index$"
     )
     with refused(IndexStoreError, words.format(BITS, OTHER[:12])):
@@ -252,9 +267,7 @@ def test_items_come_back_as_they_went_in(three: Index, path: Path) -> None:
 
 
 def test_the_time_is_utc_unless_given(index: Index) -> None:
-    index.add(
-        [photo("a"), Item("/photos/b", bytes(4), None, "", time="2020-01-02T03:04:05+00:00")]
-    )
+    index.add([photo("a"), Item("/photos/b", bytes(4), None, "", time="2020-01-02T03:04:05+00:00")])
     now, given = (datetime.fromisoformat(item.time) for item in index.items())
     assert now.utcoffset() == timedelta(0)
     assert abs(datetime.now(timezone.utc) - now) < timedelta(minutes=5)

@@ -70,7 +70,7 @@ path, width, start = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 with Index.open(path) as index:
     index._connection.execute("PRAGMA cache_size = 2")  # pages go to the file before the commit
     for turn in range(start, 100_000):
-        index.add(Item(f"{turn}/{n}", bytes(4), "x" * 200, "sha") for n in range(width))
+        index.add(Item(f"{turn}/{n}", bytes(4), "x" * 200, f"{turn} {n}") for n in range(width))
         print(turn, flush=True)
 """
 
@@ -104,6 +104,19 @@ def test_a_killed_writer_loses_nothing_that_was_acknowledged(index: Index, path:
         if hot and attempt >= 3:
             break
     assert hot > 0, "no kill fell into a transaction, so this test showed nothing"
+
+
+def test_twelve_writers_killed_at_work(tmp_path: Path) -> None:
+    """The short form of benchmarks/faults/kill.py: adds, removals, segments, compacting."""
+    script = Path(__file__).parents[3] / "benchmarks" / "faults" / "kill.py"
+    done = subprocess.run(
+        [sys.executable, script, "--kills", "12", "--seed", "1", "--folder", tmp_path],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("| all | 12 |")
+    assert list(tmp_path.iterdir()) == []
 
 
 # Rights

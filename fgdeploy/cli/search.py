@@ -1,0 +1,181 @@
+"""`fgdeploy search`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fgdeploy.cli import show
+
+if TYPE_CHECKING:
+    from fgdeploy.gallery import Ask, Query
+    from fgdeploy.retrieval import Hit, Index
+
+DEFAULT_K = 10
+RERANK = ("asymmetric",)
+
+
+def search(
+    photos: Annotated[
+        list[Path] | None, typer.Argument(metavar="PHOTO", help="Photos to look for.")
+    ] = None,
+    *,
+    gallery: Annotated[Path, typer.Option("--index", "-i", help="The index, NAME.fgi.")],
+    bundle: show.BundleOption = None,
+    ids: Annotated[
+        list[int] | None,
+        typer.Option("--id", help="Look for what is like this item of the index.", metavar="ID"),
+    ] = None,
+    codes: Annotated[
+        list[str] | None, typer.Option("--code", help="Look for this code.", metavar="HEX")
+    ] = None,
+    code_file: Annotated[
+        Path | None, typer.Option("--codes", help="Look for all codes of a file, NAME.npz.")
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option("-k", help=f"How many answers. Default: {DEFAULT_K}.")
+    ] = None,
+    radius: Annotated[
+        int | None, typer.Option(help="Instead of -k: all answers within so many bits.")
+    ] = None,
+    where: show.WhereOption = None,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            help="asymmetric: order near-equal answers by the photo's real-valued hash.",
+            metavar="WAY",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object for each query.")
+    ] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a contact sheet to this file.")] = None,
+    backend: show.BackendOption = "auto",
+    threads: show.ThreadsOption = None,
+    fallback: show.FallbackOption = False,
+) -> None:
+    """Rank the items of an index by Hamming distance to photos, items or codes."""
+    from fgdeploy.retrieval import Index
+
+    others = bool(ids or codes or code_file)
+    _check(bool(photos), others, k, radius, rerank, html)
+    with ExitStack() as stack:
+        index = stack.enter_context(Index.open(gallery))
+        queries = _others(index, ids or [], codes or [], code_file)
+        if photos:
+            from fgdeploy.gallery import photo_queries
+
+            hasher = stack.enter_context(show.open_hasher(bundle, backend, threads, fallback))
+            queries = chain(photo_queries(index, hasher, photos), queries)
+        ask = _ask(k, radius, where, rerank, threads)
+        _show(index, queries, ask, as_json, html)
+
+
+def _check(
+    photos: bool,
+    others: bool,
+    k: int | None,
+    radius: int | None,
+    rerank: str | None,
+    html: Path | None,
+) -> None:
+    """Refuse what can never be right before anything is opened."""
+    from fgdeploy.errors import UsageError
+
+    if not photos and not others:
+        raise UsageError("nothing to look for; give photos, --id, --code or --codes")
+    if k is not None and k < 1:
+        raise UsageError(f"-k {k}: ask for at least one answer")
+    if radius is not None and radius < 0:
+        raise UsageError(f"--radius {radius}: expected a number of bits, 0 or more")
+    if radius is not None and k is not None:
+        raise UsageError(f"-k {k} and --radius {radius}: give one of the two")
+    if rerank is not None:
+        if rerank not in RERANK:
+            raise UsageError(f"--rerank {rerank}: expected {' or '.join(RERANK)}")
+        if others:
+            raise UsageError(
+                f"--rerank {rerank} needs real-valued hashes, which only photos have; "
+                "leave out --id, --code and --codes"
+            )
+        if radius is not None:
+            raise UsageError(f"--rerank {rerank} orders the -k nearest; leave out --radius")
+    if html is not None and (html.is_dir() or not html.parent.is_dir()):
+        raise UsageError(f"--html {html}: expected a file name in a folder that exists")
+
+
+def _ask(
+    k: int | None, radius: int | None, where: str | None, rerank: str | None, threads: int | None
+) -> Ask:
+    from fgdeploy.gallery import Ask
+
+    return Ask(DEFAULT_K if k is None else k, radius, where, rerank is not None, threads)
+
+
+def _others(
+    index: Index, ids: Sequence[int], codes: Sequence[str], file: Path | None
+) -> Iterator[Query]:
+    """Return the queries that need no bundle, checked."""
+    from fgdeploy.codes import CodeFile
+    from fgdeploy.gallery import code_queries, file_queries, item_queries
+
+    found = [*item_queries(index, ids), *code_queries(index, codes)]
+    if file is None:
+        return iter(found)
+    loaded = CodeFile.load(file)
+    index.require(loaded.fingerprint, loaded.bits)
+    return chain(found, file_queries(index, loaded))
+
+
+def _show(
+    index: Index, queries: Iterator[Query], ask: Ask, as_json: bool, html: Path | None
+) -> None:
+    from fgdeploy.gallery import answer
+
+    sheet: list[tuple[Path | Query, Sequence[Hit]]] = []
+    for query, hits in answer(index, queries, ask):
+        if as_json:
+            show.emit_json(_as_json(query, hits))
+        if html is not None:
+            sheet.append((query, hits))
+        elif not as_json:
+            typer.echo(show.plain(query.name))
+            typer.echo(_table(hits, ask.rerank))
+    if html is not None:
+        from fgdeploy.contact_sheet import write_contact_sheet
+
+        write_contact_sheet(html, sheet, index.bits)
+        show.say(f"wrote {html}")
+
+
+def _as_json(query: Query, hits: Sequence[Hit]) -> dict[str, Any]:
+    label = {} if query.label is None else {"label": query.label}
+    found = [dataclasses.asdict(hit) for hit in hits]
+    for hit in found:
+        if hit["cost"] is None:
+            del hit["cost"]
+    return {"query": query.name, **label, "hits": found}
+
+
+def _table(hits: Sequence[Hit], ranked: bool) -> str:
+    if not hits:
+        return "nothing found"
+    header = ("rank", "distance", *(("cost",) if ranked else ()), "id", "label", "path")
+    rows = [
+        (
+            hit.rank,
+            hit.distance,
+            *((f"{hit.cost:.3f}",) if hit.cost is not None else ()),
+            hit.id,
+            hit.label or "",
+            hit.path or "",
+        )
+        for hit in hits
+    ]
+    return show.table(rows, header)

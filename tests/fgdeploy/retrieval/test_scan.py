@@ -1,0 +1,289 @@
+"""Both scans against the sorted list of all distances, at every border that they have."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from fgdeploy.errors import MissingDependency
+from fgdeploy.retrieval import search, search_codes, search_radius
+from tests.fgdeploy.retrieval import naive
+
+KERNELS = ["numpy", "numba"] if search.has_numba() else ["numpy"]
+needs_numba = pytest.mark.skipif(not search.has_numba(), reason="numba is not installed")
+both = pytest.mark.parametrize("kernel", KERNELS)
+thorough = settings(derandomize=True, deadline=None, max_examples=100)
+
+CHUNK = 4096  # the smallest that any width allows
+MANY = 8, 24  # queries from which on codes of one and of two words are bit-sliced
+WIDTHS = [2, 7, 8, 9, 13, 16, 20]  # bytes; one, two and three words
+counts = st.one_of(
+    st.integers(1, 70),
+    st.sampled_from([511, 512, 513, 1023, 1025, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 65]),
+)
+queries = st.sampled_from([1, 2, 7, 8, 9, 23, 24, 25, 63, 64, 65, 70])
+some = st.sampled_from([None, 0.0, 0.001, 0.1, 0.5, 0.99, 1.0])  # how many rows are allowed
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_chunks() -> object:
+    """Let threads take few rows at once, so that a small gallery has several chunks."""
+    with pytest.MonkeyPatch.context() as patch:
+        if search.has_numba():
+            from fgdeploy.retrieval import scan_numba
+
+            assert scan_numba.CHUNK % CHUNK == 0
+            assert tuple(scan_numba._MANY[words] for words in (1, 2)) == MANY
+            patch.setattr(scan_numba, "CHUNK", CHUNK)
+            patch.setattr(scan_numba, "_THREAD_WORK", 1)
+        yield
+
+
+def mask(seed: int, count: int, share: float | None) -> npt.NDArray[np.bool_] | None:
+    """Return which rows are allowed: a share of them, but one row at least unless it is 0."""
+    if share is None:
+        return None
+    allowed = np.random.default_rng(seed).random(count) < share
+    if share:
+        allowed[seed % count] = True
+    return allowed
+
+
+@both
+@thorough
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    asking=queries,
+    count=counts,
+    width=st.sampled_from(WIDTHS),
+    different=st.sampled_from([1, 2, 5, 40, None, None]),
+    k=st.one_of(st.integers(1, 20), st.integers(1, 3 * CHUNK)),
+    share=some,
+    threads=st.integers(1, 3),
+)
+@example(0, 64, 2 * CHUNK + 65, 8, None, 10, None, 2)
+@example(1, 64, 2 * CHUNK + 65, 16, None, 10, 0.1, 3)
+@example(2, 8, 513, 8, 1, 513, None, 1)
+@example(3, 24, 512, 9, 2, 600, 1.0, 1)
+def test_nearest_is_the_head_of_the_sorted_list(
+    kernel: str,
+    seed: int,
+    asking: int,
+    count: int,
+    width: int,
+    different: int | None,
+    k: int,
+    share: float | None,
+    threads: int,
+) -> None:
+    asked, codes = naive.draw(seed, asking, count, width, different)
+    allowed = mask(seed, count, share)
+    found = search_codes(asked, codes, k, allowed=allowed, threads=threads, kernel=kernel)
+    naive.same(found, naive.search(asked, codes, k, allowed))
+
+
+@both
+@thorough
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=counts,
+    width=st.sampled_from(WIDTHS),
+    different=st.sampled_from([1, 3, 40, None]),
+    radius=st.one_of(st.integers(0, 90), st.integers(0, 600)),
+    share=some,
+    threads=st.integers(1, 3),
+)
+def test_radius_is_the_head_of_the_sorted_list(
+    kernel: str,
+    seed: int,
+    count: int,
+    width: int,
+    different: int | None,
+    radius: int,
+    share: float | None,
+    threads: int,
+) -> None:
+    (asked, *_), codes = naive.draw(seed, 1, count, width, different)
+    allowed = mask(seed, count, share)
+    found = search_radius(asked, codes, radius, allowed=allowed, threads=threads, kernel=kernel)
+    naive.same(found, naive.radius(asked, codes, radius, allowed))
+
+
+@both
+@pytest.mark.parametrize("width", range(1, 65))
+def test_every_width(kernel: str, width: int) -> None:
+    asked, codes = naive.draw(width, 26, 600, width)
+    allowed = mask(width, 600, 0.5)
+    for some in (asked, asked[:1]):
+        naive.same(search_codes(some, codes, 9, kernel=kernel), naive.search(some, codes, 9))
+        found = search_codes(some, codes, 9, kernel=kernel, allowed=allowed)
+        naive.same(found, naive.search(some, codes, 9, allowed))
+    found = search_radius(asked[0], codes, 4 * width, kernel=kernel)
+    naive.same(found, naive.radius(asked[0], codes, 4 * width))
+
+
+@needs_numba
+@pytest.mark.parametrize("width", [8, 16])
+@pytest.mark.parametrize("asking", [1, 40])
+def test_the_farthest_and_the_equal(width: int, asking: int) -> None:
+    """All distances are 0, or all the greatest: the counters' first and last values."""
+    codes = np.full((1300, width), 0xA5, np.uint8)
+    for asked in (codes[:asking], ~codes[:asking]):
+        naive.same(search_codes(asked, codes, 7, kernel="numba"), naive.search(asked, codes, 7))
+
+
+@needs_numba
+@pytest.mark.parametrize("asking", [1, 64])
+@pytest.mark.parametrize("offset", range(8))
+def test_codes_that_begin_at_any_byte(asking: int, offset: int) -> None:
+    """A view into a file can begin anywhere, and no byte outside of it may count."""
+    asked, drawn = naive.draw(offset, asking, 1100, 8)
+    memory = np.full(drawn.size + 64, 0xFF, np.uint8)
+    codes = memory[offset : offset + drawn.size].reshape(drawn.shape)
+    codes[:] = drawn
+    naive.same(search_codes(asked, codes, 5, kernel="numba"), naive.search(asked, drawn, 5))
+
+
+@needs_numba
+@pytest.mark.parametrize("order", ["nearest first", "nearest last"])
+def test_codes_in_order_of_distance(order: str) -> None:
+    """Nothing is accepted after the first rows, or every single row is."""
+    steps = np.arange(6000) * 64 // 6000
+    bits = np.arange(64) < steps[:: 1 if order == "nearest first" else -1, None]
+    codes, asked = np.packbits(bits, axis=1), np.zeros((9, 8), np.uint8)
+    for k in (1, 90, 1000):
+        for some in (asked, asked[:1]):
+            naive.same(search_codes(some, codes, k, kernel="numba"), naive.search(some, codes, k))
+
+
+@needs_numba
+def test_many_queries_that_do_not_fit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fgdeploy.retrieval import scan_numba
+
+    asked, codes = naive.draw(4, 61, 700, 8)
+    monkeypatch.setattr(scan_numba, "_MOST_QUERIES", 20)  # the last tile has one query
+    naive.same(search_codes(asked, codes, 9, kernel="numba"), naive.search(asked, codes, 9))
+    monkeypatch.setattr(scan_numba, "_KEY_BYTES", 1)
+    naive.same(search_codes(asked, codes, 9, kernel="numba"), naive.search(asked, codes, 9))
+
+
+@needs_numba
+def test_searches_at_the_same_time() -> None:
+    """Threads of the caller share the helpers of the search, but none of its memory."""
+    asked, codes = naive.draw(5, 40, 3 * CHUNK, 8)
+
+    def ask(number: int) -> None:
+        part = asked[number : number + 1 + number % 20]
+        allowed = mask(number, len(codes), None if number % 2 else 0.3)
+        found = search_codes(part, codes, 9, allowed=allowed, threads=3, kernel="numba")
+        naive.same(found, naive.search(part, codes, 9, allowed))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ask, range(40)))
+
+
+def _search_in_child(seed: int) -> None:
+    asked, codes = naive.draw(seed, 3, 3 * CHUNK, 8)
+    found = search_codes(asked, codes, 9, threads=3, kernel="numba")
+    naive.same(found, naive.search(asked, codes, 9))
+
+
+@needs_numba
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_has_helpers_of_its_own() -> None:
+    _search_in_child(0)  # the parent has its threads, which a fork does not copy
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of this very case
+        child = multiprocessing.get_context("fork").Process(target=_search_in_child, args=(1,))
+        child.start()
+    child.join(60)
+    if child.is_alive():
+        child.kill()
+    assert child.exitcode == 0
+    _search_in_child(2)
+
+
+@needs_numba
+def test_a_second_process_takes_the_compiled_scan_from_the_cache() -> None:
+    asked, codes = naive.draw(6, 8, 10, 8)
+    search_codes(asked, codes, 3, kernel="numba")
+    search_codes(asked[:1], codes, 3, kernel="numba")
+    code = (
+        "import numpy as np\n"
+        "from fgdeploy.retrieval import scan_kernels, search_codes\n"
+        "codes = np.zeros((10, 8), np.uint8)\n"
+        "for asked in (codes[:8], codes[:1]): search_codes(asked, codes, 3, kernel='numba')\n"
+        "for scan in (scan_kernels.scan, scan_kernels.scan_many):\n"
+        "    print(sum(scan.stats.cache_hits.values()), sum(scan.stats.cache_misses.values()))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.split() == ["1", "0", "1", "0"]
+
+
+@needs_numba
+def test_the_cache_heeds_the_files_of_the_vector_code() -> None:
+    """Numba itself looks at no other file than that of the function."""
+    from fgdeploy.retrieval import bitslice, scan_kernels, simd
+
+    digests = [scan_kernels._digest(*some) for some in ((bitslice,), (simd,), (bitslice, simd))]
+    assert len(set(digests)) == 3
+    kept = os.listdir(scan_kernels.scan.stats.cache_path)
+    assert any(f".scan_{digests[2]}-" in name for name in kept)
+
+
+def test_small_work_does_not_import_numba() -> None:
+    code = (
+        "import sys, numpy as np\n"
+        "from fgdeploy.retrieval import search_codes, search_radius\n"
+        "codes = np.zeros((1000, 8), np.uint8)\n"
+        "search_codes(codes[:2], codes, 3), search_radius(codes[0], codes, 3)\n"
+        "print('numba' in sys.modules, 'llvmlite' in sys.modules)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.split() == ["False", "False"]
+
+
+@needs_numba
+def test_threads_only_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fgdeploy.retrieval import scan_numba
+
+    monkeypatch.setattr(scan_numba, "_THREAD_WORK", 3 * CHUNK)
+    assert scan_numba._workers(8, 2 * CHUNK, 1) == 1
+    assert scan_numba._workers(8, 2 * CHUNK, 2) == 1
+    assert scan_numba._workers(8, 2 * CHUNK, 3) == 2
+    assert scan_numba._workers(8, 2 * CHUNK, 99) == 2  # there are no more chunks
+    assert scan_numba._workers(8, 99 * CHUNK, 99) == 8
+    assert scan_numba._workers(3, 99 * CHUNK, 99) == 3
+
+
+@needs_numba
+def test_large_work_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "fgdeploy.retrieval.scan_numba", raising=False)
+    assert search.chosen("auto", search._WORTH_NUMBA - 1) == "numpy"
+    assert search.chosen("auto", search._WORTH_NUMBA) == "numba"
+
+
+def test_without_numba_numpy_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, codes = naive.draw(7, 9, 700, 8, 30)
+    monkeypatch.setattr(search, "has_numba", lambda: False)
+    monkeypatch.setattr(search, "_WORTH_NUMBA", 0)
+    monkeypatch.setitem(sys.modules, "fgdeploy.retrieval.scan_numba", None)  # importing it fails
+    naive.same(search_codes(asked, codes, 9), naive.search(asked, codes, 9))
+    naive.same(search_radius(asked[0], codes, 20), naive.radius(asked[0], codes, 20))
+    for ask in (
+        lambda: search_codes(asked, codes, 9, kernel="numba"),
+        lambda: search_radius(asked[0], codes, 9, kernel="numba"),
+    ):
+        with pytest.raises(MissingDependency, match=r'pip install "fgdeploy\[search\]"') as caught:
+            ask()
+        assert (caught.value.package, caught.value.extra) == ("numba", "search")
