@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from fgdeploy.codes import UInt8Array, hamming
 
-_CELLS = 1 << 22  # distances held at once
+_CELLS = 1 << 18  # distances held at once: they stay in the cache
 _ROW_BITS = 44  # a key is distance << _ROW_BITS | row: no two are equal, any selection is right
 
 
@@ -16,11 +16,10 @@ def nearest(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]:
     """Return rows and distances (Q, k) of the k nearest; `allowed` (N,) admits at least k rows."""
     tile = max(1, min(len(queries), _CELLS // max(1, min(len(codes), _CELLS))))
-    found = [
-        _nearest_keys(queries[start : start + tile], codes, k, allowed, max(1, _CELLS // tile))
-        for start in range(0, len(queries), tile)
-    ]
-    keys = np.concatenate(found) if found else np.empty((0, k), np.int64)
+    keys = np.empty((len(queries), k), np.int64)
+    for start in range(0, len(queries), tile):
+        part = queries[start : start + tile]
+        keys[start : start + tile] = _nearest_keys(part, codes, k, allowed, max(1, _CELLS // tile))
     return keys & ((1 << _ROW_BITS) - 1), (keys >> _ROW_BITS).astype(np.uint16)
 
 
@@ -31,18 +30,33 @@ def _nearest_keys(
     allowed: npt.NDArray[np.bool_] | None,
     step: int,
 ) -> npt.NDArray[np.int64]:
-    best = np.empty((len(queries), 0), np.int64)
+    best = [np.empty(0, np.int64) for _ in queries]
+    limits = np.full(len(queries), np.iinfo(np.uint16).max, np.uint16)  # no use from there on
     for start in range(0, len(codes), step):
-        rows = np.arange(start, min(start + step, len(codes)))
+        distances = hamming(queries, codes[start : start + step])
+        near = distances < limits[:, None]
         if allowed is not None:
-            rows = rows[allowed[rows]]
-        part = codes[start : start + step] if allowed is None else codes[rows]
-        keys = hamming(queries, part).astype(np.int64) << _ROW_BITS | rows
-        best = np.concatenate((best, keys), axis=1)
-        if best.shape[1] > k:
-            best = np.partition(best, k - 1, axis=1)[:, :k]
-    best.sort(axis=1)
-    return best
+            near &= allowed[start : start + step]
+        for number in np.flatnonzero(near.any(axis=1)):
+            rows = _few(np.flatnonzero(near[number]), distances[number], k)
+            keys = distances[number, rows].astype(np.int64) << _ROW_BITS | (rows + start)
+            keys = np.concatenate((best[number], keys))
+            if len(keys) >= k:
+                keys = np.partition(keys, k - 1)[:k]
+                limits[number] = keys[k - 1] >> _ROW_BITS
+            best[number] = keys
+    return np.sort(np.stack(best), axis=1)
+
+
+def _few(
+    rows: npt.NDArray[np.intp], distances: npt.NDArray[np.uint16], k: int
+) -> npt.NDArray[np.intp]:
+    """Leave out rows that cannot be among the k nearest of all, by a histogram of distances."""
+    if len(rows) <= 2 * k:
+        return rows
+    found = distances[rows]
+    last = int(np.searchsorted(np.cumsum(np.bincount(found)), k))  # the k-th distance
+    return rows[found <= last]
 
 
 def within(

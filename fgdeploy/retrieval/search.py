@@ -21,8 +21,12 @@ from fgdeploy.retrieval import scan_numpy
 from fgdeploy.retrieval.buckets import MAX_BYTES, Buckets
 
 KERNELS = ("auto", "numba", "numpy")
-_WORTH_NUMBA = 1 << 22  # bytes of codes times queries that NumPy scans in tens of milliseconds
+# Bytes of codes times queries that NumPy scans while numba would be imported. Counted over the
+# process: a single search is answered sooner without numba, the following ones with it.
+_WORTH_NUMBA = 1 << 28
 _WORTH_BUCKETS = 8, 1 << 16  # queries and codes from which on NumPy does better to sort the codes
+
+_scanned = 0  # bytes, by NumPy, in this process
 
 Mask = npt.NDArray[np.bool_]
 Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]
@@ -156,8 +160,13 @@ def chosen(kernel: str, work: int) -> str:
         raise MissingDependency("numba", "search", "the compiled search")
     if kernel != "auto":
         return kernel
-    loaded = "fgdeploy.retrieval.scan_numba" in sys.modules
-    return "numba" if has_numba() and (loaded or work >= _WORTH_NUMBA) else "numpy"
+    if not has_numba():
+        return "numpy"
+    if "fgdeploy.retrieval.scan_numba" in sys.modules:
+        return "numba"
+    global _scanned
+    _scanned += work
+    return "numba" if _scanned > _WORTH_NUMBA else "numpy"
 
 
 @functools.cache

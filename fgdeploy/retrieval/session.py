@@ -17,6 +17,7 @@ from fgdeploy.retrieval.sqlite_errors import explained
 
 DATABASE = "index.sqlite"
 LOCK_WAIT_S = 5.0
+_PATIENCE = 12  # times as long a commit waits for searches that run, and a search for a commit
 _CACHE_KIB = 64 * 1024  # so that a batch fits: a writer that runs over shuts readers out early
 
 
@@ -69,7 +70,7 @@ class Session:
         connection = sqlite3.connect(
             self._address,
             uri=True,
-            timeout=LOCK_WAIT_S,
+            timeout=_PATIENCE * LOCK_WAIT_S,
             isolation_level=None,
             check_same_thread=False,  # only to be closed from another one
             factory=_Connection,

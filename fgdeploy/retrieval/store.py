@@ -11,6 +11,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from fgdeploy.retrieval.snapshot import Reader, state_of
 from fgdeploy.retrieval.sqlite_errors import explained
 from fgdeploy.retrieval.stats import Stats, measure
 from fgdeploy.retrieval.tables import fits
-from fgdeploy.retrieval.verifying import Problem, inspect
+from fgdeploy.retrieval.verifying import MISSING, Problem, inspect
 from fgdeploy.retrieval.where import Params, matching_ids
 
 BATCH = 1 << 14  # items in a transaction
@@ -256,13 +257,16 @@ class Index(Closing):
             first = upsert.next_id(connection)
             ids = range(first, first + len(codes))
             upsert.insert_codes(connection, codes, first)
-            if len(codes) < derived.TAIL_ROWS:
-                derived.note(connection, ids, [], [])
-            else:
+            if large := len(codes) >= derived.TAIL_ROWS:
                 fresh = (np.arange(first, ids.stop), codes)
                 derived.roll(connection, self.path, self._reader, fresh)
                 derived.count(connection, len(codes), ids[-1])
-        self._keeper.roll()
+            else:
+                derived.note(connection, ids, [], [])
+        if large:
+            self._keeper.clear()
+        else:
+            self._keeper.roll()
 
     def relabel(self, labels: Mapping[str, str | None]) -> int:
         """Set the labels of items by path; returns how many were another before."""
@@ -313,15 +317,16 @@ class Index(Closing):
         """
         if not self._session.writable:
             with self._session.reading() as connection:
-                return inspect(connection, self._reader, self.path, self.bits, progress)
+                return inspect(connection, self._reader, self.path, self.bits, progress)[0]
         with self._session.locked():
             with self._session.reading() as connection:
-                found = inspect(connection, self._reader, self.path, self.bits, progress)
-            if not any(problem.fatal for problem in found):
-                if any(problem.repaired for problem in found):
-                    self._keeper.rebuild()
-                self._keeper.clear()
-        return found
+                found, stale = inspect(connection, self._reader, self.path, self.bits, progress)
+            if any(problem.fatal for problem in found):
+                return found  # nothing is repaired over damage
+            if stale:
+                self._keeper.rebuild()
+            self._keeper.clear()
+        return [replace(one, repaired=not one.what.endswith(MISSING)) for one in found]
 
     # Asking
 

@@ -21,6 +21,8 @@ from fgdeploy.retrieval.snapshot import Reader, Snapshot, state_of
 
 _MOST_NAMED = 100  # damaged items that are named one by one
 
+MISSING = "photos are no longer at their path"
+
 Progress = Callable[[int, int], None]
 
 
@@ -28,7 +30,7 @@ Progress = Callable[[int, int], None]
 class Problem:
     """Something that `verify` found; a problem that is not fatal leaves all answers right.
 
-    repaired: it was in a derived file, which `verify` makes anew where the index can be written.
+    repaired: it was in a derived file, and `verify` has put it right.
     """
 
     what: str
@@ -42,8 +44,11 @@ def inspect(
     folder: Path,
     bits: int,
     progress: Progress = lambda done, total: None,
-) -> list[Problem]:
-    """Return what is wrong with an index in the open transaction; changes nothing."""
+) -> tuple[list[Problem], bool]:
+    """Return what is wrong with an index in the open transaction; changes nothing.
+
+    Returned beside it: whether derived files must be made anew.
+    """
     problems = []
     for (line,) in connection.execute("PRAGMA integrity_check"):
         if line != "ok":
@@ -64,19 +69,17 @@ def inspect(
     if checks.count != expected:
         problems.append(Problem(f"database: it holds {checks.count} items and says {expected}"))
     if any(problem.fatal for problem in problems):
-        return problems
+        return problems, False
     if note is None and checks.differs:
         note = "derived files differ from the database"
     if note is not None:
-        problems.append(Problem(note, fatal=False, repaired=True))
+        problems.append(Problem(note, fatal=False))
     if left := derived.left_over(connection, folder):
         names = ", ".join(path.name for path in left[:3])
-        problems.append(Problem(f"{len(left)} files are left over ({names})", False, True))
+        problems.append(Problem(f"{len(left)} files are left over ({names})", fatal=False))
     if checks.missing:
-        problems.append(
-            Problem(f"{checks.missing} photos are no longer at their path", fatal=False)
-        )
-    return problems
+        problems.append(Problem(f"{checks.missing} {MISSING}", fatal=False))
+    return problems, note is not None
 
 
 class _Items:

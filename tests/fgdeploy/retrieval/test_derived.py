@@ -12,7 +12,7 @@ import pytest
 
 from fgdeploy.codes import UInt8Array
 from fgdeploy.errors import IndexStoreError
-from fgdeploy.retrieval import Index, Item, derived, segment
+from fgdeploy.retrieval import Index, Item, derived, segment, store
 from fgdeploy.retrieval.segment import Header, path_of
 from fgdeploy.retrieval.session import DATABASE
 from tests.fgdeploy.retrieval.many_segments import (
@@ -247,3 +247,17 @@ def test_the_file_of_a_compacted_index_holds_its_codes_in_order(index: Index) ->
     codes = codes_of(index)
     assert whole[4096 : 4096 + codes.size] == codes.tobytes()
     assert (index.path / DATABASE).exists()
+
+
+def test_adding_in_bulk_leaves_no_replaced_segment_behind(
+    index: Index, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_BULK", 16)
+    monkeypatch.setattr(derived, "TAIL_ROWS", 8)
+    codes = np.random.default_rng(0).integers(0, 256, (160, BITS // 8), dtype=np.uint8)
+    index.add_codes(codes)
+    named = {f"segment-{number}.codes" for number, *_ in index.stats().segments}
+    assert {entry.name for entry in path.glob("segment-*")} == named
+    assert len(named) <= 5
+    assert index.verify() == []
+    assert index.search_ids(codes, 1)[1].max() == 0

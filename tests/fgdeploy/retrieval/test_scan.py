@@ -269,14 +269,18 @@ def test_threads_only_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_numba
 def test_large_work_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "fgdeploy.retrieval.scan_numba", raising=False)
-    assert search.chosen("auto", search._WORTH_NUMBA - 1) == "numpy"
-    assert search.chosen("auto", search._WORTH_NUMBA) == "numba"
+    monkeypatch.setattr(search, "_scanned", 0)
+    half = search._WORTH_NUMBA // 2
+    kernels = [search.chosen("auto", half) for _ in range(3)]
+    assert kernels == ["numpy", "numpy", "numba"]  # what was scanned counts together
+    monkeypatch.setattr(search, "_scanned", 0)
+    assert search.chosen("auto", search._WORTH_NUMBA + 1) == "numba"
 
 
 def test_without_numba_numpy_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, codes = naive.draw(7, 9, 700, 8, 30)
     monkeypatch.setattr(search, "has_numba", lambda: False)
-    monkeypatch.setattr(search, "_WORTH_NUMBA", 0)
+    monkeypatch.setattr(search, "_WORTH_NUMBA", -1)
     monkeypatch.setitem(sys.modules, "fgdeploy.retrieval.scan_numba", None)  # importing it fails
     naive.same(search_codes(asked, codes, 9), naive.search(asked, codes, 9))
     naive.same(search_radius(asked[0], codes, 20), naive.radius(asked[0], codes, 20))
