@@ -4,15 +4,18 @@
 
 Codes: resampled from a file of `fgdeploy hash` (64 bits), each bit flipped as often as it differs
 between photos of one class. Clustered queries are drawn the same way, uniform ones are random bits.
-The scan and the tables are asked in turn, one query at a time and all at once; both must give the
+The scan and then the tables are asked, one query at a time and all at once; both must give the
 same rows. Queries that are not proven would be scanned as well.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +55,19 @@ def draw(
     return np.concatenate(parts)
 
 
+def timed(
+    ask: Callable[[npt.NDArray[np.uint8]], Any], parts: Sequence[npt.NDArray[np.uint8]]
+) -> tuple[list[float], list[Any]]:
+    """Return the seconds a query of each call, all calls of one way after another, and answers."""
+    ask(parts[0])  # compiled, in the cache
+    took, answers = [], []
+    for part in parts:
+        start = time.perf_counter()
+        answers.append(ask(part))
+        took.append((time.perf_counter() - start) / len(part))
+    return took, answers
+
+
 def main() -> None:
     """Build both, ask both, compare."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -78,23 +94,24 @@ def main() -> None:
         "| queries | at once | scan, ms per query | tables | p95 | proven | ratio | equal |\n"
         "|---|---|---|---|---|---|---|---|"
     )
-    multi_index.nearest(queries[:1], codes, K, starts, rows, None, threads)
     for name, asked in (("clustered", queries), ("uniform", uniform)):
         for at_once in (1, len(asked)):
-            scanned: list[float] = []
-            looked: list[float] = []
-            equal, share = True, 0.0
-            search_codes(asked[:at_once], codes, K, kernel="numba")  # compiled, in the cache
-            for first in range(0, min(len(asked), 16 * at_once), at_once):
-                part = asked[first : first + at_once]
-                start = time.perf_counter()
-                expected, _ = search_codes(part, codes, K, kernel="numba")
-                middle = time.perf_counter()
-                found, _, proven = multi_index.nearest(part, codes, K, starts, rows, None, threads)
-                looked.append((time.perf_counter() - middle) / len(part))
-                scanned.append((middle - start) / len(part))
-                equal &= np.array_equal(found[proven], expected[proven])
-                share += proven.sum() / min(len(asked), 16 * at_once)
+            parts = [
+                asked[first : first + at_once]
+                for first in range(0, min(len(asked), 32 * at_once), at_once)
+            ]
+            scan = functools.partial(search_codes, codes=codes, k=K, kernel="numba")
+            look = functools.partial(
+                multi_index.nearest,
+                **{"codes": codes, "k": K, "starts": starts, "rows": rows},
+                **{"allowed": None, "threads": threads},
+            )
+            scanned, expected = timed(scan, parts)
+            looked, found = timed(look, parts)
+            proven = np.concatenate([answer[2] for answer in found])
+            share = proven.mean()
+            truth, given = (np.concatenate([a[0] for a in side]) for side in (expected, found))
+            equal = np.array_equal(given[proven], truth[proven])
             one, other = np.median(scanned), np.median(looked)
             print(
                 f"| {name} | {at_once} | {1e3 * one:.2f} | {1e3 * other:.2f} "

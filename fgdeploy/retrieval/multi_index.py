@@ -20,7 +20,7 @@ from fgdeploy.retrieval.simd import load, popcount, prefetch, take_ticket
 
 _PARTS_OF_WORD = ((0, 22), (22, 21), (43, 21))  # shift and bits
 _MOST_RADIUS = 4
-_ROWS_SHARE = 64  # a query that has looked at rows / 64 is left to the scan
+_ROWS_SHARE = 256  # a query that has looked at rows / 256 is left to the scan
 _AHEAD = 16  # rows from a code's prefetch to its use
 
 Rows = npt.NDArray[np.int32]
