@@ -52,7 +52,11 @@ def compiled(function: Callable[..., Any]) -> Any:
     functions here are made of lies in two more, so the name holds a digest of these.
     """
     function.__qualname__ += f"_{_SOURCES}"
-    return numba.njit(nogil=True, cache=True, boundscheck=False)(function)
+    options = {"nogil": True, "boundscheck": False}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder can be written for it: compile in each process
+        return numba.njit(**options)(function)
 
 
 def _digest(*modules: ModuleType) -> str:

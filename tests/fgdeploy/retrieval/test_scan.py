@@ -291,3 +291,28 @@ def test_without_numba_numpy_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(MissingDependency, match=r'pip install "fgdeploy\[search\]"') as caught:
             ask()
         assert (caught.value.package, caught.value.extra) == ("numba", "search")
+
+
+@needs_numba
+def test_where_no_compiled_code_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    import numba
+
+    from fgdeploy.retrieval import scan_kernels
+
+    real = numba.njit
+    caching: list[bool] = []
+
+    def njit(*function: object, **options: bool) -> object:
+        if function:  # numba's own
+            return real(*function, **options)
+        caching.append(options.get("cache", False))
+        if caching[-1]:
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(**options)
+
+    def double(number: int) -> int:
+        return 2 * number
+
+    monkeypatch.setattr(scan_kernels.numba, "njit", njit)
+    assert scan_kernels.compiled(double)(21) == 42
+    assert caching[:2] == [True, False]
