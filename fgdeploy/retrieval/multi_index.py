@@ -8,6 +8,7 @@ proven. Queries for which that takes too many rows are left to the scan.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def nearest(
     """Return rows and distances (Q, k), and for which queries they are proven, others void."""
     asked, ticket = as_words(queries), np.zeros(1, np.int64)
     keys, proven = np.zeros((len(queries), k), np.int64), np.zeros(len(queries), np.bool_)
-    masks, ends = _MASKS
+    masks, ends = _masks()
     place, width = codes.ctypes.data, codes.shape[1]
     bitmap = NO_WORDS if allowed is None else allowed
 
@@ -82,6 +83,7 @@ def nearest(
     return found, (keys >> ROW_BITS).astype(np.uint16), proven
 
 
+@functools.cache
 def _masks() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
     """Return all 22-bit values by number of set bits, and where each number ends."""
     values = np.arange(1 << max(bits for _, bits in _PARTS_OF_WORD), dtype=np.uint32)
@@ -90,9 +92,6 @@ def _masks() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
         ones += (values >> bit & 1).astype(np.uint8)
     groups = [values[ones == number] for number in range(_MOST_RADIUS + 1)]
     return np.concatenate(groups), np.cumsum([0, *map(len, groups)])
-
-
-_MASKS = _masks()
 
 
 @compiled

@@ -44,12 +44,12 @@ def write(folder: Path, segment: Segment, threads: int) -> int:
 
     header = segment.header
     parts = len(multi_index.parts_of(header.width))
-    starts = np.zeros(multi_index.starts_of(header.width), "<u4")
-    rows = np.zeros((parts, header.rows), "<i4")
-    multi_index.build(segment.codes, starts, rows, threads)
-    body = b"".join((starts.tobytes(), rows.tobytes()))
-    del starts, rows
-    table = np.array(_crcs(memoryview(body), threads), "<u4").tobytes()
+    counts = multi_index.starts_of(header.width)
+    numbers = np.zeros(counts + parts * header.rows, "<u4")  # built in place, written as it is
+    rows = numbers[counts:].view("<i4").reshape(parts, header.rows)
+    multi_index.build(segment.codes, numbers[:counts], rows, threads)
+    body = numbers.data.cast("B")
+    table = np.array(_crcs(body, threads), "<u4").tobytes()
     packed = _HEADER.pack(
         *(_MAGIC, header.width, parts, header.rows, zlib.crc32(table), header.uid)
     )
