@@ -2,6 +2,9 @@
 
 Codes, queries and scratch memory are given as addresses, so that one compiled function takes any
 array. `shape` is a tuple of W zeros, for codes of W words: the compiler sees W, not the zeros.
+
+What an address points at belongs to the caller. Numba frees an array after the last line that names
+it, also if its address is still in use: no function here takes the address of an array it made.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.extending import register_jitable
 
 from fgdeploy.retrieval import bitslice, simd
 from fgdeploy.retrieval.bitslice import (
@@ -124,24 +128,35 @@ def _distance(place: int, apart: int, query: int, row: int, shape: Any) -> Any:
     return total
 
 
-@compiled
+@register_jitable
 def _block_rows(words: int) -> int:
     return max(_STRETCH, _L1_WORDS // words // _STRETCH * _STRETCH)
+
+
+def memory_words(words: int) -> int:
+    """Return the 8-byte words of scratch memory that `scan` and `collect` need."""
+    return words * int(_block_rows(words))
+
+
+def memory_words_many(words: int) -> int:
+    """Return the 8-byte words of scratch memory that `scan_many` needs."""
+    return words * BLOCK + int(scratch_words(words)) + 2 * BLOCK // 64
 
 
 @compiled
 def scan(
     codes: int, rows: int, width: int, queries: int, bitmap: Any, k: int,
-    chunk_rows: int, ticket: Any, keys: Any, held: Any, shape: Any,
+    chunk_rows: int, ticket: Any, keys: Any, held: Any, scratch: int, shape: Any,
 ) -> None:  # fmt: skip
-    """Take chunks until none is left; leave at most k keys of each query, in ascending order."""
+    """Take chunks until none is left; leave at most k keys of each query, in ascending order.
+
+    scratch: `memory_words` of this thread's own, from a multiple of 64 on.
+    """
     words, count = len(shape), len(keys)
     histogram = np.zeros((count, 64 * words + 2), np.int64)
     limit = np.full(count, 64 * words + 1, np.int64)  # codes at this distance are of no use
     below = np.zeros(count, np.int64)  # accepted codes nearer than the limit
     block = _block_rows(words)
-    buffer = np.empty(words * block + 8, np.uint64)
-    scratch = (buffer.ctypes.data + 63) & ~63
     while True:
         chunk = take_ticket(ticket) * chunk_rows
         if chunk >= rows:
@@ -171,15 +186,17 @@ def scan(
 @compiled
 def scan_many(
     codes: int, rows: int, width: int, queries: int, bitmap: Any, k: int,
-    chunk_rows: int, ticket: Any, keys: Any, held: Any, offsets: Any, limits: Any, shape: Any,
+    chunk_rows: int, ticket: Any, keys: Any, held: Any, scratch: int, offsets: Any, limits: Any,
+    shape: Any,
 ) -> None:  # fmt: skip
-    """Do what `scan` does, on bit planes: for many queries. offsets, limits: see `bitslice`."""
+    """Do what `scan` does, on bit planes: for many queries. offsets, limits: see `bitslice`.
+
+    scratch: `memory_words_many` of this thread's own, from a multiple of 64 on.
+    """
     words, count = len(shape), len(keys)
     histogram = np.zeros((count, 64 * words + 2), np.int64)
     limit = np.full(count, 64 * words + 1, np.int64)
     below = np.zeros(count, np.int64)
-    buffer = np.empty((words + 1) * BLOCK + scratch_words(words) + 16, np.uint64)
-    scratch = (buffer.ctypes.data + 63) & ~63
     table = scratch + 8 * words * BLOCK
     plane = table + 8 * scratch_words(words)  # the admitted rows in the order of a plane
     bits = plane + BLOCK // 8
@@ -265,13 +282,12 @@ def _drop(number: int, k: int, keys: Any, held: Any, limit: Any, below: Any) -> 
 @compiled
 def collect(
     codes: int, rows: int, width: int, query: int, bitmap: Any, radius: int,
-    chunk_rows: int, ticket: Any, counts: Any, found: Any, distances: Any, fill: bool, shape: Any,
+    chunk_rows: int, ticket: Any, counts: Any, found: Any, distances: Any, fill: bool,
+    scratch: int, shape: Any,
 ) -> None:  # fmt: skip
     """Count the rows within the radius in each chunk, or write them from counts[chunk] on."""
     words = len(shape)
     block = _block_rows(words)
-    buffer = np.empty(words * block + 8, np.uint64)
-    scratch = (buffer.ctypes.data + 63) & ~63
     while True:
         number = take_ticket(ticket)
         chunk = number * chunk_rows

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import numpy.typing as npt
@@ -76,9 +76,12 @@ def _nearest_keys(
 
     def work(worker: int) -> None:
         if sliced is None:
-            scan_kernels.scan(*common, *found[worker], shape)
+            memory, scratch = _aligned(scan_kernels.memory_words(words))
+            scan_kernels.scan(*common, *found[worker], scratch, shape)
         else:
-            scan_kernels.scan_many(*common, *found[worker], *sliced, shape)
+            memory, scratch = _aligned(scan_kernels.memory_words_many(words))
+            scan_kernels.scan_many(*common, *found[worker], scratch, *sliced, shape)
+        del memory  # until here it is in use
 
     together(work, workers)
     widest = [int(held.max(initial=0)) for _, held in found]
@@ -107,10 +110,13 @@ def within(
         starts: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], gaps: npt.NDArray[np.uint16]
     ) -> None:
         ticket, fill = np.zeros(1, np.int64), len(rows) > 0
-        together(
-            lambda _: scan_kernels.collect(*common, ticket, starts, rows, gaps, fill, shape),
-            _workers(threads, len(codes), len(shape)),
-        )
+
+        def work(_: int) -> None:
+            memory, scratch = _aligned(scan_kernels.memory_words(len(shape)))
+            scan_kernels.collect(*common, ticket, starts, rows, gaps, fill, scratch, shape)
+            del memory  # until here it is in use
+
+        together(work, _workers(threads, len(codes), len(shape)))
 
     counts, rows, distances = np.zeros(chunks, np.int64), _NO_ROWS, _NO_DISTANCES
     pass_over(counts, rows, distances)  # first count, so that each chunk knows where its rows go
@@ -141,10 +147,17 @@ def _place(codes: UInt8Array) -> tuple[int, int, int]:
     return codes.ctypes.data, codes.shape[0], codes.shape[1]
 
 
+def _aligned(words: int) -> tuple[Words, int]:
+    """Return memory of at least `words` words, and an address in it that is a multiple of 64."""
+    memory = np.empty(words + 7, np.uint64)
+    return memory, -(-memory.ctypes.data // 64) * 64
+
+
 def together(work: Callable[[int], None], workers: int) -> None:
     """Run work(0) here and work(1..) in threads that sleep, not spin, when there is nothing to do.
 
-    A helper that no core was free for is called off: the others have taken its chunks.
+    A helper that no core was free for is called off: the others have taken its chunks. No helper
+    runs any more when this returns or raises, so what they work on may go.
     """
     global _pool
     if workers > 1 and (_pool is None or _pool._max_workers < workers - 1):
@@ -154,8 +167,7 @@ def together(work: Callable[[int], None], workers: int) -> None:
     try:
         work(0)
     finally:
-        for helper in helpers:
-            helper.cancel()
-    for helper in helpers:
-        if not helper.cancelled():
-            helper.result()
+        running = [helper for helper in helpers if not helper.cancel()]
+        wait(running)
+    for helper in running:
+        helper.result()

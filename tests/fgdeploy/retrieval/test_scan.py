@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import multiprocessing
 import os
 import subprocess
 import sys
+import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -190,6 +194,74 @@ def test_searches_at_the_same_time() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(ask, range(40)))
+
+
+@needs_numba
+def test_many_more_threads_than_cores() -> None:
+    """Memory that a scan uses must be its own: where it is not, this crashes or answers wrongly.
+
+    In a process of its own, which a crash would end. Scans that freed their scratch memory too
+    early failed here each time.
+    """
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from fgdeploy.retrieval import scan_numba, search_codes, search_radius\n"
+        "from tests.fgdeploy.retrieval import naive\n"
+        f"scan_numba.CHUNK, scan_numba._THREAD_WORK = {CHUNK}, 1\n"
+        f"asked, codes = naive.draw(5, 40, {3 * CHUNK}, 8)\n"
+        "right = [naive.search(asked[n : 2 * n + 1], codes, 9) for n in range(20)]\n"
+        "near = naive.radius(asked[0], codes, 24)\n"
+        "how = {'threads': 3, 'kernel': 'numba'}\n"
+        "def ask(number):\n"
+        "    n = number % 20\n"
+        "    naive.same(search_codes(asked[n : 2 * n + 1], codes, 9, **how), right[n])\n"
+        "    naive.same(search_radius(asked[0], codes, 24, **how), near)\n"
+        "with ThreadPoolExecutor(16) as pool:\n"
+        "    list(pool.map(ask, range(1500)))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+@needs_numba
+def test_compiled_functions_take_no_address_of_their_own_arrays() -> None:
+    """Numba frees an array after the last line that names it, whatever its address is used for."""
+    from fgdeploy.retrieval import multi_index, scan_kernels
+
+    kept, compiled = 0, 0
+    for module in (scan_kernels, multi_index):
+        for function in ast.parse(inspect.getsource(module)).body:
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            if not any(ast.unparse(each) == "compiled" for each in function.decorator_list):
+                continue
+            compiled += 1
+            given = {argument.arg for argument in function.args.args}
+            for node in ast.walk(function):
+                if isinstance(node, ast.Attribute) and node.attr == "ctypes":
+                    assert ast.unparse(node.value) in given, f"{function.name}: {node.lineno}"
+                    kept += 1
+    assert compiled >= 12 and kept == 2  # the tables that `scan_many` is given
+
+
+@needs_numba
+def test_nothing_runs_any_more_when_a_search_is_broken_off() -> None:
+    """Ctrl-C lets go of the codes, so no helper may still read them."""
+    from fgdeploy.retrieval import scan_numba
+
+    begun, ended = threading.Event(), threading.Event()
+
+    def work(worker: int) -> None:
+        if worker == 0:
+            begun.wait()
+            raise KeyboardInterrupt
+        begun.set()
+        time.sleep(0.2)
+        ended.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        scan_numba.together(work, 2)
+    assert ended.is_set()
 
 
 def _search_in_child(seed: int) -> None:
