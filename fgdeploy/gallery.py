@@ -100,8 +100,8 @@ def _sort_out(
             raise ImageError(_NOT_UTF8.format(path))
         else:
             report.skipped.append(_NOT_UTF8.format(path))
-    known = index.by_path(path for path, _, _ in readable)
-    same = index.by_content(digest for _, _, digest in readable if digest)
+    known = index.by_path((path for path, _, _ in readable), checked=False)
+    same = index.by_content((digest for _, _, digest in readable if digest), checked=False)
     fresh, moved = [], []
     labels: dict[str, str | None] = {}
     for path, label, digest in readable:
@@ -217,13 +217,14 @@ def photo_queries(index: Index, hasher: Hasher, photos: Sequence[Path]) -> Itera
 
     @functools.cache
     def is_label(name: str) -> bool:
-        return len(index.matching("label = ?", (name,))) > 0
+        return len(index.matching("label = ?", (name,), checked=False)) > 0
 
     def label(photo: Path) -> str | None:
         whole = os.path.abspath(photo)
         if not _is_utf8(whole):
             return None
-        if (item := index.by_path([whole]).get(whole)) and item.label is not None:
+        known = index.by_path([whole], checked=False)
+        if (item := known.get(whole)) and item.label is not None:
             return item.label
         folder = os.path.basename(os.path.dirname(whole))
         return folder if is_label(folder) else None

@@ -50,6 +50,8 @@ QUESTIONS: dict[str, Callable[[Index], object]] = {
     "filter by time": lambda index: index.search(QUERIES, 20, where="time > '2026-06'"),
     "filter by json": lambda index: index.search(QUERIES, 20, where="json ->> '$.n' > 40"),
     "list": lambda index: list(index.items()),
+    "list with a filter": lambda index: list(index.items("label = 'label 3'")),
+    "by id": lambda index: index.get([1, 2, 90, 1009, 1600]),
     "number": len,
     "by path": lambda index: index.by_path([f"/photos/{n}.jpg" for n in range(0, 900, 37)]),
     "by content": lambda index: index.by_content([f"{n:064}" for n in range(0, 900, 37)]),

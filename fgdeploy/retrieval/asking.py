@@ -17,8 +17,10 @@ from fgdeploy.retrieval.items import Hit, Row
 from fgdeploy.retrieval.search import Allowed, Found
 from fgdeploy.retrieval.segment import Ids, SegmentError
 from fgdeploy.retrieval.session import Session
-from fgdeploy.retrieval.snapshot import Reader, Snapshot, state_of
+from fgdeploy.retrieval.snapshot import Reader, Snapshot
+from fgdeploy.retrieval.sound import Sound
 from fgdeploy.retrieval.sqlite_errors import damaged
+from fgdeploy.retrieval.state import state_of
 from fgdeploy.retrieval.where import Params, asks_the_clock, matching_ids
 
 _FILTERS_KEPT = 8
@@ -28,9 +30,14 @@ class Asking:
     """Answers queries against one index from any thread. heal: called for damaged derived files."""
 
     def __init__(
-        self, session: Session, bits: int, reader: Reader, heal: Callable[[SegmentError], None]
+        self,
+        session: Session,
+        bits: int,
+        reader: Reader,
+        sound: Sound,
+        heal: Callable[[SegmentError], None],
     ) -> None:
-        self._session, self._reader, self._heal = session, reader, heal
+        self._session, self._reader, self._sound, self._heal = session, reader, sound, heal
         self._bits, self._width = bits, code_bytes(bits)
         self._mutex = threading.Lock()
         self._snapshot: Snapshot | None = None
@@ -128,7 +135,7 @@ class Asking:
     def _current(
         self, connection: sqlite3.Connection, read: Callable[[sqlite3.Connection], Snapshot]
     ) -> Snapshot:
-        version, _ = state_of(connection, self._session.folder)
+        version = state_of(connection, self._session.folder).version
         with self._mutex:
             if self._snapshot is None or self._snapshot.version != version:
                 self._snapshot = read(connection)
@@ -149,6 +156,7 @@ class Asking:
         with self._mutex:
             if (kept := self._filters.get(key)) is not None:
                 return kept
+        self._sound.require(connection)
         found = snapshot.only(matching_ids(connection, where, params))
         if asks_the_clock(where):
             return found

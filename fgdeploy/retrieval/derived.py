@@ -18,8 +18,9 @@ import numpy as np
 from fgdeploy.codes import UInt8Array
 from fgdeploy.retrieval import segment, tables
 from fgdeploy.retrieval.segment import BLOCK_ROWS, Header, Ids, Segment
-from fgdeploy.retrieval.snapshot import Reader, blocks_of, state_of
+from fgdeploy.retrieval.snapshot import Reader, blocks_of
 from fgdeploy.retrieval.sqlite_errors import damaged
+from fgdeploy.retrieval.state import state_of
 
 TAIL_ROWS = 1 << 16  # rows outside of segments from which a new one is written
 MERGE_ROWS = 1 << 22  # segments from this size on are only put together by `rebuild`
@@ -107,7 +108,7 @@ def rebuild(
     if multi_index is None:
         query = "SELECT count(*) FROM segments WHERE tables IS NOT NULL"
         multi_index = connection.execute(query).fetchone()[0] > 0
-    _, expected = state_of(connection, folder)
+    expected = state_of(connection, folder).items
     count, first, last = connection.execute(
         "SELECT count(*), min(id), max(id) FROM items"
     ).fetchone()

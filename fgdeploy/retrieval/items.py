@@ -10,13 +10,8 @@ import numpy as np
 
 from fgdeploy.codes import UInt8Array, code_bytes
 from fgdeploy.errors import IndexStoreError, UsageError
-from fgdeploy.retrieval.schema import (
-    MAX_ID,
-    checksum,
-    code_checksum,
-    short_checksum,
-    text_checksum,
-)
+from fgdeploy.retrieval.checksums import checksum, code_checksum, text_checksum
+from fgdeploy.retrieval.schema import MAX_ID
 
 # id, code, path, label, sha256, time, json: as the database has them, without the checksum
 Row = tuple[int, bytes, "str | None", "str | None", "str | None", str, "str | None"]
@@ -77,10 +72,9 @@ def item_of(row: Row) -> Item:
 
 def row_checksum(row: Row) -> int:
     """Return the checksum that belongs beside a row."""
-    number, code, path, label, content, time, text = row
-    if path is None and content is None:
-        return checksum(code_checksum(number, code), short_checksum(label, time, text))
-    return checksum(code_checksum(number, code), text_checksum(*row[2:]))
+    number, code, path, label, sha256, time, text = row
+    rest = text_checksum(number, path, label, sha256, time, text)
+    return checksum(code_checksum(number, code), rest)
 
 
 def now() -> str:

@@ -6,6 +6,7 @@ import sqlite3
 
 from fgdeploy.errors import IndexStoreError
 from fgdeploy.retrieval import schema
+from fgdeploy.retrieval.checksums import meta_checksum
 from fgdeploy.retrieval.session import Session
 from fgdeploy.retrieval.sqlite_errors import damaged
 
@@ -39,7 +40,7 @@ def _read(session: Session, connection: sqlite3.Connection) -> dict[str, str]:
                 "use the fgdeploy that wrote it, or build the index again"
             )
         meta = dict(connection.execute("SELECT key, value FROM meta"))
-        if meta["crc"] != schema.meta_checksum(meta):
+        if meta["crc"] != meta_checksum(meta):
             raise damaged(folder, "its meta table was changed")
         int(meta["bits"]), meta["fingerprint"], bytes.fromhex(meta["uid"])
     except (KeyError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""The database of an index: its tables, the checksums of an item, and the way from older schemas.
+"""The database of an index: its tables, and the way from older schemas.
 
 `items` is the truth. `segments`, `tail` and `dead` say which derived files hold which codes:
 a live item's code is in exactly one segment or in the tail.
@@ -7,11 +7,13 @@ a live item's code is in exactly one segment or in the tail.
 from __future__ import annotations
 
 import contextlib
-import functools
 import secrets
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+
+from fgdeploy.retrieval import state
+from fgdeploy.retrieval.checksums import checksum, code_checksum, meta_checksum, text_checksum
 
 SCHEMA_VERSION = 2
 MAX_ID = 1 << 62
@@ -22,13 +24,14 @@ CREATE TABLE state (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     version INTEGER NOT NULL,  -- grows with each transaction: the last sequence number
     items INTEGER NOT NULL,    -- how many there are
-    last_id INTEGER NOT NULL   -- no id up to this is given again, also after a removal
+    last_id INTEGER NOT NULL,  -- no id up to this is given again, also after a removal
+    crc INTEGER NOT NULL       -- see `checksums`, also for items
 );
-INSERT INTO state VALUES (1, 0, 0, 0);
+INSERT INTO state VALUES (1, 0, 0, 0, 0);
 CREATE TABLE items (
     id INTEGER PRIMARY KEY,
     code BLOB NOT NULL,
-    crc INTEGER NOT NULL,  -- see `checksum`
+    crc INTEGER NOT NULL,
     path TEXT,             -- or URI
     label TEXT,
     sha256 TEXT,           -- of the photo's bytes
@@ -56,38 +59,11 @@ CREATE TABLE dead (                        -- removed or replaced since a segmen
 COLUMNS = "id, code, crc, path, label, sha256, time, json"
 
 
-def code_checksum(number: int, code: bytes) -> int:
-    """Return the CRC-32 of a code, started from its id, so that it belongs to this item alone."""
-    return zlib.crc32(code, number & 0xFFFFFFFF)
-
-
-def is_code(number: int, code: bytes, crc: int) -> bool:
-    """Return whether the checksum beside an item is one of this code."""
-    return zlib.crc32(code, number & 0xFFFFFFFF) == crc & 0xFFFFFFFF
-
-
-@functools.lru_cache(4096)
-def short_checksum(label: str | None, time: str, json: str | None) -> int:
-    """Return `text_checksum` of an item without path and content, of which many are alike."""
-    return text_checksum(None, label, None, time, json)
-
-
-def text_checksum(
-    path: str | None, label: str | None, sha256: str | None, time: str, json: str | None
-) -> int:
-    """Return 31 bits of a CRC over the rest of an item."""
-    return zlib.crc32(repr((path, label, sha256, time, json)).encode("utf-8", "replace")) >> 1
-
-
-def checksum(code_crc: int, text_crc: int) -> int:
-    """Return the number in the column `crc`: the text's 31 bits above the code's 32."""
-    return text_crc << 32 | code_crc
-
-
 def create(connection: sqlite3.Connection, fingerprint: str, bits: int) -> None:
     """Make the tables of an empty index for one model."""
     connection.executescript(TABLES)
     _write_meta(connection, fingerprint, bits)
+    state.seal(connection)
     connection.commit()
 
 
@@ -100,12 +76,6 @@ def _write_meta(connection: sqlite3.Connection, fingerprint: str, bits: int) -> 
     }
     meta["crc"] = meta_checksum(meta)
     connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-
-
-def meta_checksum(meta: Mapping[str, str]) -> str:
-    """Return the CRC-32 of all of `meta` but its own."""
-    text = repr(sorted((key, value) for key, value in meta.items() if key != "crc"))
-    return str(zlib.crc32(text.encode()))
 
 
 def _from_1(connection: sqlite3.Connection) -> None:
@@ -133,6 +103,7 @@ def _from_1(connection: sqlite3.Connection) -> None:
         "UPDATE state SET version = 1, items = (SELECT count(*) FROM items), last_id = ?",
         (last[0] if last else 0,),
     )
+    state.seal(connection)
     connection.execute("DROP TABLE items_1")
 
 
@@ -140,7 +111,12 @@ def _checked_again(rows: sqlite3.Cursor) -> Iterator[tuple[object, ...]]:
     for number, code, crc, *text in rows:
         if not isinstance(code, bytes) or crc != zlib.crc32(code):
             raise sqlite3.DatabaseError(f"item {number}: its code is not the one that was added")
-        yield (number, code, checksum(code_checksum(number, code), text_checksum(*text)), *text)
+        yield (
+            number,
+            code,
+            checksum(code_checksum(number, code), text_checksum(number, *text)),
+            *text,
+        )
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fgdeploy.errors import IndexStoreError
-from fgdeploy.retrieval import lock
+from fgdeploy.retrieval import lock, state
 from fgdeploy.retrieval.sqlite_errors import explained
 
 DATABASE = "index.sqlite"
@@ -140,8 +140,10 @@ class Session:
             connection = self.connection
             connection.execute("BEGIN IMMEDIATE")
             try:
+                state.state_of(connection, self.folder)  # a damaged one must not be sealed
                 yield connection
                 connection.execute("UPDATE state SET version = version + 1")
+                state.seal(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):

@@ -16,10 +16,11 @@ import numpy.typing as npt
 from fgdeploy.codes import UInt8Array
 from fgdeploy.retrieval import search
 from fgdeploy.retrieval.buckets import MAX_BYTES, Buckets
-from fgdeploy.retrieval.schema import is_code
+from fgdeploy.retrieval.checksums import is_code
 from fgdeploy.retrieval.search import Allowed, Found
 from fgdeploy.retrieval.segment import BLOCK_ROWS, Ids, Segment, SegmentError
 from fgdeploy.retrieval.sqlite_errors import damaged
+from fgdeploy.retrieval.state import state_of
 from fgdeploy.retrieval.tables import MOST_K, Tables
 
 _BUCKETS_FROM = 1 << 20  # short codes from which sorting them pays, after so many queries:
@@ -220,7 +221,7 @@ class Reader:
             raise SegmentError(f"the list of derived files is damaged ({error})") from error
 
     def _read(self, connection: sqlite3.Connection) -> Snapshot:
-        version, count = state_of(connection, self._folder)
+        version, count, _ = state_of(connection, self._folder)
         with self._mutex:
             before = self._open.copy()
             segments = self._segments(connection)
@@ -245,7 +246,7 @@ class Reader:
 
     def read_database(self, connection: sqlite3.Connection) -> Snapshot:
         """Return what the open transaction sees, from the database alone: slow, always right."""
-        version, count = state_of(connection, self._folder)
+        version, count, _ = state_of(connection, self._folder)
         blocks = list(blocks_of(connection, self._folder, self.width))
         ids = np.concatenate([np.empty(0, np.int64), *(block[0] for block in blocks)])
         codes = np.concatenate(
@@ -290,15 +291,6 @@ class Reader:
         with self._mutex:
             self._open.clear()
         self._tables.clear()
-
-
-def state_of(connection: sqlite3.Connection, folder: Path) -> tuple[int, int]:
-    """Return the number of the last transaction and of the items. Raises IndexStoreError."""
-    row = connection.execute("SELECT version, items FROM state").fetchone()
-    if row is None or not all(isinstance(value, int) for value in row):
-        raise damaged(folder, "its state is not whole")
-    version, items = row
-    return version, items
 
 
 def _check_lists(connection: sqlite3.Connection, parts: Sequence[Part]) -> None:

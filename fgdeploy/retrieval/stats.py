@@ -11,6 +11,7 @@ from fgdeploy.retrieval import segment
 from fgdeploy.retrieval.schema import SCHEMA_VERSION
 from fgdeploy.retrieval.search import has_numba
 from fgdeploy.retrieval.session import DATABASE
+from fgdeploy.retrieval.state import state_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def measure(connection: sqlite3.Connection, folder: Path, fingerprint: str, bits
         row: tuple[object, ...] = connection.execute(query).fetchone()
         return row
 
-    version, items = one("SELECT version, items FROM state")
+    version, items, _ = state_of(connection, folder)
     (labels,) = one("SELECT count(DISTINCT label) FROM items WHERE label IS NOT NULL")
     first, last = one("SELECT min(time), max(time) FROM items")
     (tail,) = one(

@@ -31,8 +31,10 @@ from fgdeploy.retrieval.rerank import Hashes
 from fgdeploy.retrieval.search import Found, check_packed
 from fgdeploy.retrieval.segment import Ids, SegmentError
 from fgdeploy.retrieval.session import DATABASE, Session
-from fgdeploy.retrieval.snapshot import Reader, state_of
+from fgdeploy.retrieval.snapshot import Reader
+from fgdeploy.retrieval.sound import Sound
 from fgdeploy.retrieval.sqlite_errors import explained
+from fgdeploy.retrieval.state import state_of
 from fgdeploy.retrieval.stats import Stats, measure
 from fgdeploy.retrieval.tables import fits
 from fgdeploy.retrieval.verifying import MISSING, Problem, inspect
@@ -59,7 +61,8 @@ class Index(Closing):
         uid, width = bytes.fromhex(meta["uid"]), code_bytes(self.bits)
         self._reader = Reader(session.folder, width, uid, machine.cores())
         self._keeper = Keeper(session, self._reader, notify)
-        self._asking = Asking(session, self.bits, self._reader, self._keeper.heal)
+        self._sound = Sound(session.folder)
+        self._asking = Asking(session, self.bits, self._reader, self._sound, self._keeper.heal)
 
     @classmethod
     def create(
@@ -141,7 +144,7 @@ class Index(Closing):
 
     def __len__(self) -> int:
         with self._session.reading() as connection:
-            return state_of(connection, self.path)[1]
+            return state_of(connection, self.path).items
 
     def items(self, where: str | None = None, params: Params = ()) -> Iterator[Item]:
         """Yield all items, or those for which `where` holds, in order of id.
@@ -159,17 +162,23 @@ class Index(Closing):
         last, page = 0, [Item(None, b"")]
         while page:
             with self._session.reading() as connection:
+                if not last:
+                    self._sound.require_all(connection)
                 found = upsert.rows_after(connection, self.path, last, _PAGE)
                 page = [items.item_of(row) for row in found]
             yield from page
             last = page[-1].id if page else 0
 
-    def matching(self, where: str, params: Params = ()) -> Ids:
+    def matching(self, where: str, params: Params = (), *, checked: bool = True) -> Ids:
         """Return the ids, ascending, of the items for which an SQL expression holds; see `search`.
 
-        Raises UsageError for anything but one reading expression.
+        checked: first compare all items with their checksums, as filtered searches do, once in a
+        process; without, an item that was damaged may be left out. Raises UsageError for anything
+        but one reading expression, IndexStoreError for damage.
         """
         with self._session.reading() as connection:
+            if checked:
+                self._sound.require(connection)
             return matching_ids(connection, where, params)
 
     def get(self, ids: Sequence[int]) -> list[Item]:
@@ -180,16 +189,22 @@ class Index(Closing):
         self._refuse_unknown([number for number in ids if number not in found], "nothing was read")
         return [found[number] for number in ids]
 
-    def by_path(self, paths: Iterable[str]) -> dict[str, Item]:
-        """Return the items that have these paths, by path."""
+    def by_path(self, paths: Iterable[str], *, checked: bool = True) -> dict[str, Item]:
+        """Return the items that have these paths, by path.
+
+        checked: where some are not there, make sure of it, as `matching` does.
+        """
         with self._session.reading() as connection:
-            rows = upsert.checked_rows(connection, self.path, "path", set(paths))
+            rows = self._sound.rows_by(connection, "path", set(paths), checked)
             return {str(row[2]): items.item_of(row) for row in rows}
 
-    def by_content(self, digests: Iterable[str]) -> dict[str, Item]:
-        """Return the items whose photos have these sha256, by sha256; of equal ones the first."""
+    def by_content(self, digests: Iterable[str], *, checked: bool = True) -> dict[str, Item]:
+        """Return the items whose photos have these sha256, by sha256; of equal ones the first.
+
+        checked: as in `by_path`.
+        """
         with self._session.reading() as connection:
-            rows = upsert.checked_rows(connection, self.path, "sha256", set(digests))
+            rows = self._sound.rows_by(connection, "sha256", set(digests), checked)
             ordered = sorted(rows, key=lambda row: -row[0])
             return {str(row[4]): items.item_of(row) for row in ordered}
 

@@ -341,7 +341,7 @@ class _Codes(Incoming):
         for start in range(0, self.count, BATCH):
             stop = min(start + BATCH, self.count)
             paths = self._file.paths[start:stop]
-            there = index.by_path({*paths, *(os.path.abspath(path) for path in paths)})
+            there = index.by_path({*paths, *map(os.path.abspath, paths)}, checked=False)
             batch = {}
             for path, label, code in zip(
                 paths, self._file.labels[start:stop], self._file.codes[start:stop], strict=True

@@ -12,7 +12,6 @@ from typing import Any
 from fgdeploy.codes import UInt8Array
 from fgdeploy.errors import IndexStoreError
 from fgdeploy.retrieval.items import Added, Item, Row, name_of, now, row_checksum, utc
-from fgdeploy.retrieval.schema import checksum, code_checksum, short_checksum
 from fgdeploy.retrieval.sqlite_errors import damaged
 
 _ROWS_AT_ONCE = 32  # of one statement
@@ -153,7 +152,8 @@ def checked_rows(
 def _checked(row: tuple[Any, ...], folder: Path) -> Row:
     *values, crc = row
     found: Any = tuple(values)
-    if not isinstance(found[1], bytes) or crc != row_checksum(found):
+    whole = type(found[0]) is int and isinstance(found[1], bytes)  # an id comes from an index
+    if not whole or crc != row_checksum(found):
         raise damaged(folder, f"item {found[0]} is not what was added (CRC)")
     checked: Row = found
     return checked
@@ -166,11 +166,10 @@ def next_id(connection: sqlite3.Connection) -> int:
 
 def insert_codes(connection: sqlite3.Connection, codes: UInt8Array, first: int) -> None:
     """Insert codes (N, bytes) as items without path, with ids from `first` on."""
-    time = now()
-    text, whole, width = short_checksum(None, time, None), codes.tobytes(), codes.shape[1]
+    time, whole, width = now(), codes.tobytes(), codes.shape[1]
     each = (whole[start : start + width] for start in range(0, len(whole), width))
     rows = [
-        (number, code, time, checksum(code_checksum(number, code), text))
+        (number, code, time, row_checksum((number, code, None, None, None, time, None)))
         for number, code in enumerate(each, start=first)
     ]
     _insert(connection, "id, code, time, crc", rows)

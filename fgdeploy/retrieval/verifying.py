@@ -17,7 +17,8 @@ from fgdeploy.errors import IndexStoreError
 from fgdeploy.retrieval import derived
 from fgdeploy.retrieval.items import row_checksum
 from fgdeploy.retrieval.segment import BLOCK_ROWS, Ids, SegmentError
-from fgdeploy.retrieval.snapshot import Reader, Snapshot, state_of
+from fgdeploy.retrieval.snapshot import Reader, Snapshot
+from fgdeploy.retrieval.state import state_of
 
 _MOST_NAMED = 100  # damaged items that are named one by one
 
@@ -62,7 +63,7 @@ def inspect(
     except IndexStoreError:  # a damaged item, which is named below
         note = "derived files were not compared"
     checks = _Items(connection, bits, snapshot)
-    _, expected = state_of(connection, folder)
+    expected = state_of(connection, folder).items
     for done in checks.run():
         progress(done, expected)
     problems += checks.problems

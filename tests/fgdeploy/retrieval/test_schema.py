@@ -246,35 +246,3 @@ def test_a_schema_that_is_not_known_is_told_and_left_alone(later: str, path: Pat
     with refused(IndexStoreError, words):
         Index.open(path)
     assert database(path).read_bytes() == before
-
-
-# Checksums
-
-
-def test_a_checksum_belongs_to_one_item_alone() -> None:
-    codes = {schema.code_checksum(number, bytes(4)) for number in range(1, 1000)}
-    assert len(codes) == 999
-    assert all(0 <= crc < 1 << 32 for crc in codes)
-
-
-def test_a_checksum_of_text_tells_apart_what_is_where() -> None:
-    given = [None, "", "a", "b", "None", "'a'", "a', 'b"]
-    rows = [(p, q, s, t, j) for p in given for q in given for s in given for t in "ab"
-            for j in given]  # fmt: skip
-    found = {schema.text_checksum(*row) for row in rows}
-    assert len(found) == len(rows)
-    assert all(0 <= crc < 1 << 31 for crc in found)
-
-
-def test_a_checksum_of_a_short_row_is_that_of_all_of_it() -> None:
-    for label in (None, "owl"):
-        for json in (None, "{}"):
-            assert schema.short_checksum(label, TIME, json) == schema.text_checksum(
-                None, label, None, TIME, json
-            )
-
-
-def test_a_checksum_fits_an_integer_of_the_database() -> None:
-    assert schema.checksum(2**32 - 1, 2**31 - 1) == 2**63 - 1
-    assert schema.is_code(5, b"abc", schema.checksum(schema.code_checksum(5, b"abc"), 77))
-    assert not schema.is_code(6, b"abc", schema.checksum(schema.code_checksum(5, b"abc"), 77))

@@ -1,0 +1,74 @@
+"""What stands beside data in an index's database, to tell when it is no longer what was written.
+
+An item's checksum holds two CRC-32: one of its code, which segments need alone, and one of the
+rest. Both are started from its id, so that they belong to this item only.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Mapping
+
+_TEXT_SHIFT = 32  # the text's 31 bits stand above the code's 32
+
+
+def code_checksum(number: int, code: bytes) -> int:
+    """Return the CRC-32 of a code, started from its id."""
+    return zlib.crc32(code, number & 0xFFFFFFFF)
+
+
+def is_code(number: int, code: bytes, crc: int) -> bool:
+    """Return whether the checksum beside an item is one of this code."""
+    return zlib.crc32(code, number & 0xFFFFFFFF) == crc & 0xFFFFFFFF
+
+
+def text_checksum(
+    number: int,
+    path: str | None,
+    label: str | None,
+    sha256: str | None,
+    time: str,
+    json: str | None,
+) -> int:
+    """Return 31 bits of a CRC-32 over all of an item but its code, started from its id."""
+    if path is None and sha256 is None:
+        text = _shared_text(label, time, json)
+    else:
+        text = _text(path, label, sha256, time, json)
+    return zlib.crc32(text, number & 0xFFFFFFFF) >> 1
+
+
+def _text(*values: object) -> bytes:
+    return repr(values).encode("utf-8", "replace")  # tells 7 from '7' and text from bytes
+
+
+@functools.lru_cache(4096, typed=True)
+def _shared_text(label: object, time: object, json: object) -> bytes:
+    """Return the text of an item without path and content, of which many are alike."""
+    return _text(None, label, None, time, json)
+
+
+def is_text(crc: object, number: int, *values: object) -> bool:
+    """Return whether the checksum beside an item is one of these arguments of `text_checksum`.
+
+    Called for every item: all in one place, as calls are what costs.
+    """
+    text = repr(values).encode("utf-8", "replace")
+    return isinstance(crc, int) and zlib.crc32(text, number & 0xFFFFFFFF) >> 1 == crc >> _TEXT_SHIFT
+
+
+def checksum(code_crc: int, text_crc: int) -> int:
+    """Return the number in the column `crc` of an item."""
+    return text_crc << _TEXT_SHIFT | code_crc
+
+
+def state_checksum(version: int, items: int, last_id: int) -> int:
+    """Return the CRC-32 of the table `state`."""
+    return zlib.crc32(repr((version, items, last_id)).encode())
+
+
+def meta_checksum(meta: Mapping[str, str]) -> str:
+    """Return the CRC-32 of all of `meta` but its own."""
+    text = repr(sorted((key, value) for key, value in meta.items() if key != "crc"))
+    return str(zlib.crc32(text.encode()))
