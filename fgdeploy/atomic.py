@@ -78,10 +78,10 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
     """
     temporary = _beside(target, "tmp")
     try:
-        temporary.mkdir()
-    except OSError as error:
-        raise _named(error, target) from None
-    try:
+        try:
+            temporary.mkdir()
+        except OSError as error:
+            raise _named(error, target) from None
         yield temporary
         for entry in temporary.rglob("*"):
             if entry.is_file():

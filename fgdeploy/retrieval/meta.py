@@ -42,6 +42,8 @@ def _read(session: Session, connection: sqlite3.Connection) -> dict[str, str]:
         meta = dict(connection.execute("SELECT key, value FROM meta"))
         if meta["crc"] != meta_checksum(meta):
             raise damaged(folder, "its meta table was changed")
+        if meta["tables"] != schema.tables_checksum(connection):
+            raise damaged(folder, "its tables are not what they were")
         int(meta["bits"]), meta["fingerprint"], bytes.fromhex(meta["uid"])
     except (KeyError, ValueError, TypeError):
         raise damaged(folder, "its meta table is not whole") from None

@@ -7,6 +7,7 @@ a live item's code is in exactly one segment or in the tail.
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import sqlite3
 import zlib
@@ -56,7 +57,9 @@ CREATE TABLE dead (                        -- removed or replaced since a segmen
 );
 """
 
-COLUMNS = "id, code, crc, path, label, sha256, time, json"
+_NAMES = ", ".join(
+    f"'{name}'" for name in re.findall(r"^CREATE (?:UNIQUE )?(?:TABLE|INDEX) (\w+)", TABLES, re.M)
+)
 
 
 def create(connection: sqlite3.Connection, fingerprint: str, bits: int) -> None:
@@ -73,6 +76,7 @@ def _write_meta(connection: sqlite3.Connection, fingerprint: str, bits: int) -> 
         "fingerprint": fingerprint,
         "bits": str(bits),
         "uid": secrets.token_hex(16),  # segments of another index are not taken for its own
+        "tables": tables_checksum(connection),
     }
     meta["crc"] = meta_checksum(meta)
     connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
@@ -144,6 +148,15 @@ def migrate(connection: sqlite3.Connection) -> None:
         with contextlib.suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
+
+
+def tables_checksum(connection: sqlite3.Connection) -> str:
+    """Return the CRC-32 of what the database says its tables and indexes are.
+
+    A flipped bit there can give a column another meaning while all items are as they were.
+    """
+    query = f"SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name IN ({_NAMES})"
+    return str(zlib.crc32(repr(sorted(connection.execute(query))).encode()))
 
 
 def version_of(connection: sqlite3.Connection) -> int:

@@ -36,6 +36,20 @@ def raw(path: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
+def force(path: Path, column: str, change: str) -> None:
+    """Change items as damage would: `column`, as the schema has it, may hold anything meanwhile."""
+    for old, new in ((column, column.split()[0]), (column.split()[0], column)):
+        with raw(path) as connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute(
+                "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = 'items'",
+                (f"    {old},", f"    {new},"),
+            )
+        if new != column:
+            with raw(path) as connection:
+                connection.execute(change)
+
+
 def names(index: Index) -> list[str]:
     return [Path(item.path or "").name for item in index.items()]
 

@@ -13,7 +13,7 @@ import pytest
 from fgdeploy.errors import IndexStoreError
 from fgdeploy.retrieval import Index, Item, checksums, sound
 from tests.checks import refused
-from tests.fgdeploy.retrieval.samples import BITS, MODEL, ZERO, database, raw
+from tests.fgdeploy.retrieval.samples import BITS, MODEL, ZERO, database, force, raw
 
 LABEL = "label = 'owl'"
 CHANGES = {  # a column of item 2 -> what hides it from a question
@@ -78,13 +78,8 @@ def test_another_id_is_told(question: str, filled: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["label = CAST(label AS BLOB)", "crc = 'x'", "crc = NULL"])
 def test_another_type_is_told(damage: str, filled: Path) -> None:
-    with raw(filled) as connection:
-        connection.execute("PRAGMA writable_schema = ON")
-        connection.execute(
-            "UPDATE sqlite_master SET sql = replace(sql, 'crc INTEGER NOT NULL', 'crc')"
-        )
-    with raw(filled) as connection:
-        connection.execute(f"UPDATE items SET {damage} WHERE id = 2")
+    column = "crc INTEGER NOT NULL" if "crc" in damage else "label TEXT"
+    force(filled, column, f"UPDATE items SET {damage} WHERE id = 2")
     with Index.open(filled) as index, refused(IndexStoreError, "is damaged"):
         index.matching(LABEL)
 
@@ -196,6 +191,24 @@ def test_a_flipped_bit_never_makes_a_filter_wrong(path: Path) -> None:
             except IndexStoreError:
                 refusals += len(ask)
     assert 200 < refusals < 300 * len(ask)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("id INTEGER PRIMARY KEY,\n    code", "id INTEGFR PRIMARY KEY,\n    code"),
+        ("label TEXT,\n", "labem TEXT,\n"),
+        ("WHERE path IS NOT NULL", "WHERE path IS NOT  NULL"),
+        ("last_id INTEGER NOT NULL", "last_ie INTEGER NOT NULL"),
+    ],
+)
+def test_a_changed_schema_is_told(old: str, new: str, filled: Path) -> None:
+    """A column of another name or kind reads sound rows wrongly."""
+    whole = database(filled).read_bytes()
+    assert whole.count(old.encode()) == 1
+    database(filled).write_bytes(whole.replace(old.encode(), new.encode()[: len(old)]))
+    with refused(IndexStoreError, "is damaged"):
+        Index.open(filled)
 
 
 def test_a_changed_state_is_told(filled: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from fgdeploy.errors import IndexStoreError
 from fgdeploy.retrieval import Index, Item, Problem
 from tests.checks import refused
-from tests.fgdeploy.retrieval.samples import BITS, MODEL, ZERO, database, raw, use_all
+from tests.fgdeploy.retrieval.samples import BITS, MODEL, ZERO, database, force, raw, use_all
 
 # Damage
 
@@ -62,12 +62,7 @@ def test_verify_finds_bits_behind_the_last(last: int, bad: bool, tmp_path: Path)
 
 @pytest.mark.parametrize("value", ["'text'", "7", "1.5", "NULL"])
 def test_a_code_that_is_no_blob(value: str, three: Index, path: Path) -> None:
-    with raw(path) as connection:
-        connection.execute("PRAGMA ignore_check_constraints = ON")
-        connection.execute("PRAGMA writable_schema = ON")
-        connection.execute("UPDATE sqlite_master SET sql = replace(sql, 'BLOB NOT NULL', 'BLOB')")
-    with raw(path) as connection:
-        connection.execute(f"UPDATE items SET code = {value} WHERE path = '/photos/b'")
+    force(path, "code BLOB NOT NULL", f"UPDATE items SET code = {value} WHERE path = '/photos/b'")
     with Index.open(path) as index:
         assert any(problem.fatal for problem in index.verify())
         with refused(IndexStoreError, "is damaged"):
