@@ -252,10 +252,10 @@ def expect(good: bool, what: str) -> None:
         raise SystemExit(f"WRONG: {what}")
 
 
-def table(counts: Counts) -> Iterator[str]:
+def table(counts: Counts, what: str = "kill") -> Iterator[str]:
     """Yield the lines of a table of what the kills fell into."""
     columns = ("hot journal", "temporary file", "unnamed segment")
-    yield f"| killed while | kills | {' | '.join(columns)} | lost | half there | wrong answers |"
+    yield f"| {what} while | times | {' | '.join(columns)} | lost | half there | wrong answers |"
     yield "|---|---|---|---|---|---|---|---|"
     for kind, kills in sorted(counts.during.items()):
         left = " | ".join(str(counts.left[kind][column]) for column in columns)
