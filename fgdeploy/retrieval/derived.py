@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fgdeploy.codes import UInt8Array
 from fgdeploy.retrieval import segment, tables
+from fgdeploy.retrieval.merging import in_order, joined
 from fgdeploy.retrieval.segment import BLOCK_ROWS, Header, Ids, Segment
 from fgdeploy.retrieval.snapshot import Reader, blocks_of
 from fgdeploy.retrieval.sqlite_errors import damaged
@@ -78,18 +79,33 @@ def roll(
             if len(source) > min(2 * len(ids), MERGE_ROWS):
                 break
             merged.append(source.header.number)
-        live: Ids | slice = slice(None) if part.alive is None else np.flatnonzero(part.alive.mask)
-        ids = np.concatenate((source.ids(live), ids))
-        codes = np.concatenate((source.codes[live], codes))
-    if len(ids) and (np.diff(ids) <= 0).any():
-        order = np.argsort(ids)
-        ids, codes = ids[order], codes[order]
+        ids, codes = joined([part.live_rows(0, len(source.codes)), (ids, codes)])
     connection.executemany("DELETE FROM segments WHERE number = ?", ((n,) for n in merged))
     connection.execute("DELETE FROM tail")
     if len(ids):
         consecutive = int(ids[-1] - ids[0]) + 1 == len(ids)
         _write(connection, folder, reader, len(ids), int(ids[0]), consecutive, _cut(ids, codes))
     _forget_the_dead(connection)
+
+
+def compact(
+    connection: sqlite3.Connection,
+    folder: Path,
+    reader: Reader,
+    progress: Progress = lambda done, total: None,
+    multi_index: bool | None = None,
+) -> None:
+    """Write all codes anew as one segment, from the derived files as they are now, all checked.
+
+    multi_index: whether it gets look-up tables; by default if there were some. Bounded memory.
+    Raises SegmentError for damaged files, OSError if one cannot be written, UsageError where tables
+    would not pay.
+    """
+    reader.forget()  # what is copied gets a new CRC, so compare it with the old one now
+    snapshot = reader.read(connection)
+    _replace(
+        connection, folder, reader, snapshot.count, in_order(snapshot.parts), progress, multi_index
+    )
 
 
 def rebuild(
@@ -99,29 +115,49 @@ def rebuild(
     progress: Progress = lambda done, total: None,
     multi_index: bool | None = None,
 ) -> None:
-    """Write all codes anew as one segment, from the database alone, in bounded memory.
+    """Do what `compact` does from the database alone. Raises IndexStoreError if it is damaged."""
+    expected = state_of(connection, folder).items
+    (count,) = connection.execute("SELECT count(*) FROM items").fetchone()
+    if count != expected:
+        raise damaged(folder, f"it holds {count} items and says {expected}")
+    blocks = blocks_of(connection, folder, reader.width)
+    _replace(connection, folder, reader, count, blocks, progress, multi_index)
 
-    multi_index: whether it gets look-up tables; by default if there were some. Raises
-    IndexStoreError if the database is damaged, OSError if a file cannot be written, UsageError
-    where tables would not pay.
-    """
+
+def _replace(
+    connection: sqlite3.Connection,
+    folder: Path,
+    reader: Reader,
+    count: int,
+    blocks: Iterable[tuple[Ids, UInt8Array]],
+    progress: Progress,
+    multi_index: bool | None,
+) -> None:
+    """Write `count` rows as the one segment that there is from now on."""
     if multi_index is None:
         query = "SELECT count(*) FROM segments WHERE tables IS NOT NULL"
         multi_index = connection.execute(query).fetchone()[0] > 0
-    expected = state_of(connection, folder).items
-    count, first, last = connection.execute(
-        "SELECT count(*), min(id), max(id) FROM items"
-    ).fetchone()
-    if count != expected or (first is None) is not (count == 0):
-        raise damaged(folder, f"it holds {count} items and says {expected}")
+    first, last = connection.execute("SELECT min(id), max(id) FROM items").fetchone()
+    if (first is None) is not (count == 0):
+        raise damaged(folder, f"it says {count} items")
     connection.execute("DELETE FROM segments")
     connection.execute("DELETE FROM tail")
     connection.execute("DELETE FROM dead")
     if count:
-        blocks = blocks_of(connection, folder, reader.width, lambda done: progress(done, count))
-        number = _write(connection, folder, reader, count, first, last - first + 1 == count, blocks)
+        told = _telling(blocks, progress, count)
+        number = _write(connection, folder, reader, count, first, last - first + 1 == count, told)
         if multi_index:
             _write_tables(connection, folder, reader, number)
+
+
+def _telling(
+    blocks: Iterable[tuple[Ids, UInt8Array]], progress: Progress, count: int
+) -> Iterator[tuple[Ids, UInt8Array]]:
+    done = 0
+    for block in blocks:
+        yield block
+        done += len(block[0])
+        progress(done, count)
 
 
 def _write(

@@ -38,6 +38,16 @@ class Keeper:
         else:
             self.clear()
 
+    def compact(self, progress: derived.Progress, multi_index: bool | None) -> None:
+        """Write all codes anew, from derived files that are sound; arguments as `rebuild`'s."""
+        try:
+            with self._session.transaction() as connection:
+                derived.compact(connection, self._folder, self._reader, progress, multi_index)
+        except SegmentError as damage:
+            self._again(damage, progress, multi_index)
+        finally:
+            self.clear()
+
     def rebuild(
         self,
         progress: derived.Progress = lambda done, total: None,
@@ -67,8 +77,13 @@ class Keeper:
             "run where it can be written: fgdeploy index verify"
         )
 
-    def _again(self, damage: SegmentError) -> None:
-        self.rebuild()
+    def _again(
+        self,
+        damage: SegmentError,
+        progress: derived.Progress = lambda done, total: None,
+        multi_index: bool | None = None,
+    ) -> None:
+        self.rebuild(progress, multi_index)
         self._notify(f"{self._folder}: {damage}; made again from the database")
 
     def clear(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -75,6 +75,13 @@ class Part:
     def live(self) -> int:
         """The number of rows that count."""
         return len(self.source.codes) if self.alive is None else self.alive.count
+
+    def live_rows(self, start: int, end: int) -> tuple[Ids, UInt8Array]:
+        """Return ids and codes of the rows from `start` up to `end` that count."""
+        rows: Ids | slice = slice(start, end)
+        if self.alive is not None:
+            rows = np.flatnonzero(self.alive.mask[start:end]) + start
+        return self.source.ids(rows), self.source.codes[rows]
 
     def holds(self, ids: Ids) -> int:
         """Return how many of the ids have a row that counts."""
@@ -183,11 +190,7 @@ class Snapshot:
         """Return ids and codes of the live items whose ids lie between two, ascending."""
         found = []
         for part in self.parts:
-            start, end = part.source.span(first, last)
-            keep: Ids | slice = slice(start, end)
-            if part.alive is not None:
-                keep = np.flatnonzero(part.alive.mask[start:end]) + start
-            found.append((part.source.ids(keep), part.source.codes[keep]))
+            found.append(part.live_rows(*part.source.span(first, last)))
         ids = np.concatenate([pair[0] for pair in found] or [np.empty(0, np.int64)])
         codes = np.concatenate([pair[1] for pair in found] or [np.empty((0, 1), np.uint8)])
         order = np.argsort(ids, kind="stable")
@@ -305,20 +308,14 @@ def _check_lists(connection: sqlite3.Connection, parts: Sequence[Part]) -> None:
 
 
 def blocks_of(
-    connection: sqlite3.Connection,
-    folder: Path,
-    width: int,
-    progress: Callable[[int], None] = lambda done: None,
+    connection: sqlite3.Connection, folder: Path, width: int
 ) -> Iterator[tuple[Ids, UInt8Array]]:
     """Yield ids and codes of all items in order of id, BLOCK_ROWS at a time, each code checked."""
     with contextlib.closing(
         connection.execute("SELECT id, code, crc FROM items ORDER BY id")
     ) as rows:
-        done = 0
         while part := rows.fetchmany(BLOCK_ROWS):
             yield arrays_of(part, folder, width)
-            done += len(part)
-            progress(done)
 
 
 def arrays_of(

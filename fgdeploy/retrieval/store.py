@@ -323,7 +323,7 @@ class Index(Closing):
                 f"{MERGE_ROWS:,} items on, it has {len(self):,} of {self.bits} bits; leave them out"
             )
         with self._session.locked():
-            self._keeper.rebuild(progress, multi_index)
+            self._keeper.compact(progress, multi_index)
 
     def verify(self, progress: derived.Progress = lambda done, total: None) -> list[Problem]:
         """Check the database, every item and every derived file; make damaged derived files anew.

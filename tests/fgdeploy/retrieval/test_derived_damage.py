@@ -160,6 +160,22 @@ def test_where_nothing_can_be_written_damage_is_gone_around(
     assert sorted(entry.name for entry in varied.iterdir()) == before
 
 
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_compacting_does_not_copy_damage(kind: str, varied: Path, told: list[str]) -> None:
+    """Not even that which came after the files were opened and found sound."""
+    victim = varied / files(varied)[0]
+    whole = victim.read_bytes()
+    with Index.open(varied, told.append) as index:
+        right(index)
+        victim.unlink()  # what is mapped stays as it was
+        victim.touch()
+        DAMAGE[kind](victim, whole)
+        index.compact()
+        assert [victim.name in line and "made again" in line for line in told] == [True]
+        assert fatal(index) == []
+        right(index)
+
+
 def test_a_folder_in_place_of_a_file_is_gone_around(varied: Path, told: list[str]) -> None:
     victim = varied / files(varied)[0]
     victim.unlink()
