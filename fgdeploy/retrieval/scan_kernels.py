@@ -32,6 +32,7 @@ from fgdeploy.retrieval.bitslice import (
 from fgdeploy.retrieval.simd import (
     STEP,
     closer_than,
+    lay_out,
     least_distance,
     load,
     load_byte,
@@ -43,10 +44,9 @@ from fgdeploy.retrieval.simd import (
 from fgdeploy.retrieval.simd import trailing_zeros as lowest
 
 ROW_BITS = 44  # a key is distance << ROW_BITS | row
-_STRETCH = BLOCK  # rows between two looks at the limit; a multiple of STEP and of 64
-_L1_WORDS = 4096  # 8-byte words of a block that stay in the first cache
+_L1_WORDS = 2048  # 8-byte words of a block, so that it and what is read fit the first cache
 
-assert _STRETCH % STEP == 0 and _STRETCH % 64 == 0
+assert BLOCK % STEP == 0 and STEP % 64 == 0
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -87,15 +87,15 @@ def _word(codes: int, width: int, row: int, word: int) -> Any:
 
 @compiled
 def _gather(
-    codes: int, width: int, first: int, last: int, scratch: int, apart: int, shape: Any
+    codes: int, rows: int, width: int, first: int, last: int, scratch: int, apart: int, shape: Any
 ) -> None:
     """Lay the codes of rows first..last out by word: what vectors need, and aligned to them."""
-    if width == 8:  # a plain copy, which the compiler makes a fast one
-        for row in range(last - first):
-            store(scratch + 8 * row, load(codes + 8 * (first + row)))
-        return
+    # Vectors read past the codes that they lay out, but not past the last one of all.
+    room = (rows - first) * width - 64 * len(shape)
+    groups = min((last - first) // 8, max(0, room // (8 * width) + 1) if room >= 0 else 0)
+    done = lay_out(codes + first * width, width, groups, scratch, apart, shape)
     for word in range(len(shape)):
-        for row in range(first, last):
+        for row in range(first + done, last):
             store(scratch + word * apart + 8 * (row - first), _word(codes, width, row, word))
 
 
@@ -129,8 +129,16 @@ def _distance(place: int, apart: int, query: int, row: int, shape: Any) -> Any:
 
 
 @register_jitable
+def _stretch_rows(words: int) -> int:
+    """Return the rows between two looks at the limit: a multiple of STEP."""
+    return BLOCK if words <= 4 else BLOCK // 2
+
+
+@register_jitable
 def _block_rows(words: int) -> int:
-    return max(_STRETCH, _L1_WORDS // words // _STRETCH * _STRETCH)
+    """Return the rows that all queries pass over before the next ones: whole stretches."""
+    stretch: int = _stretch_rows(words)
+    return max(stretch, _L1_WORDS // words // stretch * stretch)
 
 
 def memory_words(words: int) -> int:
@@ -156,7 +164,7 @@ def scan(
     histogram = np.zeros((count, 64 * words + 2), np.int64)
     limit = np.full(count, 64 * words + 1, np.int64)  # codes at this distance are of no use
     below = np.zeros(count, np.int64)  # accepted codes nearer than the limit
-    block = _block_rows(words)
+    block, stretch = _block_rows(words), _stretch_rows(words)
     while True:
         chunk = take_ticket(ticket) * chunk_rows
         if chunk >= rows:
@@ -169,14 +177,14 @@ def scan(
             place, apart = codes + 8 * first, 0
             if width != 8 or last - first < block or (count > 1 and codes & 63):
                 place, apart = scratch, 8 * block
-                _gather(codes, width, first, last, place, apart, shape)
+                _gather(codes, rows, width, first, last, place, apart, shape)
             for number in range(count):
                 query = queries + 8 * words * number
-                for at in range(0, last - first, _STRETCH):
-                    near = least_distance(place + 8 * at, apart, query, _STRETCH, shape)
+                for at in range(0, last - first, stretch):
+                    near = least_distance(place + 8 * at, apart, query, stretch, shape)
                     if near < limit[number]:
                         _visit(
-                            place, apart, first, at, rows, number, query, bitmap, k,
+                            place, apart, first, at, stretch, rows, number, query, bitmap, k,
                             keys, held, histogram, limit, below, shape,
                         )  # fmt: skip
     for number in range(count):
@@ -215,7 +223,7 @@ def scan_many(
             place = codes + 8 * first
             if width != 8 or last - first < BLOCK:
                 place = scratch
-                _gather(codes, width, first, last, place, 8 * BLOCK, shape)
+                _gather(codes, rows, width, first, last, place, 8 * BLOCK, shape)
             slice_block(place, 8 * BLOCK, table, shape)
             ahead = codes + last * width
             for number in range(count):
@@ -229,8 +237,9 @@ def scan_many(
                     continue
                 if any_closer(table, asked, bound, plane, shape):
                     _visit(
-                        place, 8 * BLOCK, first, 0, rows, number, queries + 8 * words * number,
-                        bitmap, k, keys, held, histogram, limit, below, shape,
+                        place, 8 * BLOCK, first, 0, BLOCK, rows, number,
+                        queries + 8 * words * number, bitmap, k,
+                        keys, held, histogram, limit, below, shape,
                     )  # fmt: skip
     for number in range(count):
         _drop(number, k, keys, held, limit, below)
@@ -238,11 +247,12 @@ def scan_many(
 
 @compiled
 def _visit(
-    place: int, apart: int, first: int, start: int, rows: int, number: int, query: int,
-    bitmap: Any, k: int, keys: Any, held: Any, histogram: Any, limit: Any, below: Any, shape: Any,
+    place: int, apart: int, first: int, start: int, stretch: int, rows: int, number: int,
+    query: int, bitmap: Any, k: int, keys: Any, held: Any, histogram: Any, limit: Any,
+    below: Any, shape: Any,
 ) -> None:  # fmt: skip
     """Accept the rows of one stretch that are nearer than the limit, in order."""
-    for at in range(start, min(start + _STRETCH, rows - first), 64):
+    for at in range(start, min(start + stretch, rows - first), 64):
         bits = closer_than(limit[number], place + 8 * at, apart, query, shape)
         bits &= _admitted(bitmap, first + at, rows)
         while bits:
@@ -298,7 +308,7 @@ def collect(
             last = min(first + block, rows)
             if _none_admitted(bitmap, first, last):
                 continue
-            _gather(codes, width, first, last, scratch, 8 * block, shape)
+            _gather(codes, rows, width, first, last, scratch, 8 * block, shape)
             for at in range(0, last - first, 64):
                 bits = closer_than(radius + 1, scratch + 8 * at, 8 * block, query, shape)
                 bits &= _admitted(bitmap, first + at, rows)

@@ -6,6 +6,7 @@ CPUs with AVX-512. LLVM cuts them to what the CPU has: zmm with vpopcntq, ymm, o
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from llvmlite import ir
@@ -186,3 +187,95 @@ def closer_than(typing: Any, limit: Any, place: Any, apart: Any, query: Any, sha
 
     signature = types.uint64(types.int64, types.int64, types.int64, types.int64, shape)
     return signature, generate
+
+
+def _laid_out_widths(words: int) -> list[int]:
+    """Return the bytes of a code, of `words` words, that `lay_out` knows how to lay out."""
+    return list(range(1, 9)) if words == 1 else [8 * words - 4, 8 * words]
+
+
+@intrinsic
+def lay_out(
+    typing: Any, place: Any, width: Any, groups: Any, to: Any, apart: Any, shape: Any
+) -> Any:
+    """Lay `groups` times 8 codes of `width` bytes out by word; returns how many rows were laid out.
+
+    shape: a tuple of W zeros, for codes of W words. Word w of row i goes to to + w * apart + 8 * i,
+    zeros behind a code's last byte. For each group 64 * W bytes are read, so more than it has where
+    a code is no whole words. Returns 0 for widths that are rare.
+    """
+    words = len(shape)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place, width, groups, to, apart, _ = arguments
+        done = cgutils.alloca_once_value(builder, ir.Constant(_I64, 0))
+        rows = builder.mul(groups, ir.Constant(_I64, _LANES))
+        for known in _laid_out_widths(words):
+            wanted = builder.icmp_signed("==", width, ir.Constant(_I64, known))
+            with builder.if_then(wanted), cgutils.for_range(builder, groups, intp=_I64) as loop:
+                source = builder.mul(loop.index, ir.Constant(_I64, _LANES * known))
+                target = builder.mul(loop.index, ir.Constant(_I64, 8 * _LANES))
+                _lay_out_8(
+                    builder,
+                    known,
+                    words,
+                    builder.add(place, source),
+                    builder.add(to, target),
+                    apart,
+                )
+                builder.store(rows, done)
+        return builder.load(done)
+
+    signature = types.int64(types.int64, types.int64, types.int64, types.int64, types.int64, shape)
+    return signature, generate
+
+
+def _lay_out_8(builder: Any, width: int, words: int, place: Any, to: Any, apart: Any) -> None:
+    """Write the words of 8 codes, by shuffles of the largest pieces that a word is made of."""
+    piece = math.gcd(width, 8)
+    kind = ir.VectorType(ir.IntType(8 * piece), 64 // piece)
+    sources = []
+    for number in range(words):
+        at = builder.add(place, ir.Constant(_I64, 64 * number))
+        sources.append(builder.load(builder.inttoptr(at, kind.as_pointer()), align=1))
+    for word, taken in enumerate(_by_word(builder, width // piece, piece, sources)):
+        at = builder.add(to, builder.mul(apart, ir.Constant(_I64, word))) if word else to
+        builder.store(taken, builder.inttoptr(at, kind.as_pointer()), align=8)
+
+
+def _by_word(builder: Any, pieces: int, piece: int, sources: list[Any]) -> list[Any]:
+    """Return each word of 8 codes as a vector, from vectors that hold the codes as they lie.
+
+    pieces: how many of `piece` bytes a code has.
+    """
+    lanes = sources[0].type.count
+    if piece == 8 and pieces % 2 == 0:  # even and odd words first, which saves shuffles
+        halves = []
+        for odd in (0, 1):
+            mask = list(range(odd, 2 * lanes, 2))
+            pairs = zip(sources[::2], sources[1::2], strict=True)
+            part = [_shuffle(builder, one, other, mask) for one, other in pairs]
+            halves.append(_by_word(builder, pieces // 2, piece, part))
+        return [word for both in zip(*halves, strict=True) for word in both]
+    found = []
+    for word in range(len(sources)):
+        # Which piece each lane takes; none where the code has ended.
+        of_code = [8 // piece * word + lane % (8 // piece) for lane in range(lanes)]
+        wanted = [
+            lane * piece // 8 * pieces + each if each < pieces else None
+            for lane, each in enumerate(of_code)
+        ]
+        taken = ir.Constant(sources[0].type, [0] * lanes)
+        for number, source in enumerate(sources):
+            mask = [
+                lane if each is None or each // lanes != number else lanes + each % lanes
+                for lane, each in enumerate(wanted)
+            ]
+            if mask != list(range(lanes)):
+                taken = _shuffle(builder, taken, source, mask)
+        found.append(taken)
+    return found
+
+
+def _shuffle(builder: Any, one: Any, other: Any, mask: list[int]) -> Any:
+    return builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(_I32, len(mask)), mask))

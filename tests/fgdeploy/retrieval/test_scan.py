@@ -159,6 +159,41 @@ def test_codes_that_begin_at_any_byte(asking: int, offset: int) -> None:
 
 
 @needs_numba
+def test_no_byte_around_the_codes_is_touched() -> None:
+    """Codes fill their pages; the pages before and behind cannot be read without a crash."""
+    code = (
+        "import ctypes, mmap\n"
+        "import numpy as np\n"
+        "from fgdeploy.retrieval import search_codes, search_radius\n"
+        "from tests.fgdeploy.retrieval import naive\n"
+        "page, libc = mmap.PAGESIZE, ctypes.CDLL(None, use_errno=True)\n"
+        "def codes_at(edge, rows, width):\n"
+        "    size = -(-rows * width // page) * page\n"
+        "    memory = mmap.mmap(-1, size + 2 * page)\n"
+        "    whole = np.frombuffer(memory, np.uint8)\n"
+        "    begin = page if edge == 'first' else page + size - rows * width\n"
+        "    for guard in (0, page + size):\n"
+        "        place = ctypes.c_void_p(whole.ctypes.data + guard)\n"
+        "        assert libc.mprotect(place, page, 0) == 0\n"
+        "    return whole[begin : begin + rows * width].reshape(rows, width)\n"
+        "for width in (*range(1, 17), 20, 24, 31, 32, 60, 64):\n"
+        "    for rows in (1, 7, 8, 9, 65, 513, 1100):\n"
+        "        asked, drawn = naive.draw(width, 24, rows, width)\n"
+        "        right = [naive.search(asked[:n], drawn, 3) for n in (1, 24)]\n"
+        "        near = naive.radius(asked[0], drawn, 3 * width)\n"
+        "        for edge in ('first', 'last'):\n"
+        "            codes = codes_at(edge, rows, width)\n"
+        "            codes[:] = drawn\n"
+        "            for n, each in zip((1, 24), right):\n"
+        "                naive.same(search_codes(asked[:n], codes, 3, kernel='numba'), each)\n"
+        "            found = search_radius(asked[0], codes, 3 * width, kernel='numba')\n"
+        "            naive.same(found, near)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+@needs_numba
 @pytest.mark.parametrize("order", ["nearest first", "nearest last"])
 def test_codes_in_order_of_distance(order: str) -> None:
     """Nothing is accepted after the first rows, or every single row is."""

@@ -32,7 +32,7 @@ SCRIPT = """
 import json, sys
 import numba
 import numpy as np
-from fgdeploy.retrieval import scan_kernels, search_codes, search_radius
+from fgdeploy.retrieval import scan_kernels, search_codes, search_radius, simd
 from fgdeploy.retrieval.bitslice import any_closer
 from fgdeploy.retrieval.simd import closer_than, least_distance
 from tests.fgdeploy.retrieval import naive
@@ -56,6 +56,11 @@ for name, function in (
 ):
     function.compile(arguments)
     kernels[name] = function.inspect_llvm(function.signatures[0])
+for width in (4, 6, 16):
+    simd._laid_out_widths = lambda words: [width]
+    function = alone(lambda a, b, c, d, e, shape: simd.lay_out(a, b, c, d, e, shape))
+    function.compile((numba.int64,) * 5 + (numba.typeof((0,) * (1 + width // 9)),))
+    kernels[f"lay_out {width}"] = function.inspect_llvm(function.signatures[0])
 json.dump(kernels, sys.stdout)
 """
 KERNELS = "scan", "scan_many", "collect"
@@ -103,6 +108,11 @@ def test_neon_counts_bits_with_its_own_instruction(plain: dict[str, str]) -> Non
         assembly = for_neon(plain[name])
         assert re.search(r"\bcnt\s+v\d+\.16b", assembly), name
         assert re.search(r"\beor\s+v\d+\.16b", assembly), name
+    for width, least in ((4, "zip1|ext|trn2"), (6, "tbl"), (16, "zip1|zip2")):
+        lines = for_neon(plain[f"lay_out {width}"]).splitlines()
+        steps = [line for line in lines if line.startswith("\t") and not line.startswith("\t.")]
+        assert re.search(rf"\b(?:{least})\b", "\n".join(steps)), width
+        assert len(steps) < 8 * 8, "codes are laid out byte by byte"
     # A majority is one selection by bits: bsl, or bit and bif, which overwrite other operands.
     selections = re.findall(r"\b(?:bsl|bit|bif)\s+v\d+\.16b", for_neon(plain["any_closer"]))
     assert len(selections) >= 4 * 37  # in each of the four pairs of words
