@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 
@@ -18,17 +19,20 @@ import numpy.typing as npt
 
 from fgdeploy.codes import UInt8Array
 from fgdeploy.retrieval import bitslice, scan_kernels
+from fgdeploy.retrieval.pace import Pace
 from fgdeploy.retrieval.scan_kernels import ROW_BITS
 
 Words = npt.NDArray[np.uint64]
 
 CHUNK = 1 << 15  # rows that a thread takes at once, a multiple of 4096
 _THREAD_WORK = 1 << 18  # words times queries that take longer than to wake another thread
-_MANY = {1: 8, 2: 24}  # queries that pay for bit-slicing codes of so many words; longer: never
+_MANY = {1: 8, 2: 24}  # queries that may pay for bit-slicing codes of so many words; longer: never
+_TIMED_WORK = 1 << 22  # words times queries that say which way is faster
 _KEY_BYTES = 1 << 28  # bytes of keys held at once
 _MOST_QUERIES = 256
 
 _pool: ThreadPoolExecutor | None = None
+_slicing = Pace()
 
 
 def _forget_pool() -> None:
@@ -70,8 +74,10 @@ def _nearest_keys(
 
     common = (*_place(codes), queries.ctypes.data, bitmap, k, CHUNK, ticket)
     shape = (0,) * words
-    sliced = None
-    if count >= _MANY.get(words, sys.maxsize):
+    sliced, either = None, count >= _MANY.get(words, sys.maxsize)
+    kind = words, count.bit_length(), k.bit_length()
+    timed = either and allowed is None and len(codes) * words * count >= _TIMED_WORK
+    if either and _slicing.choose(kind, timed):
         sliced = bitslice.offsets(queries), bitslice.limits(words)
 
     def work(worker: int) -> None:
@@ -83,7 +89,11 @@ def _nearest_keys(
             scan_kernels.scan_many(*common, *found[worker], scratch, *sliced, shape)
         del memory  # until here it is in use
 
+    start = time.perf_counter()
     together(work, workers)
+    if timed:
+        took = time.perf_counter() - start
+        _slicing.note(kind, sliced is not None, took / (len(codes) * count))
     widest = [int(held.max(initial=0)) for _, held in found]
     merged = np.concatenate(
         [keys[:, :width] for (keys, _), width in zip(found, widest, strict=True)], axis=1

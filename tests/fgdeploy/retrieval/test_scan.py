@@ -74,11 +74,13 @@ def mask(seed: int, count: int, share: float | None) -> npt.NDArray[np.bool_] | 
     k=st.one_of(st.integers(1, 20), st.integers(1, 3 * CHUNK)),
     share=some,
     threads=st.integers(1, 3),
+    sliced=st.booleans(),
 )
-@example(0, 64, 2 * CHUNK + 65, 8, None, 10, None, 2)
-@example(1, 64, 2 * CHUNK + 65, 16, None, 10, 0.1, 3)
-@example(2, 8, 513, 8, 1, 513, None, 1)
-@example(3, 24, 512, 9, 2, 600, 1.0, 1)
+@example(0, 64, 2 * CHUNK + 65, 8, None, 10, None, 2, True)
+@example(0, 64, 2 * CHUNK + 65, 8, None, 10, None, 2, False)
+@example(1, 64, 2 * CHUNK + 65, 16, None, 10, 0.1, 3, True)
+@example(2, 8, 513, 8, 1, 513, None, 1, True)
+@example(3, 24, 512, 9, 2, 600, 1.0, 1, False)
 def test_nearest_is_the_head_of_the_sorted_list(
     kernel: str,
     seed: int,
@@ -89,10 +91,15 @@ def test_nearest_is_the_head_of_the_sorted_list(
     k: int,
     share: float | None,
     threads: int,
+    sliced: bool,
 ) -> None:
+    """Many queries on short codes are bit-sliced or not, whichever is faster: here both."""
     asked, codes = naive.draw(seed, asking, count, width, different)
     allowed = mask(seed, count, share)
-    found = search_codes(asked, codes, k, allowed=allowed, threads=threads, kernel=kernel)
+    with pytest.MonkeyPatch.context() as patch:
+        if kernel == "numba":
+            patch.setattr("fgdeploy.retrieval.scan_numba._slicing.choose", lambda *_: sliced)
+        found = search_codes(asked, codes, k, allowed=allowed, threads=threads, kernel=kernel)
     naive.same(found, naive.search(asked, codes, k, allowed))
 
 
@@ -371,6 +378,32 @@ def test_threads_only_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     assert scan_numba._workers(8, 2 * CHUNK, 99) == 2  # there are no more chunks
     assert scan_numba._workers(8, 99 * CHUNK, 99) == 8
     assert scan_numba._workers(3, 99 * CHUNK, 99) == 3
+
+
+@needs_numba
+def test_large_batches_are_timed_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fgdeploy.retrieval import scan_numba
+    from fgdeploy.retrieval.pace import Pace
+
+    monkeypatch.setattr(scan_numba, "_slicing", Pace())
+    monkeypatch.setattr(scan_numba, "_TIMED_WORK", 9 * 600)
+    ways: list[bool] = []
+    real = Pace.note
+
+    def note(self: Pace, kind: object, way: bool, seconds: float) -> None:
+        ways.append(way)
+        real(self, kind, way, seconds)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Pace, "note", note)
+    asked, codes = naive.draw(9, 9, 600, 8)
+    right = naive.search(asked, codes, 3)
+    for _ in range(6):
+        naive.same(search_codes(asked, codes, 3, kernel="numba"), right)
+    assert ways[:4] == [True, True, False, False] and len(ways) == 6
+    search_codes(asked, codes[:599], 3, kernel="numba")  # too little
+    search_codes(asked, codes, 3, kernel="numba", allowed=mask(1, 600, 0.5))  # filtered
+    search_codes(asked[:7], np.tile(codes, (9, 1)), 3, kernel="numba")  # few queries
+    assert len(ways) == 6
 
 
 @needs_numba
