@@ -25,7 +25,7 @@ from fgdeploy.retrieval.tables import MOST_K, Tables
 
 _BUCKETS_FROM = 1 << 20  # short codes from which sorting them pays, after so many queries:
 _BUCKETS_AFTER = 512
-_FEW = 7  # queries; more at once are faster in one scan
+_FEW = 7  # queries that are asked of look-up tables; more at once are faster in one scan
 
 
 class Codes(Protocol):
@@ -110,7 +110,7 @@ class Part:
                 found[0][~proven], found[1][~proven] = rest
             return self.source.ids(found[0]), found[1]
         short = codes.shape[1] <= MAX_BYTES and len(codes) >= _BUCKETS_FROM and admitted is None
-        if short and len(queries) <= _FEW and self._asked >= _BUCKETS_AFTER:
+        if short and self._asked >= _BUCKETS_AFTER:
             self._buckets = self._buckets or Buckets(codes)
             rows, distances = self._buckets.nearest(queries, top)
         else:

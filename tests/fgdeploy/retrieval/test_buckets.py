@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fgdeploy.retrieval import buckets, search, search_codes
+from fgdeploy.retrieval import Index, buckets, derived, search, search_codes, snapshot
 from fgdeploy.retrieval.buckets import Buckets
 from tests.fgdeploy.retrieval import naive
 
@@ -93,3 +95,31 @@ def test_an_empty_gallery_of_short_codes(sorted_codes: list[int]) -> None:
     rows, distances = search_codes(np.zeros((5, 2), np.uint8), np.zeros((0, 2), np.uint8), 4)
     assert rows.shape == distances.shape == (5, 0)
     assert sorted_codes == []
+
+
+def test_an_index_of_short_codes_that_is_asked_often(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "_BUCKETS_FROM", 100)
+    monkeypatch.setattr(snapshot, "_BUCKETS_AFTER", 10)
+    monkeypatch.setattr(derived, "TAIL_ROWS", 100)
+    asked, codes = naive.draw(4, 20, 300, 2)
+    answered: list[int] = []
+
+    class Noted(Buckets):
+        def nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+            answered.append(len(queries))
+            return super().nearest(queries, k)
+
+    monkeypatch.setattr(snapshot, "Buckets", Noted)
+    with Index.create(path, "ab" * 32, 16) as index:
+        index.add_codes(codes)
+        for part in (asked[:3], asked[:3], asked[:5], asked[:1], asked):
+            ids, distances = index.search_ids(part, 9)
+            naive.same((ids - 1, distances), naive.search(part, codes, 9))
+        assert answered == [5, 1, 20]
+        index.remove([7])
+        ids, distances = index.search_ids(asked, 9)
+        rows, gaps = naive.search(asked, codes, 9, np.arange(300) != 6)
+        naive.same((ids - 1, distances), (rows, gaps))
+        assert answered == [5, 1, 20]

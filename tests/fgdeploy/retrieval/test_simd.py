@@ -19,6 +19,9 @@ pytestmark = pytest.mark.skipif(not search.has_numba(), reason="numba is not ins
 on_x86 = pytest.mark.skipif(
     platform.machine().lower() not in ("x86_64", "amd64"), reason="this CPU is not an x86-64"
 )
+on_arm = pytest.mark.skipif(
+    platform.machine().lower() not in ("aarch64", "arm64"), reason="this CPU is not a 64-bit Arm"
+)
 
 FEATURES = {
     "haswell": "+avx,+avx2,+bmi,+bmi2,+cx16,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse,+sse2,+sse3,"
@@ -66,10 +69,11 @@ json.dump(kernels, sys.stdout)
 KERNELS = "scan", "scan_many", "collect"
 
 
-def compiled_for(cpu: str, folder: Path) -> dict[str, str]:
-    """Return what SCRIPT prints for this CPU, after its answers were found right."""
+def compiled_for(cpu: str | None, folder: Path) -> dict[str, str]:
+    """Return what SCRIPT prints for this CPU or the one here, after its answers were right."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
-    env |= {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": FEATURES[cpu]}
+    if cpu:
+        env |= {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": FEATURES[cpu]}
     env |= {"NUMBA_CACHE_DIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -116,6 +120,13 @@ def test_neon_counts_bits_with_its_own_instruction(plain: dict[str, str]) -> Non
     # A majority is one selection by bits: bsl, or bit and bif, which overwrite other operands.
     selections = re.findall(r"\b(?:bsl|bit|bif)\s+v\d+\.16b", for_neon(plain["any_closer"]))
     assert len(selections) >= 4 * 37  # in each of the four pairs of words
+
+
+@on_arm
+def test_arm_counts_bits_with_its_own_instruction(tmp_path: Path) -> None:
+    kernels = compiled_for(None, tmp_path)
+    for name in KERNELS:  # NEON's, or SVE's where numba admits it
+        assert re.search(r"\bcnt\s+(v\d+\.16b|z\d+\.d)", kernels[name]), name
 
 
 def for_neon(code: str) -> str:
