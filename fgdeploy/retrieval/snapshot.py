@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,9 @@ from fgdeploy.retrieval.tables import MOST_K, Tables
 
 _BUCKETS_FROM = 1 << 20  # short codes from which sorting them pays, after so many queries:
 _BUCKETS_AFTER = 512
-_FEW = 7  # queries that are asked of look-up tables; more at once are faster in one scan
+# Queries that look-up tables are asked at once. A larger batch is faster in one scan, unless the
+# tables prove the first ones of it, as they do where codes lie in clusters.
+_FEW, _FIRST = 7, 2
 
 
 class Codes(Protocol):
@@ -102,13 +105,14 @@ class Part:
         admitted = self.alive if allowed is None else allowed
         top = min(k, len(codes) if admitted is None else admitted.count)
         self._asked += len(queries)
-        few = len(queries) <= _FEW and top <= MOST_K and allowed is None
-        if self._tables is not None and few and top:
-            found, proven = self._tables.nearest(queries, codes, top, admitted, threads)
-            if not proven.all():
-                rest = search.nearest(queries[~proven], codes, top, admitted, threads, kernel)
-                found[0][~proven], found[1][~proven] = rest
-            return self.source.ids(found[0]), found[1]
+        if self._tables is not None and 0 < top <= MOST_K and allowed is None:
+            ask = functools.partial(self._tables.nearest, threads=threads)
+            if len(queries) <= _FEW or ask(queries[:_FIRST], codes, top, admitted)[1].all():
+                found, proven = ask(queries, codes, top, admitted)
+                if not proven.all():
+                    rest = search.nearest(queries[~proven], codes, top, admitted, threads, kernel)
+                    found[0][~proven], found[1][~proven] = rest
+                return self.source.ids(found[0]), found[1]
         short = codes.shape[1] <= MAX_BYTES and len(codes) >= _BUCKETS_FROM and admitted is None
         if short and self._asked >= _BUCKETS_AFTER:
             self._buckets = self._buckets or Buckets(codes)

@@ -128,23 +128,30 @@ def check(index: Index, codes: UInt8Array, alive: np.ndarray) -> None:
         np.testing.assert_array_equal(gaps, distances)
 
 
-def test_the_tables_are_asked_and_only_by_few(
-    large: Index, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("proves", [True, False])
+def test_the_tables_are_asked_by_few_or_if_they_prove_the_first(
+    proves: bool, large: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
     real = tables.Tables.nearest
 
-    def counted(self: tables.Tables, queries: UInt8Array, *rest: Any) -> Any:
+    def counted(self: tables.Tables, queries: UInt8Array, *rest: Any, **more: Any) -> Any:
         asked.append(len(queries))
-        return real(self, queries, *rest)
+        found, proven = real(self, queries, *rest, **more)
+        return found, proven & proves
 
     monkeypatch.setattr(tables.Tables, "nearest", counted)
+    monkeypatch.setattr(multi_index, "_ROWS_SHARE", 1)  # they may look at as many as there are
     codes = clustered(1, 3000, 8)
     for count in (1, snapshot._FEW, snapshot._FEW + 1):
-        large.search_ids(codes[:count], 3)
+        ids, gaps = large.search_ids(codes[:count], 3)
+        rows, distances = search_codes(codes[:count], codes, 3, kernel="numpy")
+        np.testing.assert_array_equal(ids, rows + 1)
+        np.testing.assert_array_equal(gaps, distances)
     large.search_ids(codes[:1], tables.MOST_K + 1)
     large.search_ids(codes[:1], 3, where="id > 5")
-    assert asked == [1, snapshot._FEW]
+    whole = [snapshot._FEW + 1] if proves else []
+    assert asked == [1, snapshot._FEW, snapshot._FIRST, *whole]
     large.close()
 
 
