@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fgdeploy.errors import IndexStoreError
 from fgdeploy.retrieval import lock, state
@@ -22,7 +23,11 @@ _CACHE_KIB = 64 * 1024  # so that a batch fits: a writer that runs over shuts re
 
 
 class _Connection(sqlite3.Connection):
-    """Closes itself when its thread has ended."""
+    """Closes itself when its thread has ended. Whoever works with it holds `busy` meanwhile."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.busy, self.process = threading.RLock(), os.getpid()
+        super().__init__(*arguments, **options)
 
     def __del__(self) -> None:
         with contextlib.suppress(sqlite3.ProgrammingError):  # it could not even be opened
@@ -46,7 +51,7 @@ class Session:
         self._address = f"{database.resolve().as_uri()}?mode={'rw' if self.writable else 'ro'}"
         self._local = threading.local()
         self._all: weakref.WeakSet[_Connection] = weakref.WeakSet()
-        self._mutex = threading.RLock()
+        self._mutex, self._listing = threading.RLock(), threading.Lock()
         self._closed = self._holds_lock = False
         with explained(folder):
             try:
@@ -56,18 +61,29 @@ class Session:
                 raise
 
     @property
-    def connection(self) -> sqlite3.Connection:
+    def connection(self) -> _Connection:
         """This thread's connection. Raises IndexStoreError if the index was closed."""
-        if self._closed:
-            raise IndexStoreError(f"{self.folder} is closed; open the index anew")
+        self._refuse_closed()
         if getattr(self._local, "process", None) != os.getpid():  # a fork must not share one
             self._local.connection = self._connect()
             self._local.process = os.getpid()
-        connection: sqlite3.Connection = self._local.connection
+        connection: _Connection = self._local.connection
         return connection
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise IndexStoreError(f"{self.folder} is closed; open the index anew")
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[_Connection]:
+        """Give this thread's connection, which nobody closes meanwhile."""
+        connection = self.connection
+        with connection.busy:
+            self._refuse_closed()
+            yield connection
+
+    def _connect(self) -> _Connection:
+        connection: _Connection = sqlite3.connect(
             self._address,
             uri=True,
             timeout=_PATIENCE * LOCK_WAIT_S,
@@ -75,18 +91,19 @@ class Session:
             check_same_thread=False,  # only to be closed from another one
             factory=_Connection,
         )
-        self._all.add(connection)
-        # FULL, and the folder synced too after a commit: power may go at any moment.
-        connection.execute("PRAGMA synchronous = EXTRA")
-        connection.execute("PRAGMA trusted_schema = OFF")
-        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        with connection.busy:
+            with self._listing:
+                self._all.add(connection)
+            # FULL, and the folder synced too after a commit: power may go at any moment.
+            connection.execute("PRAGMA synchronous = EXTRA")
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         return connection
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Give a connection that sees one state of the database throughout."""
-        with explained(self.folder):
-            connection = self.connection
+        with explained(self.folder), self._using() as connection:
             if connection.in_transaction:
                 yield connection
                 return
@@ -136,8 +153,7 @@ class Session:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Give a connection whose changes are on the disk at the end, all or none."""
-        with explained(self.folder):
-            connection = self.connection
+        with explained(self.folder), self._using() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 state.state_of(connection, self.folder)  # a damaged one must not be sealed
@@ -151,7 +167,13 @@ class Session:
                 raise
 
     def close(self) -> None:
-        """Close the connections of all threads."""
+        """Close the connections of all threads, each when what runs on it has ended.
+
+        SQLite crashes where a connection is closed under another thread's feet.
+        """
         self._closed = True
-        for connection in list(self._all):
-            connection.close()
+        with self._listing:
+            mine = [connection for connection in self._all if connection.process == os.getpid()]
+        for connection in mine:
+            with connection.busy:
+                connection.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -217,6 +219,51 @@ def test_closing_from_another_thread(small: None, index: Index) -> None:
 
     in_threads([read, read, close])
     assert set(answers) == {400}
+
+
+def test_closing_waits_for_what_runs(tmp_path: Path) -> None:
+    """A connection closed under another thread's feet ends the process, so this runs in its own."""
+    code = (
+        "import sys, threading\n"
+        "from pathlib import Path\n"
+        "from fgdeploy.errors import IndexStoreError\n"
+        "from fgdeploy.retrieval import Index\n"
+        "from tests.fgdeploy.retrieval.samples import BITS, MODEL, ZERO, photo\n"
+        "path = Path(sys.argv[1])\n"
+        "with Index.create(path, MODEL, BITS) as index:\n"
+        "    index.add(photo(str(n), n) for n in range(300))\n"
+        "def until_closed(work):\n"
+        "    try:\n"
+        "        while True:\n"
+        "            work()\n"
+        "            begun.set()\n"
+        "    except IndexStoreError as error:\n"
+        "        assert 'is closed; open the index anew' in str(error), error\n"
+        "for number in range(100):\n"
+        "    index, begun = Index.open(path), threading.Event()\n"
+        "    search = lambda: index.search(ZERO, 200)\n"
+        "    write = lambda: index.add([photo('new', number)])\n"
+        "    works = [search, search, search, write]\n"
+        "    threads = [threading.Thread(target=until_closed, args=(work,)) for work in works]\n"
+        "    for thread in threads:\n"
+        "        thread.start()\n"
+        "    begun.wait()\n"
+        "    index.close()\n"
+        "    for thread in threads:\n"
+        "        thread.join()\n"
+        "with Index.open(path) as index:\n"
+        "    assert len(index) in (300, 301)\n"
+        "    assert not [problem for problem in index.verify() if problem.fatal]\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "gallery.fgi")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_closing_within_a_search_of_the_same_thread(three: Index) -> None:
+    with refused(IndexStoreError, "closed"), three._session.reading() as connection:
+        three.close()
+        connection.execute("SELECT 1")
 
 
 def test_a_closed_index_tells_so_in_every_thread(three: Index) -> None:
