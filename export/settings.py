@@ -42,7 +42,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.weights not in WEIGHTS:
-            raise UsageError(f"--weights {self.weights!r}: choose {' or '.join(WEIGHTS)}")
+            raise UsageError(
+                f"--weights {self.weights!r}: choose {' or '.join(WEIGHTS)}; "
+                "a file is given with --checkpoint"
+            )
         if self.head not in HEADS:
             raise UsageError(f"--head {self.head!r}: choose {', '.join(HEADS)}")
         if self.opset not in OPSETS:

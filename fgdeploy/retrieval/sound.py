@@ -35,7 +35,7 @@ class Sound:
     def require(self, connection: sqlite3.Connection) -> None:
         """Raise IndexStoreError unless the items that the open transaction sees are as added.
 
-        The first time all are compared (about a second for a million), later those with new ids.
+        The first time all are compared (under two seconds for a million), later those with new ids.
         """
         with self._mutex:
             state = state_of(connection, self._folder)

@@ -110,7 +110,7 @@ class Index(Closing):
             raise
 
     def close(self) -> None:
-        """Close the database. Twice does no harm."""
+        """Close the database when other threads' searches and changes have ended."""
         self._session.close()
 
     @property
