@@ -212,6 +212,30 @@ def _short(count: int) -> None:
     assert all(np.array_equal(one, two) for one, two in zip(*answers[:2], strict=True))
 
 
+def _ways(file: Path) -> None:
+    """Compare the plain scan with bit planes, by the number of queries."""
+    from fgdeploy.retrieval import scan_numba, search_codes
+
+    codes, queries = np.load(file), np.load(file.with_suffix(".queries.npy"))
+    if -(-codes.shape[1] // 8) not in scan_numba._MANY:
+        return
+    print("\n| queries at once | plain scan, ms a query | bit planes |\n|---|---|---|")
+    choose = scan_numba._slicing.choose
+    for count in (8, 16, 24, 32, 64):
+        medians, answers = [], []
+        for planes in (False, True):
+            scan_numba._slicing.choose = lambda *_, way=planes: way  # type: ignore[method-assign]
+            times = []
+            for _ in range(12):
+                start = time.perf_counter()
+                answers.append(search_codes(queries[:count], codes, 10, kernel="numba"))
+                times.append(1e3 * (time.perf_counter() - start) / count)
+            medians.append(statistics.median(times[1:]))  # the first one may compile
+        assert all(np.array_equal(answers[0], answer) for answer in answers)
+        print(f"| {count} | {medians[0]:.3f} | {medians[1]:.3f} |")
+    scan_numba._slicing.choose = choose  # type: ignore[method-assign]
+
+
 FIRST = """
 import sys, time
 import numpy as np
@@ -270,6 +294,7 @@ def main() -> None:
             keep(f"{real.bits} bits like real ones", _like(real.codes, options.count + 64))
         if not options.first:
             _compare(files, options.rounds, options.seconds)
+            _ways(next(iter(files.values())))
             _short(options.count)
         _first(next(iter(files.values())), options.rounds)
 

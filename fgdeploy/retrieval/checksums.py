@@ -6,7 +6,6 @@ rest. Both are started from its id, so that they belong to this item only.
 
 from __future__ import annotations
 
-import functools
 import zlib
 from collections.abc import Mapping
 
@@ -23,39 +22,15 @@ def is_code(number: int, code: bytes, crc: int) -> bool:
     return zlib.crc32(code, number & 0xFFFFFFFF) == crc & 0xFFFFFFFF
 
 
-def text_checksum(
-    number: int,
-    path: str | None,
-    label: str | None,
-    sha256: str | None,
-    time: str,
-    json: str | None,
-) -> int:
-    """Return 31 bits of a CRC-32 over all of an item but its code, started from its id."""
-    if path is None and sha256 is None:
-        text = _shared_text(label, time, json)
-    else:
-        text = _text(path, label, sha256, time, json)
+def text_checksum(number: int, *values: object) -> int:
+    """Return 31 bits of a CRC-32 over path, label, sha256, time and json, started from the id."""
+    text = repr(values).encode("utf-8", "replace")  # tells 7 from '7' and text from bytes
     return zlib.crc32(text, number & 0xFFFFFFFF) >> 1
 
 
-def _text(*values: object) -> bytes:
-    return repr(values).encode("utf-8", "replace")  # tells 7 from '7' and text from bytes
-
-
-@functools.lru_cache(4096, typed=True)
-def _shared_text(label: object, time: object, json: object) -> bytes:
-    """Return the text of an item without path and content, of which many are alike."""
-    return _text(None, label, None, time, json)
-
-
 def is_text(crc: object, number: int, *values: object) -> bool:
-    """Return whether the checksum beside an item is one of these arguments of `text_checksum`.
-
-    Called for every item: all in one place, as calls are what costs.
-    """
-    text = repr(values).encode("utf-8", "replace")
-    return isinstance(crc, int) and zlib.crc32(text, number & 0xFFFFFFFF) >> 1 == crc >> _TEXT_SHIFT
+    """Return whether the checksum beside an item is one of these arguments of `text_checksum`."""
+    return isinstance(crc, int) and text_checksum(number, *values) == crc >> _TEXT_SHIFT
 
 
 def checksum(code_crc: int, text_crc: int) -> int:

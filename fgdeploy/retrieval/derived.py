@@ -17,14 +17,14 @@ import numpy as np
 
 from fgdeploy.codes import UInt8Array
 from fgdeploy.retrieval import segment, tables
-from fgdeploy.retrieval.merging import in_order, joined
+from fgdeploy.retrieval.merging import in_order
 from fgdeploy.retrieval.segment import BLOCK_ROWS, Header, Ids, Segment
-from fgdeploy.retrieval.snapshot import Reader, blocks_of
+from fgdeploy.retrieval.snapshot import Reader, blocks_of, joined
 from fgdeploy.retrieval.sqlite_errors import damaged
 from fgdeploy.retrieval.state import state_of
 
 TAIL_ROWS = 1 << 16  # rows outside of segments from which a new one is written
-MERGE_ROWS = 1 << 22  # segments from this size on are only put together by `rebuild`
+MERGE_ROWS = 1 << 22  # segments from this size on are only put together by `compact`
 
 Progress = Callable[[int, int], None]
 
@@ -92,8 +92,8 @@ def compact(
     connection: sqlite3.Connection,
     folder: Path,
     reader: Reader,
-    progress: Progress = lambda done, total: None,
-    multi_index: bool | None = None,
+    progress: Progress,
+    multi_index: bool | None,
 ) -> None:
     """Write all codes anew as one segment, from the derived files as they are now, all checked.
 
@@ -112,8 +112,8 @@ def rebuild(
     connection: sqlite3.Connection,
     folder: Path,
     reader: Reader,
-    progress: Progress = lambda done, total: None,
-    multi_index: bool | None = None,
+    progress: Progress,
+    multi_index: bool | None,
 ) -> None:
     """Do what `compact` does from the database alone. Raises IndexStoreError if it is damaged."""
     expected = state_of(connection, folder).items

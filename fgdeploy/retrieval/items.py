@@ -72,9 +72,8 @@ def item_of(row: Row) -> Item:
 
 def row_checksum(row: Row) -> int:
     """Return the checksum that belongs beside a row."""
-    number, code, path, label, sha256, time, text = row
-    rest = text_checksum(number, path, label, sha256, time, text)
-    return checksum(code_checksum(number, code), rest)
+    number, code, *text = row
+    return checksum(code_checksum(number, code), text_checksum(number, *text))
 
 
 def now() -> str:

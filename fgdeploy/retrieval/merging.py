@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
-
 from fgdeploy.codes import UInt8Array
 from fgdeploy.retrieval import segment
 from fgdeploy.retrieval.segment import Ids
-from fgdeploy.retrieval.snapshot import Part
+from fgdeploy.retrieval.snapshot import Part, joined
 
 
 def in_order(parts: Sequence[Part]) -> Iterator[tuple[Ids, UInt8Array]]:
@@ -39,19 +37,6 @@ def _steps(parts: Sequence[Part]) -> Iterator[tuple[Ids, UInt8Array]]:
 def _id_at(part: Part, row: int) -> int:
     row = min(row, len(part.source.codes) - 1)
     return int(part.source.ids(slice(row, row + 1))[0])
-
-
-def joined(found: Sequence[tuple[Ids, UInt8Array]]) -> tuple[Ids, UInt8Array]:
-    """Return ids and codes of several pieces, each ascending, as one."""
-    pieces = [piece for piece in found if len(piece[0])] or list(found[:1])
-    if len(pieces) == 1:
-        return pieces[0]
-    ids = np.concatenate([ids for ids, _ in pieces])
-    codes = np.concatenate([codes for _, codes in pieces])
-    if (ids[1:] > ids[:-1]).all():
-        return ids, codes
-    order = np.argsort(ids, kind="stable")  # which knows runs
-    return ids[order], codes[order]
 
 
 def _cut_again(pieces: Iterable[tuple[Ids, UInt8Array]]) -> Iterator[tuple[Ids, UInt8Array]]:

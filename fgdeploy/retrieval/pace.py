@@ -33,7 +33,7 @@ class Pace:
 
     def choose(self, kind: Hashable, timed: bool) -> bool:
         """Return which way to take. timed: whether `note` will be told how long it took."""
-        times = self._kinds.setdefault(kind, _Times()) if timed else self._kinds.get(kind, _Times())
+        times = self._kinds.setdefault(kind, _Times())
         if timed:
             for way in (True, False):
                 if times.taken[way] < 2:

@@ -46,7 +46,7 @@ from fgdeploy.retrieval.simd import trailing_zeros as lowest
 ROW_BITS = 44  # a key is distance << ROW_BITS | row
 _L1_WORDS = 2048  # 8-byte words of a block, so that it and what is read fit the first cache
 
-assert BLOCK % STEP == 0 and STEP % 64 == 0
+assert BLOCK // 2 % STEP == 0 and STEP % 64 == 0
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -92,7 +92,7 @@ def _gather(
     """Lay the codes of rows first..last out by word: what vectors need, and aligned to them."""
     # Vectors read past the codes that they lay out, but not past the last one of all.
     room = (rows - first) * width - 64 * len(shape)
-    groups = min((last - first) // 8, max(0, room // (8 * width) + 1) if room >= 0 else 0)
+    groups = min((last - first) // 8, room // (8 * width) + 1) if room >= 0 else 0
     done = lay_out(codes + first * width, width, groups, scratch, apart, shape)
     for word in range(len(shape)):
         for row in range(first + done, last):

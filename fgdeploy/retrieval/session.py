@@ -117,7 +117,7 @@ class Session:
     @contextlib.contextmanager
     def locked(self, wait_s: float | None = None) -> Iterator[None]:
         """Hold the writer's lock. Raises IndexStoreError if another process or nobody may write."""
-        self.connection  # noqa: B018  raises if closed
+        self._refuse_closed()
         if not self.writable:
             raise self._not_writable()
         with self._mutex, contextlib.ExitStack() as stack:

@@ -192,13 +192,9 @@ class Snapshot:
 
     def between(self, first: int, last: int) -> tuple[Ids, UInt8Array]:
         """Return ids and codes of the live items whose ids lie between two, ascending."""
-        found = []
-        for part in self.parts:
-            found.append(part.live_rows(*part.source.span(first, last)))
-        ids = np.concatenate([pair[0] for pair in found] or [np.empty(0, np.int64)])
-        codes = np.concatenate([pair[1] for pair in found] or [np.empty((0, 1), np.uint8)])
-        order = np.argsort(ids, kind="stable")
-        return ids[order], codes[order]
+        nothing = np.empty(0, np.int64), np.empty((0, 1), np.uint8)
+        found = [part.live_rows(*part.source.span(first, last)) for part in self.parts]
+        return joined(found or [nothing])
 
     @property
     def bytes(self) -> int:
@@ -298,6 +294,19 @@ class Reader:
         with self._mutex:
             self._open.clear()
         self._tables.clear()
+
+
+def joined(found: Sequence[tuple[Ids, UInt8Array]]) -> tuple[Ids, UInt8Array]:
+    """Return ids and codes of several pieces, one at least, each ascending, as one."""
+    pieces = [piece for piece in found if len(piece[0])] or list(found[:1])
+    if len(pieces) == 1:
+        return pieces[0]
+    ids = np.concatenate([ids for ids, _ in pieces])
+    codes = np.concatenate([codes for _, codes in pieces])
+    if (ids[1:] > ids[:-1]).all():
+        return ids, codes
+    order = np.argsort(ids, kind="stable")  # which knows runs
+    return ids[order], codes[order]
 
 
 def _check_lists(connection: sqlite3.Connection, parts: Sequence[Part]) -> None:

@@ -42,14 +42,14 @@ class Sound:
             if state.version == self._version:
                 return
             if self._version < 0:
-                self.require_all(connection)
+                self.require_whole(connection)
             connection.create_function("is_text", 7, is_text, deterministic=True)
             changed = connection.execute(_CHANGED, (self._last,)).fetchone()
             if changed is not None:
                 raise damaged(self._folder, f"item {changed[0]} is not what was added (CRC)")
             self._version, self._last = state.version, state.last_id
 
-    def require_all(self, connection: sqlite3.Connection) -> None:
+    def require_whole(self, connection: sqlite3.Connection) -> None:
         """Raise IndexStoreError unless the table is well-formed and none of its items is gone."""
         expected = state_of(connection, self._folder).items
         (line,) = connection.execute("PRAGMA quick_check(1)").fetchone()

@@ -18,14 +18,23 @@ class State(NamedTuple):
     last_id: int
 
 
+CHANGED = "its state was changed (CRC)"
+
+
 def state_of(connection: sqlite3.Connection, folder: Path) -> State:
     """Return the state that the open transaction sees. Raises IndexStoreError if it is damaged."""
+    state, sound = read(connection, folder)
+    if not sound:
+        raise damaged(folder, CHANGED)
+    return state
+
+
+def read(connection: sqlite3.Connection, folder: Path) -> tuple[State, bool]:
+    """Return what stands there, and whether it is what was written, for those who look further."""
     row = connection.execute("SELECT version, items, last_id, crc FROM state").fetchone()
     if row is None or not all(isinstance(value, int) for value in row):
         raise damaged(folder, "its state is not whole")
-    if row[3] != state_checksum(*row[:3]):
-        raise damaged(folder, "its state was changed (CRC)")
-    return State(*row[:3])
+    return State(*row[:3]), row[3] == state_checksum(*row[:3])
 
 
 def seal(connection: sqlite3.Connection) -> None:

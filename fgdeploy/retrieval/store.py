@@ -113,10 +113,6 @@ class Index(Closing):
         """Close the database when other threads' searches and changes have ended."""
         self._session.close()
 
-    @property
-    def _connection(self) -> sqlite3.Connection:
-        return self._session.connection
-
     def delete_if_empty(self) -> bool:
         """Remove the index from the disk if it holds nothing, and say whether it did.
 
@@ -163,7 +159,7 @@ class Index(Closing):
         while page:
             with self._session.reading() as connection:
                 if not last:
-                    self._sound.require_all(connection)
+                    self._sound.require_whole(connection)
                 found = upsert.rows_after(connection, self.path, last, _PAGE)
                 page = [items.item_of(row) for row in found]
             yield from page

@@ -14,11 +14,10 @@ import numpy as np
 
 from fgdeploy.codes import UInt8Array, code_bytes
 from fgdeploy.errors import IndexStoreError
-from fgdeploy.retrieval import derived
+from fgdeploy.retrieval import derived, state
 from fgdeploy.retrieval.items import row_checksum
 from fgdeploy.retrieval.segment import BLOCK_ROWS, Ids, SegmentError
 from fgdeploy.retrieval.snapshot import Reader, Snapshot
-from fgdeploy.retrieval.state import state_of
 
 _MOST_NAMED = 100  # damaged items that are named one by one
 
@@ -63,7 +62,9 @@ def inspect(
     except IndexStoreError:  # a damaged item, which is named below
         note = "derived files were not compared"
     checks = _Items(connection, bits, snapshot)
-    expected = state_of(connection, folder).items
+    (_, expected, _), sound = state.read(connection, folder)
+    if not sound:
+        problems.append(Problem(f"database: {state.CHANGED}"))
     for done in checks.run():
         progress(done, expected)
     problems += checks.problems

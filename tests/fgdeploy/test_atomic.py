@@ -20,6 +20,21 @@ def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
+def test_a_folder_made_when_the_process_is_told_to_stop_goes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir = Path.mkdir
+
+    def stopped(self: Path) -> None:
+        mkdir(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "mkdir", stopped)
+    with pytest.raises(KeyboardInterrupt), atomic.new_folder(tmp_path / "eet.fgd"):
+        pass
+    assert names(tmp_path) == []
+
+
 def no_space(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

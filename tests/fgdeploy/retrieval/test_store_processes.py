@@ -68,7 +68,8 @@ from fgdeploy.retrieval import Index, Item
 
 path, width, start = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 with Index.open(path) as index:
-    index._connection.execute("PRAGMA cache_size = 2")  # pages go to the file before the commit
+    # so that pages go to the file before the commit
+    index._session.connection.execute("PRAGMA cache_size = 2")
     for turn in range(start, 100_000):
         index.add(Item(f"{turn}/{n}", bytes(4), "x" * 200, f"{turn} {n}") for n in range(width))
         print(turn, flush=True)
@@ -197,7 +198,7 @@ def test_a_folder_that_cannot_be_entered(open_to_all: Path) -> None:
 
 
 def test_a_full_disk(three: Index, path: Path) -> None:
-    three._connection.execute("PRAGMA max_page_count = 8")
+    three._session.connection.execute("PRAGMA max_page_count = 8")
     words = r"gallery\.fgi: the disk is full; nothing was lost, free some space and try again$"
     with refused(IndexStoreError, words):
         three.add(photo(f"{number}" * 100) for number in range(1000))

@@ -69,6 +69,9 @@ def test_all_damaged_items_are_named_but_not_all_of_a_thousand(path: Path) -> No
     ("change", "words"),
     [
         ("DELETE FROM items WHERE id = 3", "database: it holds 19 items and says 20"),
+        ("UPDATE state SET items = 21", "database: it holds 20 items and says 21"),
+        ("UPDATE state SET items = 21", "database: its state was changed (CRC)"),
+        ("UPDATE state SET last_id = 9", "database: its state was changed (CRC)"),
     ],
 )
 def test_a_count_that_is_wrong_is_named(change: str, words: str, filled: Path) -> None:
