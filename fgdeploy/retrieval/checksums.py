@@ -22,15 +22,19 @@ def is_code(number: int, code: bytes, crc: int) -> bool:
     return zlib.crc32(code, number & 0xFFFFFFFF) == crc & 0xFFFFFFFF
 
 
-def text_checksum(number: int, *values: object) -> int:
-    """Return 31 bits of a CRC-32 over path, label, sha256, time and json, started from the id."""
-    text = repr(values).encode("utf-8", "replace")  # tells 7 from '7' and text from bytes
+def text_of(*values: object) -> bytes:
+    """Return what of path, label, sha256, time and json a checksum is made of."""
+    return repr(values).encode("utf-8", "replace")  # tells 7 from '7' and text from bytes
+
+
+def text_checksum(number: int, text: bytes) -> int:
+    """Return 31 bits of a CRC-32 of `text_of` an item, started from its id."""
     return zlib.crc32(text, number & 0xFFFFFFFF) >> 1
 
 
 def is_text(crc: object, number: int, *values: object) -> bool:
-    """Return whether the checksum beside an item is one of these arguments of `text_checksum`."""
-    return isinstance(crc, int) and text_checksum(number, *values) == crc >> _TEXT_SHIFT
+    """Return whether the checksum beside an item is one of these values."""
+    return isinstance(crc, int) and text_checksum(number, text_of(*values)) == crc >> _TEXT_SHIFT
 
 
 def checksum(code_crc: int, text_crc: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fgdeploy.codes import UInt8Array, code_bytes
 from fgdeploy.errors import IndexStoreError, UsageError
-from fgdeploy.retrieval.checksums import checksum, code_checksum, text_checksum
+from fgdeploy.retrieval.checksums import checksum, code_checksum, text_checksum, text_of
 from fgdeploy.retrieval.schema import MAX_ID
 
 # id, code, path, label, sha256, time, json: as the database has them, without the checksum
@@ -73,7 +73,7 @@ def item_of(row: Row) -> Item:
 def row_checksum(row: Row) -> int:
     """Return the checksum that belongs beside a row."""
     number, code, *text = row
-    return checksum(code_checksum(number, code), text_checksum(number, *text))
+    return checksum(code_checksum(number, code), text_checksum(number, text_of(*text)))
 
 
 def now() -> str:

@@ -14,7 +14,13 @@ import zlib
 from collections.abc import Callable, Iterator
 
 from fgdeploy.retrieval import state
-from fgdeploy.retrieval.checksums import checksum, code_checksum, meta_checksum, text_checksum
+from fgdeploy.retrieval.checksums import (
+    checksum,
+    code_checksum,
+    meta_checksum,
+    text_checksum,
+    text_of,
+)
 
 SCHEMA_VERSION = 2
 MAX_ID = 1 << 62
@@ -118,7 +124,7 @@ def _checked_again(rows: sqlite3.Cursor) -> Iterator[tuple[object, ...]]:
         yield (
             number,
             code,
-            checksum(code_checksum(number, code), text_checksum(number, *text)),
+            checksum(code_checksum(number, code), text_checksum(number, text_of(*text))),
             *text,
         )
 

@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 
 _LANES = 8
 STEP = 8 * _LANES  # rows of `least_distance` come in multiples of this
+_FAR = 3072  # bytes that codes are asked for before they are laid out
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _VECTOR, _HALVES = ir.VectorType(_I64, _LANES), ir.VectorType(_I32, 2 * _LANES)
@@ -89,14 +90,18 @@ def prefetch(typing: Any, address: Any) -> Any:
     """Ask for the cache line at an address, which may be any number, for a later read."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [place.type, _I32, _I32, _I32])
-        called = builder.module.declare_intrinsic("llvm.prefetch", (place.type,), kind)
-        read, keep, data = (ir.Constant(_I32, number) for number in (0, 3, 1))
-        builder.call(called, [place, read, keep, data])
+        _prefetch(builder, arguments[0])
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
+
+
+def _prefetch(builder: Any, address: Any) -> None:
+    place = builder.inttoptr(address, ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [place.type, _I32, _I32, _I32])
+    called = builder.module.declare_intrinsic("llvm.prefetch", (place.type,), kind)
+    read, keep, data = (ir.Constant(_I32, number) for number in (0, 3, 1))
+    builder.call(called, [place, read, keep, data])
 
 
 @intrinsic
@@ -215,14 +220,10 @@ def lay_out(
             with builder.if_then(wanted), cgutils.for_range(builder, groups, intp=_I64) as loop:
                 source = builder.mul(loop.index, ir.Constant(_I64, _LANES * known))
                 target = builder.mul(loop.index, ir.Constant(_I64, 8 * _LANES))
-                _lay_out_8(
-                    builder,
-                    known,
-                    words,
-                    builder.add(place, source),
-                    builder.add(to, target),
-                    apart,
-                )
+                here, there = builder.add(place, source), builder.add(to, target)
+                for line in range(words):
+                    _prefetch(builder, builder.add(here, ir.Constant(_I64, _FAR + 64 * line)))
+                _lay_out_8(builder, known, words, here, there, apart)
                 builder.store(rows, done)
         return builder.load(done)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from fgdeploy.codes import UInt8Array
 from fgdeploy.errors import IndexStoreError
+from fgdeploy.retrieval.checksums import checksum, code_checksum, text_checksum, text_of
 from fgdeploy.retrieval.items import Added, Item, Row, name_of, now, row_checksum, utc
 from fgdeploy.retrieval.sqlite_errors import damaged
 
@@ -168,8 +169,9 @@ def insert_codes(connection: sqlite3.Connection, codes: UInt8Array, first: int) 
     """Insert codes (N, bytes) as items without path, with ids from `first` on."""
     time, whole, width = now(), codes.tobytes(), codes.shape[1]
     each = (whole[start : start + width] for start in range(0, len(whole), width))
+    shared = text_of(None, None, None, time, None)
     rows = [
-        (number, code, time, row_checksum((number, code, None, None, None, time, None)))
+        (number, code, time, checksum(code_checksum(number, code), text_checksum(number, shared)))
         for number, code in enumerate(each, start=first)
     ]
     _insert(connection, "id, code, time, crc", rows)
