@@ -1,7 +1,7 @@
 """Exact search of short codes by bucket: up to 16 bits there are at most 65,536 different codes.
 
-A query takes microseconds, however many codes there are; sorting them costs as much as a thousand
-scans or two.
+A query takes microseconds, however many codes there are; sorting them costs as much as some
+hundred scans.
 """
 
 from __future__ import annotations
