@@ -36,7 +36,7 @@ def check_wheel(path: Path) -> list[str]:
     modules = {name for name in names if name.endswith(".py")}
     problems += [f"wheel lacks {name}" for name in sorted(expected_modules() - modules)]
     problems += [f"wheel has stray {name}" for name in sorted(modules - expected_modules())]
-    data = ("fgdeploy/py.typed", "fgdeploy/demo_backbone.safetensors")
+    data = ("fgdeploy/py.typed", "fgdeploy/demo/backbone.safetensors")
     problems += [f"wheel lacks {name}" for name in data if name not in names]
     if not any(name.endswith("licenses/LICENSE") for name in names):
         problems.append("wheel lacks the licence")
@@ -48,7 +48,7 @@ def check_sdist(path: Path) -> list[str]:
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"LICENSE", "README.md", "pyproject.toml", "fgdeploy/py.typed", "fgdeploy/cli/app.py"}
-    wanted |= {"fgdeploy/demo_backbone.safetensors"}
+    wanted |= {"fgdeploy/demo/backbone.safetensors"}
     wanted |= {
         path.relative_to(ROOT).as_posix() for room in ROOMS for path in (ROOT / room).rglob("*.py")
     }

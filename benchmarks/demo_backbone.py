@@ -1,6 +1,6 @@
 """Pretrain the small ViT that `fgdeploy demo` starts from, as others start from ImageNet.
 
-    .venv/bin/python benchmarks/demo_backbone.py fgdeploy/demo_backbone.safetensors
+    .venv/bin/python benchmarks/demo_backbone.py fgdeploy/demo/backbone.safetensors
 
 8,000 drawn moths with random traits, none with the traits of a species that the demo can draw with
 its default seed; the ViT learns to tell the eight traits (spots, band, antenna, ...), never a
@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fgdeploy.demo import BACKBONE, IMAGE_SIZE
+from fgdeploy.demo.moths import MothSpecies, draw_moth, species
+from fgdeploy.demo.tour import BACKBONE, IMAGE_SIZE
 from fgdeploy.models import eet, vit
-from fgdeploy.synthetic import MothSpecies, draw_moth, species
 
 VALUES = [get_args(hint) for hint in get_type_hints(MothSpecies).values()][1:]
 HELD_OUT = 400

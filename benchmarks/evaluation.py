@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from fgdeploy.codes import unpack
+from fgdeploy.core.codes import unpack
 from fgdeploy.evaluation import evaluate, evaluate_in_detail
 
 CLASSES, FLIPPED, SUBSET = 1000, 0.2, 500

@@ -101,7 +101,7 @@ def _prepare(backbone: str, batches: str, folder: Path) -> None:
         command = [sys.executable, "-m", "fgdeploy", "export", "--weights", "random"]
         command += ["--backbone", backbone, "--head", "lsh", *stages, "-o", str(folder / name)]
         subprocess.run(command, check=True, capture_output=True)
-    from fgdeploy.demo import draw
+    from fgdeploy.demo.tour import draw
 
     photos = draw(folder / "photos", 8, 16, 0)
     for backend in ("onnxruntime", "openvino"):  # random weights: no limit on accuracy

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from fgdeploy.bundle import open_bundle
+from fgdeploy.core.errors import FgdeployError
 from fgdeploy.engines import available, open_engine
 from fgdeploy.engines.backends import engine_type
-from fgdeploy.errors import FgdeployError
 from fgdeploy.evaluation.metrics import mean_average_precision
 from fgdeploy.photos import batches, of_split, read
 

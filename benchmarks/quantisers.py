@@ -52,7 +52,7 @@ def _calibration(work: Path, size: int) -> Iterator[dict[str, Any]]:
 
 def _ours(work: Path, target: Path, **settings: Any) -> None:
     from fgdeploy.calibration import plan, qdq
-    from fgdeploy.calibration.settings import CalibrationSettings
+    from fgdeploy.calibration.calibration_settings import CalibrationSettings
 
     batches = (feed["frames"] for feed in _calibration(work, BATCH))
     made = plan.make(onnx.load(work / "model.onnx"), batches, CalibrationSettings(**settings))
@@ -243,7 +243,7 @@ def _compiles(graph: str, frames_file: str) -> None:
     """Parse and compile a graph with TensorRT-RTX, for a GPU that need not be here."""
     import tensorrt_rtx
 
-    from fgdeploy.engines.settings import BuildSettings
+    from fgdeploy.engines.build_settings import BuildSettings
     from fgdeploy.engines.trt_build import compile_engine
 
     frame = np.load(frames_file, mmap_mode="r").shape[1:]

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from fgdeploy.synthetic import write_moths
+from fgdeploy.demo.moths import write_moths
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ def _slug(label: str) -> str:
 
 
 def _drawn(folder: Path) -> tuple[Path, list[str]]:
-    from fgdeploy.demo import draw, settings
+    from fgdeploy.demo.tour import draw, settings
 
     table = draw(folder / "moths")
     plan = settings(table)

@@ -12,7 +12,7 @@ import numpy as np
 
 from fgdeploy.bundle import GRAPHS, Bundle
 from fgdeploy.calibration.balance import Balance
-from fgdeploy.errors import BundleError
+from fgdeploy.core.errors import BundleError
 
 FILE = "calibration.json"
 SCHEMA_VERSION = 1

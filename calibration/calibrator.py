@@ -11,18 +11,18 @@ from importlib import metadata
 import numpy as np
 import onnx
 
-from fgdeploy import __version__, checks
-from fgdeploy.bundle import GRAPHS, Bundle
+from fgdeploy import __version__
+from fgdeploy.bundle import GRAPHS, Bundle, checks
 from fgdeploy.calibration import cache, plan, qdq, sample
 from fgdeploy.calibration.cache import Calibration
+from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.half import to_half
 from fgdeploy.calibration.judge import Judge, default_gate
 from fgdeploy.calibration.repair import Repair, repair
 from fgdeploy.calibration.sample import Sample
-from fgdeploy.calibration.settings import CalibrationSettings
-from fgdeploy.errors import DataError, ParityError
-from fgdeploy.parity import Parity, Thresholds
+from fgdeploy.core.errors import DataError, ParityError
 from fgdeploy.photos import Photo, batches
+from fgdeploy.proof.parity import Limits, Parity
 
 BATCH = 8
 
@@ -40,7 +40,7 @@ class Calibrated:
 
     bundle: Bundle
     record: Calibration
-    gate: Thresholds
+    gate: Limits
     first: Parity | None = None
     int8: Parity | None = None
     fp16: Parity | None = None
@@ -54,7 +54,7 @@ def calibrate(
     bundle: Bundle,
     photos: Sequence[Photo],
     settings: CalibrationSettings,
-    gate: Thresholds | None = None,
+    gate: Limits | None = None,
     again: bool = False,
     notify: Callable[[str], None] = lambda message: None,
     bars: Bars = lambda label: lambda done, total: None,

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from fgdeploy.bundle.checks import Checks, most_frames
 from fgdeploy.calibration.observe import open_session
-from fgdeploy.checks import Checks, most_frames
-from fgdeploy.parity import Parity, Thresholds, compare
+from fgdeploy.proof.parity import Limits, Parity, compare
 
 BATCH = 8
 _TIMED, _WARM_UP = 30, 5
@@ -24,12 +24,12 @@ Hashes = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
 
 
-def default_gate(labels: Sequence[str | None]) -> Thresholds:
+def default_gate(labels: Sequence[str | None]) -> Limits:
     """Return the limits of an INT8 graph: half a point of mAP and 98.5 % of bits, or 99 %."""
     known = {label for label in labels if label is not None}
     if None in labels or not 1 < len(known) < len(labels):
-        return Thresholds(min_bit_agreement=MIN_BITS_UNLABELLED)
-    return Thresholds(max_map_drop=MAX_DROP, min_bit_agreement=MIN_BITS)
+        return Limits(min_bit_agreement=MIN_BITS_UNLABELLED)
+    return Limits(max_map_drop=MAX_DROP, min_bit_agreement=MIN_BITS)
 
 
 class Judge:

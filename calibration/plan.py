@@ -14,13 +14,13 @@ from onnx import numpy_helper
 
 from fgdeploy.calibration import balance, folding, linears, rounding
 from fgdeploy.calibration.balance import Balance
+from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.folding import Fold, Weights
 from fgdeploy.calibration.linears import Linear
 from fgdeploy.calibration.observe import Observed, observe
 from fgdeploy.calibration.paths import Paths
 from fgdeploy.calibration.ranges import quantise
-from fgdeploy.calibration.settings import CalibrationSettings
-from fgdeploy.errors import ExportError
+from fgdeploy.core.errors import ExportError
 
 Doubles = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]

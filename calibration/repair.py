@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fgdeploy.calibration import qdq
 from fgdeploy.calibration.judge import Judge
 from fgdeploy.calibration.plan import Plan
-from fgdeploy.parity import Parity, Thresholds
+from fgdeploy.proof.parity import Limits, Parity
 
 Progress = Callable[[int, int], None]
 PROBES = 64  # frames that a layer's sensitivity is measured on
@@ -56,7 +56,7 @@ def sensitivities(
 def repair(
     plan: Plan,
     judge: Judge,
-    gate: Thresholds,
+    gate: Limits,
     progress: Progress = lambda done, total: None,
     say: Callable[[str], None] = lambda message: None,
 ) -> Repair:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fgdeploy.bundle import sha256
-from fgdeploy.errors import DataError, UsageError
+from fgdeploy.core.errors import DataError, UsageError
 from fgdeploy.photos import Photo, spread
 
 DEFAULT_IMAGES = 256

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from fgdeploy.engines.backends import BACKENDS, Backend, available
 from fgdeploy.engines.base import Engine, Outputs
-from fgdeploy.engines.building import build
+from fgdeploy.engines.build_settings import BuildSettings
 from fgdeploy.engines.choosing import open_engine
+from fgdeploy.engines.compiling import build
 from fgdeploy.engines.record import Built, Record, find
-from fgdeploy.engines.settings import BuildSettings
 
 __all__ = [
     "BACKENDS",

@@ -7,9 +7,9 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from fgdeploy import machine
+from fgdeploy.core import machine
+from fgdeploy.core.errors import EngineError, MissingDependency, UsageError
 from fgdeploy.engines.base import GraphEngine, one_line
-from fgdeploy.errors import EngineError, MissingDependency, UsageError
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fgdeploy.bundle import Manifest
-from fgdeploy.closing import Closing
-from fgdeploy.engines.settings import BuildSettings
-from fgdeploy.errors import EngineError
+from fgdeploy.core.closing import Closing
+from fgdeploy.core.errors import EngineError
+from fgdeploy.engines.build_settings import BuildSettings
 
 Graphs = Mapping[str, tuple[str, ...]]
 FloatArray = npt.NDArray[np.float32]
@@ -115,7 +115,7 @@ class Engine(Closing):
 
 
 @dataclass(frozen=True)
-class Source:
+class EngineSource:
     """What an engine is loaded from: a bundle's graph, or what `compile` made of it.
 
     threads: CPU threads of one run, None for all cores. batches: the sizes it was built for.
@@ -142,7 +142,7 @@ class GraphEngine(Engine):
     portable: ClassVar[bool] = True
     opsets: ClassVar[range | None] = None
 
-    def __init__(self, manifest: Manifest, source: Source) -> None:
+    def __init__(self, manifest: Manifest, source: EngineSource) -> None:
         super().__init__(manifest)
         self.precision = source.precision
         self.source = source

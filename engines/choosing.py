@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fgdeploy import machine
 from fgdeploy.bundle import GRAPHS, Bundle
+from fgdeploy.core import machine
+from fgdeploy.core.errors import EngineError, FgdeployError, MissingDependency, UsageError
 from fgdeploy.engines import record
 from fgdeploy.engines.backends import BACKENDS, available, check_name, engine_type, installed
-from fgdeploy.engines.base import Engine, GraphEngine, Source, one_line
+from fgdeploy.engines.base import Engine, EngineSource, GraphEngine, one_line
+from fgdeploy.engines.build_settings import check_threads
 from fgdeploy.engines.matching import mismatches
 from fgdeploy.engines.record import Built, Record
-from fgdeploy.engines.settings import check_threads
-from fgdeploy.errors import EngineError, FgdeployError, MissingDependency, UsageError
 
 
 def open_engine(
@@ -155,10 +155,10 @@ def _load_built(bundle: Bundle, built: Built, entry: Record, threads: int | None
             f"{built.folder}: {record.RECORD} describes no engine of {entry.backend}; "
             "remove the folder"
         )
-    return load(bundle, kind, Source(path, entry.precision, True, threads, entry.batches))
+    return load(bundle, kind, EngineSource(path, entry.precision, True, threads, entry.batches))
 
 
-def load(bundle: Bundle, kind: type[GraphEngine], source: Source) -> GraphEngine:
+def load(bundle: Bundle, kind: type[GraphEngine], source: EngineSource) -> GraphEngine:
     """Start an engine. Raises MissingDependency, or EngineError whatever the backend raises."""
     try:
         return kind(bundle.manifest, source)
@@ -211,7 +211,7 @@ def _direct(
             f"{build}"
         )
     path = bundle.graph(key or precision)
-    return load(bundle, kind, Source(path, precision, threads=threads))
+    return load(bundle, kind, EngineSource(path, precision, threads=threads))
 
 
 def _portable(precision: str) -> str:

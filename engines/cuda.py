@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import pycuda.driver as drv
 
+from fgdeploy.core.errors import EngineError
 from fgdeploy.engines.trt_build import make_logger, said
-from fgdeploy.errors import EngineError
 
 INPUT = "frames"
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: work on the default stream is none of ours

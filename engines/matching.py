@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fgdeploy.bundle import GRAPHS, Bundle
+from fgdeploy.core.machine import Cpu, Gpu
 from fgdeploy.engines.record import Record
-from fgdeploy.machine import Cpu, Gpu
 
 _TITLES = {
     "onnxruntime": "ONNX Runtime",

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from fgdeploy import machine, onnx_scan
-from fgdeploy.bundle import Manifest
-from fgdeploy.engines.base import GraphEngine, Graphs, Outputs, Source
-from fgdeploy.engines.settings import BuildSettings
-from fgdeploy.errors import EngineError
+from fgdeploy.bundle import Manifest, onnx_scan
+from fgdeploy.core import machine
+from fgdeploy.core.errors import EngineError
+from fgdeploy.engines.base import EngineSource, GraphEngine, Graphs, Outputs
+from fgdeploy.engines.build_settings import BuildSettings
 
 # Its x86 kernels multiply uint8 by int8; on ARM signed by signed is as fast.
 _INT8 = ("int8-u8", "int8") if platform.machine() in ("x86_64", "AMD64") else ("int8",)
@@ -33,7 +33,7 @@ class OnnxRuntimeEngine(GraphEngine):
     file_name = "engine.onnx"
     provider: ClassVar[str] = "CPUExecutionProvider"
 
-    def __init__(self, manifest: Manifest, source: Source) -> None:
+    def __init__(self, manifest: Manifest, source: EngineSource) -> None:
         super().__init__(manifest, source)
         options = _options(source.threads)
         if source.compiled:

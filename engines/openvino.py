@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
-from fgdeploy import machine
 from fgdeploy.bundle import Manifest
+from fgdeploy.core import machine
+from fgdeploy.core.errors import EngineError
 from fgdeploy.engines import ov_blobs, ov_graph
-from fgdeploy.engines.base import GraphEngine, Graphs, Outputs, Source
+from fgdeploy.engines.base import EngineSource, GraphEngine, Graphs, Outputs
+from fgdeploy.engines.build_settings import BuildSettings
 from fgdeploy.engines.ov_blobs import Blobs
-from fgdeploy.engines.settings import BuildSettings
-from fgdeploy.errors import EngineError
 
 # precision -> (what it computes in where the graph does not say, the capability that this needs,
 # what it computes in without it; None where that would be another precision)
@@ -48,7 +48,7 @@ class OpenVinoEngine(GraphEngine):
     }
     file_name = "engine.blob"
 
-    def __init__(self, manifest: Manifest, source: Source) -> None:
+    def __init__(self, manifest: Manifest, source: EngineSource) -> None:
         super().__init__(manifest, source)
         core = openvino.Core()
         settings = _settings(core, source.precision, source.threads)

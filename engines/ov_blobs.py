@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fgdeploy.errors import EngineError
+from fgdeploy.core.errors import EngineError
 
 _VERSION = 1
 _LONGEST_HEADER = 1 << 20  # bytes; a real one has about two hundred

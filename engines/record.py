@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fgdeploy import atomic
 from fgdeploy.bundle import ENGINES, Bundle, sha256
-from fgdeploy.engines.settings import MAX_BATCH
-from fgdeploy.errors import EngineError
+from fgdeploy.core import atomic
+from fgdeploy.core.errors import EngineError
+from fgdeploy.engines.build_settings import MAX_BATCH
 
 SCHEMA_VERSION = 1
 RECORD = "engine.json"

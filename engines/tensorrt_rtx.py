@@ -9,9 +9,9 @@ from typing import Any
 import tensorrt_rtx
 
 from fgdeploy.bundle import Manifest
-from fgdeploy.engines.settings import BuildSettings
+from fgdeploy.core.errors import UsageError
+from fgdeploy.engines.build_settings import BuildSettings
 from fgdeploy.engines.trt_engine import TrtEngine
-from fgdeploy.errors import UsageError
 
 
 class TensorRtRtxEngine(TrtEngine):

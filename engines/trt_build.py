@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fgdeploy import atomic
+from fgdeploy.core import atomic
+from fgdeploy.core.errors import EngineError
 from fgdeploy.engines.base import one_line
-from fgdeploy.engines.settings import BuildSettings
-from fgdeploy.errors import EngineError
+from fgdeploy.engines.build_settings import BuildSettings
 
 
 def make_logger(trt: Any) -> Any:

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fgdeploy.bundle import Manifest
-from fgdeploy.engines.base import GraphEngine, Graphs, Outputs, Source
-from fgdeploy.engines.settings import BuildSettings
+from fgdeploy.core.errors import MissingDependency
+from fgdeploy.engines.base import EngineSource, GraphEngine, Graphs, Outputs
+from fgdeploy.engines.build_settings import BuildSettings
 from fgdeploy.engines.trt_build import compile_engine
-from fgdeploy.errors import MissingDependency
 
 
 class TrtEngine(GraphEngine):
@@ -35,7 +35,7 @@ class TrtEngine(GraphEngine):
     opsets = range(9, 21)
     cuda_graphs: bool = True
 
-    def __init__(self, manifest: Manifest, source: Source) -> None:
+    def __init__(self, manifest: Manifest, source: EngineSource) -> None:
         super().__init__(manifest, source)
         try:
             from fgdeploy.engines.cuda import Runner

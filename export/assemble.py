@@ -13,12 +13,11 @@ import numpy.typing as npt
 import torch
 
 from fgdeploy import photos
-from fgdeploy.codes import check_bits
-from fgdeploy.errors import CheckpointError, DataError, ImageError, UsageError
+from fgdeploy.core.codes import check_bits
+from fgdeploy.core.errors import CheckpointError, DataError, ImageError, UsageError
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets
+from fgdeploy.export.export_settings import ExportSettings
 from fgdeploy.export.graph import DeployGraph, Head, shortcuts
-from fgdeploy.export.settings import Settings
-from fgdeploy.images import Preprocess
 from fgdeploy.models import checkpoint, methods, source, trained, vit
 from fgdeploy.models.checkpoint import StateDict
 from fgdeploy.models.heads import ClassHashHead, ProjectionHead
@@ -26,6 +25,7 @@ from fgdeploy.models.staged import PUBLISHED, StagedViT
 from fgdeploy.models.stages import Stage, check
 from fgdeploy.models.trained import TrainedConfig
 from fgdeploy.models.vit import Normalisation, ViT
+from fgdeploy.photos.images import Preprocess
 from fgdeploy.training.projection import Projection, fit_itq, random_hyperplanes
 
 DEFAULT_BITS = 64
@@ -76,7 +76,7 @@ class Model:
 
 
 def assemble(
-    settings: Settings,
+    settings: ExportSettings,
     notify: Notify = lambda message: None,
     progress: Progress = lambda done, total: None,
     projection: Projection | None = None,
@@ -154,7 +154,7 @@ def assemble(
     )
 
 
-def _targets(settings: Settings, config: TrainedConfig | None, kind: str) -> Targets | None:
+def _targets(settings: ExportSettings, config: TrainedConfig | None, kind: str) -> Targets | None:
     """Return the target codes that a training left beside its weights, for its trained head."""
     if config is None or kind != "trained" or settings.checkpoint is None:
         return None
@@ -170,7 +170,9 @@ def _targets(settings: Settings, config: TrainedConfig | None, kind: str) -> Tar
     return targets
 
 
-def _with_config(settings: Settings, notify: Notify) -> tuple[TrainedConfig | None, Settings]:
+def _with_config(
+    settings: ExportSettings, notify: Notify
+) -> tuple[TrainedConfig | None, ExportSettings]:
     """Fill in what the config beside a trained checkpoint says and the settings leave open."""
     if settings.checkpoint is None:
         return None, settings
@@ -201,7 +203,7 @@ def _with_config(settings: Settings, notify: Notify) -> tuple[TrainedConfig | No
     return config, filled
 
 
-def _head_kind(settings: Settings, state: StateDict | None) -> str:
+def _head_kind(settings: ExportSettings, state: StateDict | None) -> str:
     has_trained = state is not None and "head_hash.weight" in state
     if settings.head == "trained" and not has_trained:
         raise CheckpointError(
@@ -224,7 +226,7 @@ def _head_kind(settings: Settings, state: StateDict | None) -> str:
 
 
 def _trained_head(
-    settings: Settings, state: StateDict, width: int, name: str
+    settings: ExportSettings, state: StateDict, width: int, name: str
 ) -> tuple[ClassHashHead, dict[str, Any]]:
     keys = ("head.weight", "head.bias", "head_hash.weight", "head_hash.bias")
     if missing := [key for key in keys if key not in state]:
@@ -259,7 +261,7 @@ def _trained_head(
 
 
 def _fitted_head(
-    settings: Settings,
+    settings: ExportSettings,
     kind: str,
     width: int,
     embedder: Callable[[], _Embedder],

@@ -11,19 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from fgdeploy import __version__, atomic, photos
+from fgdeploy import __version__, photos
 from fgdeploy.bundle import GRAPHS, Bundle, Manifest, StageInfo, open_bundle, seal
-from fgdeploy.errors import BundleError, ExportError, ImageError, UsageError
+from fgdeploy.core import atomic
+from fgdeploy.core.errors import BundleError, ExportError, ImageError, UsageError
 from fgdeploy.evaluation.targets import TARGETS_FILE
 from fgdeploy.export import graph, verify
 from fgdeploy.export.assemble import Model, Notify, Progress, assemble
+from fgdeploy.export.export_settings import ExportSettings
 from fgdeploy.export.reference import PyTorchEngine
-from fgdeploy.export.settings import Settings
-from fgdeploy.images import Frame
 from fgdeploy.models import checkpoint, macs, vit
 from fgdeploy.models.heads import ProjectionHead
 from fgdeploy.models.stages import tokens_in
-from fgdeploy.parity import FP32_THRESHOLDS, Parity
+from fgdeploy.photos.images import Frame
+from fgdeploy.proof.parity import FP32_THRESHOLDS, Parity
 from fgdeploy.training.projection import Projection
 
 HEAD_FILE = "head.npz"
@@ -38,7 +39,7 @@ class Exported:
 
 
 def export_bundle(
-    settings: Settings,
+    settings: ExportSettings,
     target: Path,
     overwrite: bool = False,
     notify: Notify = lambda message: None,
@@ -85,7 +86,7 @@ def export_bundle(
     return Exported(Bundle(target, manifest), parity)
 
 
-def _frames(model: Model, settings: Settings) -> Any:
+def _frames(model: Model, settings: ExportSettings) -> Any:
     frames: list[Frame] = []
     if settings.fit_data is not None:
         for photo in photos.spread(
@@ -106,7 +107,7 @@ def _proof(parity: Parity) -> dict[str, Any]:
     }
 
 
-def describe(model: Model, facts: graph.GraphFacts, settings: Settings) -> Manifest:
+def describe(model: Model, facts: graph.GraphFacts, settings: ExportSettings) -> Manifest:
     """Return the manifest of a model and its graph, files and parity not yet known."""
     shape = vit.shape(model.vit)
     arriving = tokens_in(model.stages, shape.patches)
@@ -184,7 +185,7 @@ def rebuild(bundle: Bundle, source: Path | None) -> PyTorchEngine:
     if fitted:
         with np.load(bundle.path / HEAD_FILE, allow_pickle=False) as data:
             projection = Projection(data["weight"], data["bias"])
-    settings = Settings(
+    settings = ExportSettings(
         method=manifest.method,
         backbone=manifest.backbone,
         checkpoint=source,

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fgdeploy.codes import code_bytes
-from fgdeploy.errors import ExportError
+from fgdeploy.core.codes import code_bytes
+from fgdeploy.core.errors import ExportError
 from fgdeploy.models.heads import ClassHashHead, ProjectionHead
 from fgdeploy.models.staged import Shortcuts, StagedViT
 from fgdeploy.models.vit import FoldedEmbedding, Normalisation, ViT, embed_tokens

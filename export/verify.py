@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fgdeploy.bundle import Bundle
+from fgdeploy.core.errors import ExportError
 from fgdeploy.engines import Outputs, open_engine
-from fgdeploy.errors import ExportError
 from fgdeploy.export.reference import PyTorchEngine
-from fgdeploy.images import Frame
-from fgdeploy.parity import Parity, compare
+from fgdeploy.photos.images import Frame
+from fgdeploy.proof.parity import Parity, compare
 
 MAX_HASH_DIFF = 1e-4
 FRAMES = 8

@@ -6,28 +6,50 @@ codes = hasher.encode(["a.jpg", "b.jpg"])     # uint8 (2, bytes)
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["FgdeployError", "Hasher", "Index", "__version__", "load"]
+__all__ = [
+    "FgdeployError",
+    "Hasher",
+    "Index",
+    "Photo",
+    "__version__",
+    "errors",
+    "load",
+    "open_bundle",
+    "photos",
+    "retrieval",
+]
 
 if TYPE_CHECKING:
-    from fgdeploy.errors import FgdeployError
+    from fgdeploy import errors, photos, retrieval
+    from fgdeploy.bundle import open_bundle
+    from fgdeploy.core.errors import FgdeployError
     from fgdeploy.hasher import Hasher, load
+    from fgdeploy.photos import Photo
     from fgdeploy.retrieval import Index
 
 # Resolved at first use, so that `fgdeploy --help` need not import NumPy.
 _HOMES = {
-    "FgdeployError": "fgdeploy.errors",
+    "FgdeployError": "fgdeploy.core.errors",
     "Hasher": "fgdeploy.hasher",
     "Index": "fgdeploy.retrieval",
+    "Photo": "fgdeploy.photos",
     "load": "fgdeploy.hasher",
+    "open_bundle": "fgdeploy.bundle",
 }
+_MODULES = ("errors", "photos", "retrieval")
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"fgdeploy.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'fgdeploy' has no attribute {name!r}")
-    import importlib
-
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

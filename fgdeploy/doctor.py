@@ -6,8 +6,8 @@ import importlib.metadata
 import platform
 from dataclasses import dataclass
 
-from fgdeploy import machine
-from fgdeploy.machine import Gpu
+from fgdeploy.core import machine
+from fgdeploy.core.machine import Gpu
 
 # package -> (extra that brings it, what it is for)
 _PACKAGES: dict[str, tuple[str, str]] = {

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fgdeploy.bundle import Bundle, Manifest, open_bundle
-from fgdeploy.closing import Closing
+from fgdeploy.core.closing import Closing
+from fgdeploy.core.errors import DataError, ImageError, UsageError
 from fgdeploy.engines import Engine, Outputs, open_engine
-from fgdeploy.errors import DataError, ImageError, UsageError
-from fgdeploy.images import Frame, ImageLike
 from fgdeploy.photos import Photo
+from fgdeploy.photos.images import Frame, ImageLike
 
 DEFAULT_BATCH = 8
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fgdeploy.errors import CheckpointError
+from fgdeploy.core.errors import CheckpointError
 from fgdeploy.models.vit import ViT
 
 StateDict = dict[str, Tensor]

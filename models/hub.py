@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import timm
 from huggingface_hub import constants
 
-from fgdeploy.errors import CheckpointError
+from fgdeploy.core.errors import CheckpointError
 from fgdeploy.models.vit import ViT
 
 _PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fgdeploy.errors import UsageError
+from fgdeploy.core.errors import UsageError
 from fgdeploy.models import eet
 from fgdeploy.models.staged import Shortcuts, StagedViT
 from fgdeploy.models.stages import Schedule, Stage

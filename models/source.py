@@ -16,7 +16,7 @@ DEFAULT_SIZE = 224
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightSource:
     """A backbone by timm's name and input size, and its weights: `state`, or by `weights`.
 
     weights: `pretrained` (timm's hub) or `random`; not read where there is a state. name: what to
@@ -47,7 +47,7 @@ def choose(
     path: Path | None,
     weights: str,
     notify: Callable[[str], None] = lambda message: None,
-) -> Source:
+) -> WeightSource:
     """Return the source that is meant, telling from the checkpoint `path` what is None.
 
     notify: told what was chosen. Raises CheckpointError where the checkpoint cannot tell.
@@ -56,15 +56,15 @@ def choose(
     name = path.name if path is not None else weights
     if backbone is not None:
         trained = vit.trained_size(state) if state is not None else None
-        return Source(backbone, size or trained or _size_in(backbone), weights, state, name)
+        return WeightSource(backbone, size or trained or _size_in(backbone), weights, state, name)
     if state is None:
-        return Source(method.backbone, size or DEFAULT_SIZE, weights, None, name)
+        return WeightSource(method.backbone, size or DEFAULT_SIZE, weights, None, name)
     guessed, side = vit.guess_backbone(state)
     notify(
         f"backbone {guessed} at {side} pixels, told from the checkpoint's shapes, with its "
         "mean and std; name --backbone if it is another ViT of these shapes"
     )
-    return Source(guessed, size or side, weights, state, name)
+    return WeightSource(guessed, size or side, weights, state, name)
 
 
 def _size_in(backbone: str) -> int:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fgdeploy.errors import StageError, UsageError
+from fgdeploy.core.errors import StageError, UsageError
 
 
 @dataclass(frozen=True)

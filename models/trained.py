@@ -16,11 +16,11 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from fgdeploy import atomic
 from fgdeploy.bundle import sha256
-from fgdeploy.errors import CheckpointError
-from fgdeploy.images import Preprocess
+from fgdeploy.core import atomic
+from fgdeploy.core.errors import CheckpointError
 from fgdeploy.models.stages import Stage
+from fgdeploy.photos.images import Preprocess
 
 SCHEMA_VERSION = 1
 WEIGHTS_FILE = "model.safetensors"

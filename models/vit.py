@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from fgdeploy.errors import CheckpointError, UsageError
+from fgdeploy.core.errors import CheckpointError, UsageError
 from fgdeploy.models.macs import Shape
 
 # A timm VisionTransformer; its class carries no types.

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pytest
 
 from fgdeploy.bundle import Bundle, Manifest
+from fgdeploy.core.errors import FgdeployError
 from fgdeploy.engines.base import Engine, Outputs
-from fgdeploy.errors import FgdeployError
-from fgdeploy.images import Preprocess
+from fgdeploy.photos.images import Preprocess
 
 COLOUR_SIZE, COLOUR_BITS = 8, 24
 

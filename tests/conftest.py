@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fgdeploy.bundle import Manifest, StageInfo, seal
-from fgdeploy.images import Preprocess
+from fgdeploy.photos.images import Preprocess
 
 Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 

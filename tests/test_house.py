@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -39,33 +40,29 @@ def test_links_lead_to_the_rooms(room: str) -> None:
     assert link.readlink() == Path("..") / room
 
 
-# A room may import from these (beside itself); every room may use the shared `_COMMON`.
-_COMMON = {
-    "errors",
-    "codes",
-    "images",
-    "photos",
-    "atomic",
-    "bundle",
-    "onnx_scan",
-    "parity",
-    "closing",
-    "checks",
-    "machine",
-}
+# Every room may use what it stands on; beside that and itself, these.
+_COMMON = {"core", "photos", "bundle"}
 _ARROWS = {
     "models": set(),
     # Training and export evaluate what they made.
     "training": {"models", "evaluation"},
     # Export proves its own graph, so it runs one: the only step ahead in the line.
-    "export": {"models", "training", "engines", "evaluation"},
+    "export": {"models", "training", "engines", "evaluation", "proof.parity"},
     # Calibration measures what it made, as export does.
-    "calibration": {"engines"},
+    "calibration": {"engines", "proof.parity"},
     "engines": set(),
+    # Within the application: cli -> everything else -> bundle -> photos -> core.
+    "core": set(),
+    "photos": {"core"},
+    "bundle": {"core", "photos"},
+    "retrieval": {"core"},
+    "evaluation": {"core", "bundle", "photos", "hasher"},
 }
+_INSIDE = ("core", "photos", "bundle", "retrieval", "evaluation")
 
 
 def _modules_imported(path: Path) -> set[str]:
+    """Return what is imported of fgdeploy, as `bundle.folder`, without the leading `fgdeploy.`."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -76,15 +73,28 @@ def _modules_imported(path: Path) -> set[str]:
             names = [alias.name for alias in node.names]
         else:
             continue
-        found |= {name.split(".")[1] for name in names if name.startswith("fgdeploy.")}
+        found |= {name.removeprefix("fgdeploy.") for name in names if name.startswith("fgdeploy.")}
     return found
 
 
-@pytest.mark.parametrize("room", ROOMS)
+def _allowed(name: str, arrows: set[str]) -> bool:
+    return any(name == arrow or name.startswith(f"{arrow}.") for arrow in arrows)
+
+
+@pytest.mark.parametrize("room", [*ROOMS, *_INSIDE])
 def test_imports_follow_the_arrows(room: str) -> None:
-    allowed = _ARROWS[room] | _COMMON | {room, "__version__"}
-    for path in (ROOT / room).rglob("*.py"):
-        assert _modules_imported(path) <= allowed, path
+    common = _COMMON if room in ROOMS else set()
+    arrows = _ARROWS[room] | common | {room, "__version__"}
+    folder = ROOT / room if room in ROOMS else ROOT / "fgdeploy" / room
+    for path in folder.rglob("*.py"):
+        foreign = {name for name in _modules_imported(path) if not _allowed(name, arrows)}
+        assert not foreign, path
+
+
+def test_the_scan_knows_nothing_of_the_store() -> None:
+    for path in (ROOT / "fgdeploy" / "retrieval" / "scan").rglob("*.py"):
+        names = {name for name in _modules_imported(path) if name.startswith("retrieval")}
+        assert all(name.startswith("retrieval.scan") for name in names), path
 
 
 def test_only_the_demo_and_parity_reach_back_to_torch() -> None:
@@ -93,15 +103,39 @@ def test_only_the_demo_and_parity_reach_back_to_torch() -> None:
         inside = path.relative_to(ROOT / "fgdeploy")
         if inside.parts[0] in (*ROOMS, "cli"):
             continue
-        if _modules_imported(path) & back:
-            assert inside.name in ("demo.py", "parity_run.py"), path
-        assert "cli" not in _modules_imported(path) or inside.name == "__main__.py", path
+        if any(_allowed(name, back) for name in _modules_imported(path)):
+            assert inside.as_posix() in ("demo/tour.py", "proof/comparing.py"), path
+        imports_cli = any(_allowed(name, {"cli"}) for name in _modules_imported(path))
+        assert not imports_cli or inside.name == "__main__.py", path
+
+
+def test_no_two_modules_and_no_two_types_have_one_name() -> None:
+    """A command's file is called like the command; all other names are used once."""
+    modules: Counter[str] = Counter()
+    types: Counter[str] = Counter()
+    for folder in ("fgdeploy", *ROOMS):
+        for path in (ROOT / folder).rglob("*.py"):
+            inside = path.relative_to(ROOT).parts
+            if any((ROOT / "fgdeploy" / part).is_symlink() for part in inside[1:2]):
+                continue
+            if path.stem != "__init__" and inside[1] != "cli":
+                modules[path.stem] += 1
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            types.update(
+                node.name
+                for node in tree.body
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+            )
+    assert {name for name, times in modules.items() if times > 1} <= {"errors", "eet"}
+    assert {name for name, times in types.items() if times > 1} == set()
 
 
 def test_public_names_resolve() -> None:
     for name in fgdeploy.__all__:
         assert getattr(fgdeploy, name) is not None
     assert PROJECT["project"]["version"] == fgdeploy.__version__
+    assert dir(fgdeploy) == sorted(fgdeploy.__all__)
+    assert callable(fgdeploy.retrieval.search_codes)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = fgdeploy.nothing
 

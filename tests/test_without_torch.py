@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fgdeploy.demo.moths import write_moths
+from fgdeploy.export.export_settings import ExportSettings
 from fgdeploy.export.exporter import export_bundle
-from fgdeploy.export.settings import Settings
-from fgdeploy.synthetic import write_moths
 
 EXPORT_ONLY = ("torch", "torchvision", "timm", "onnx", "onnxscript", "safetensors")
 HEAVY = (*EXPORT_ONLY, "onnxruntime", "openvino", "tensorrt", "numpy", "PIL", "rich")
@@ -43,7 +43,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("edge")
     write_moths(folder / "moths", 3, 4, size=96)
     export_bundle(
-        Settings(backbone="test_vit", weights="random", image_size=64, head="lsh"),
+        ExportSettings(backbone="test_vit", weights="random", image_size=64, head="lsh"),
         folder / "eet.fgd",
     )
     return folder

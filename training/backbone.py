@@ -12,18 +12,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fgdeploy.errors import CheckpointError, UsageError
+from fgdeploy.core.errors import CheckpointError, UsageError
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets
-from fgdeploy.images import Preprocess
 from fgdeploy.models import checkpoint, methods, source, trained, vit
 from fgdeploy.models.methods import Method
-from fgdeploy.models.source import Source
+from fgdeploy.models.source import WeightSource
 from fgdeploy.models.staged import Shortcuts
 from fgdeploy.models.stages import Stage, check
 from fgdeploy.models.vit import Normalisation
+from fgdeploy.photos.images import Preprocess
 from fgdeploy.training.data import Division
 from fgdeploy.training.network import HashNet
-from fgdeploy.training.settings import WEIGHTS, TrainSettings
+from fgdeploy.training.train_settings import WEIGHTS, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Backbone:
     """A method on a backbone at one size, with the stages and the preprocessing that follow."""
 
     method: Method
-    source: Source
+    source: WeightSource
     stages: tuple[Stage, ...]
     norm: Normalisation
     preprocess: Preprocess
@@ -116,7 +116,7 @@ def frozen_teacher(
                 f"--teacher {path}: its classes have other names or another order than the data; "
                 "train one on the same data"
             )
-        given = Source(config.backbone, config.image_size, "pretrained", state, path.name)
+        given = WeightSource(config.backbone, config.image_size, "pretrained", state, path.name)
         if config.image_size != student.source.size:
             raise CheckpointError(
                 f"--teacher {path}: trained at {config.image_size} pixels, the student sees "

@@ -21,9 +21,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from fgdeploy import images, photos
-from fgdeploy.errors import DataError, ImageError
-from fgdeploy.photos import Photo
+from fgdeploy import photos
+from fgdeploy.core.errors import DataError, ImageError
+from fgdeploy.core.text import is_utf8
+from fgdeploy.photos import Photo, images
 
 KEPT_BYTES = 1 << 28  # decoded photos kept in memory, where no workers decode
 
@@ -67,7 +68,7 @@ def divide(
     unused = Counter(photo.split for photo in listed if photo.split not in (None, "train", "test"))
     for split, count in sorted(unused.items(), key=str):
         notify(f"{count} photos of split {split!r} are not used; the splits are train and test")
-    if odd := [photo for photo in found if not _is_text(photo)]:
+    if odd := [photo for photo in found if not is_utf8(str(photo.path), photo.label)]:
         raise DataError(
             f"{str(odd[0].path)!a}: the name is not UTF-8, so it cannot be written down; rename it"
         )
@@ -102,14 +103,6 @@ def divide(
             "they have no target code"
         )
     return Division(tuple(train), tuple(test), tuple(sorted(map(str, counts))), tuple(skipped))
-
-
-def _is_text(photo: Photo) -> bool:
-    try:
-        f"{photo.path}{photo.label}".encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _some(names: Sequence[str]) -> str:

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fgdeploy.codes import UInt8Array
-from fgdeploy.images import Preprocess
+from fgdeploy.core.codes import UInt8Array
 from fgdeploy.photos import Photo
+from fgdeploy.photos.images import Preprocess
 from fgdeploy.training.network import HashNet
 from fgdeploy.training.precision import Precision
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fgdeploy.errors import TrainingError
+from fgdeploy.core.errors import TrainingError
 from fgdeploy.models.heads import ClassHashHead
 from fgdeploy.training import losses
 from fgdeploy.training.network import HashNet

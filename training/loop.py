@@ -16,13 +16,13 @@ import torch
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor
 
-from fgdeploy.errors import TrainingError
+from fgdeploy.core.errors import TrainingError
 from fgdeploy.models.vit import Normalisation
 from fgdeploy.training import data, losses
 from fgdeploy.training.data import Views
 from fgdeploy.training.objective import Batch, Objective, Recipe
 from fgdeploy.training.precision import Precision
-from fgdeploy.training.state import State
+from fgdeploy.training.run_state import RunState
 
 SAVE_SECONDS = 600  # within long epochs
 
@@ -44,7 +44,7 @@ class Hooks:
     """What the loop tells and asks: each step, states to keep, and the scores of an epoch."""
 
     tick: Callable[[Tick], None]
-    save: Callable[[State], None]
+    save: Callable[[RunState], None]
     evaluate: Callable[[int], dict[str, float]]
 
 
@@ -85,7 +85,7 @@ class Loop:
         std = torch.tensor(norm.std).view(1, 3, 1, 1) * 255
         self._mean, self._std = mean.to(device), std.to(device)
 
-    def run(self, state: State, hooks: Hooks) -> None:
+    def run(self, state: RunState, hooks: Hooks) -> None:
         """Train from `state` on (step 0: from the start) and keep it up to date.
 
         Raises TrainingError when the loss is no number any more, KeyboardInterrupt on Ctrl-C;
@@ -110,7 +110,7 @@ class Loop:
                 self._keep(state, hooks)
                 interrupted.stop()
 
-    def _epoch(self, epoch: int, state: State, hooks: Hooks, interrupted: _Interruption) -> None:
+    def _epoch(self, epoch: int, state: RunState, hooks: Hooks, interrupted: _Interruption) -> None:
         plan = data.order(len(self._views), self._recipe.batch, epoch, self._seed)
         done = state.step - epoch * self.steps
         saved = time.monotonic()
@@ -167,7 +167,7 @@ class Loop:
         group = self._optimizer.param_groups[0]
         return float(group["lr"]) / float(group.get("lr_scale", 1.0))
 
-    def _keep(self, state: State, hooks: Hooks) -> None:
+    def _keep(self, state: RunState, hooks: Hooks) -> None:
         state.weights = self._objective.state_dict()
         state.optimizer = self._optimizer.state_dict()
         state.scaler = self._scaler.state_dict()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fgdeploy.errors import UsageError
+from fgdeploy.core.errors import UsageError
 
 
 @dataclass(frozen=True)

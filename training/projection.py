@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fgdeploy.codes import check_bits
-from fgdeploy.errors import DataError, UsageError
+from fgdeploy.core.codes import check_bits
+from fgdeploy.core.errors import DataError, UsageError
 
 FloatArray = npt.NDArray[np.float64]
 

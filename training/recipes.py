@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fgdeploy.errors import UsageError
+from fgdeploy.core.errors import UsageError
 from fgdeploy.training.eet import PAPER
 from fgdeploy.training.fast import FAST
 from fgdeploy.training.objective import Recipe

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fgdeploy import atomic
-from fgdeploy.errors import CheckpointError
+from fgdeploy.core import atomic
+from fgdeploy.core.errors import CheckpointError
 from fgdeploy.evaluation.targets import TARGETS_FILE
 from fgdeploy.training.data import Division
-from fgdeploy.training.state import STATE_FILE
+from fgdeploy.training.run_state import STATE_FILE
 
 LOG_FILE = "log.csv"
 SCORES_FILE = "scores.json"

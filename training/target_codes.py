@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fgdeploy.codes import check_bits
-from fgdeploy.errors import DataError
+from fgdeploy.core.codes import check_bits
+from fgdeploy.core.errors import DataError
 
 Signs = npt.NDArray[np.int8]
 Labels = npt.NDArray[np.int64]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from fgdeploy import photos
 from fgdeploy.bundle import sha256
-from fgdeploy.errors import CheckpointError, UsageError
+from fgdeploy.core.errors import CheckpointError, UsageError
 from fgdeploy.evaluation import report
 from fgdeploy.evaluation.metrics import evaluate
 from fgdeploy.evaluation.protocol import score_protocols
@@ -26,7 +26,7 @@ from fgdeploy.models import trained
 from fgdeploy.models.trained import TrainedConfig
 from fgdeploy.photos import Photo
 from fgdeploy.training import data, recipes, results
-from fgdeploy.training import state as states
+from fgdeploy.training import run_state as states
 from fgdeploy.training.backbone import Backbone, frozen_teacher
 from fgdeploy.training.data import Views
 from fgdeploy.training.embed import Embedder
@@ -34,9 +34,9 @@ from fgdeploy.training.loop import Hooks, Loop, Tick
 from fgdeploy.training.network import HashNet
 from fgdeploy.training.objective import STUDENT, Objective, Recipe, Setup
 from fgdeploy.training.precision import choose as choose_precision
-from fgdeploy.training.settings import TrainSettings
-from fgdeploy.training.state import State
+from fgdeploy.training.run_state import RunState
 from fgdeploy.training.target_codes import shared_codes
+from fgdeploy.training.train_settings import TrainSettings
 
 Scores = dict[str, dict[str, Any]]
 
@@ -125,7 +125,7 @@ class _Run:
         )
         self.recipe = self._sized(published)
         digest = self._digest()
-        self.state = State(digest)
+        self.state = RunState(digest)
         if resume:
             if results.read_settings(folder).get("digest") != digest:
                 raise CheckpointError(
@@ -226,7 +226,7 @@ class _Run:
                 f"training state needs up to {need / 1e6:.0f} MB; free some, or choose another -o"
             )
 
-    def fit(self) -> State:
+    def fit(self) -> RunState:
         """Run the loop to its end."""
         division, settings = self.division, self.settings
         shortest = round(self.backbone.source.size / self.recipe.least_area**0.5)
@@ -257,7 +257,7 @@ class _Run:
             row = self._quick_scores(asked) if asked else {}
             return {**row, "seconds": round(time.monotonic() - start, 1)}
 
-        def save(state: State) -> None:
+        def save(state: RunState) -> None:
             states.save(self.folder, state)
             if state.history and not state.sums:
                 results.write_log(self.folder, state.history)
@@ -282,7 +282,7 @@ class _Run:
         scores = evaluate(codes, _names(asked), targets.codes, targets.names)
         return {"asym_targets_map": scores.map, "asym_targets_recall_at_1": scores.recall[1]}
 
-    def finish(self, state: State) -> Trained:
+    def finish(self, state: RunState) -> Trained:
         """Evaluate in full and write weights, targets, scores and curves."""
         targets = self._targets()
         targets.save(self.folder / TARGETS_FILE)

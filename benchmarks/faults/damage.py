@@ -27,9 +27,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fgdeploy.errors import FgdeployError
-from fgdeploy.retrieval import Index, Item, derived, segment, snapshot, verifying
-from fgdeploy.retrieval.session import DATABASE
+from fgdeploy.core.errors import FgdeployError
+from fgdeploy.retrieval import Index, Item
+from fgdeploy.retrieval.store import derived, segment, snapshot, verifying
+from fgdeploy.retrieval.store.session import DATABASE
 
 BITS = 64
 MODEL = "ab" * 32

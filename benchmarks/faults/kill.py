@@ -27,14 +27,15 @@ from typing import Any
 
 import numpy as np
 
-from fgdeploy.retrieval import Index, Item, derived, segment, snapshot, verifying
-from fgdeploy.retrieval.session import DATABASE, Session
+from fgdeploy.retrieval import Index, Item
+from fgdeploy.retrieval.store import derived, segment, snapshot, verifying
+from fgdeploy.retrieval.store.session import DATABASE, Session
 
 BITS, BATCH = 64, 40
 TAIL_ROWS, MERGE_ROWS, BLOCK_ROWS = 90, 700, 64
 MOST_BATCHES = 40
 
-State = dict[int, int]  # number of a batch -> version of its codes
+IndexState = dict[int, int]  # number of a batch -> version of its codes
 
 
 @dataclass
@@ -71,7 +72,7 @@ def items_of(batch: int, version: int) -> list[Item]:
 # The child
 
 
-def work(path: Path, state: State, seed: int, tell: Any) -> None:
+def work(path: Path, state: IndexState, seed: int, tell: Any) -> None:
     """Change the index without end, and tell what begins and what is done."""
     chooser = random.Random(seed)
     write = segment.write
@@ -110,7 +111,7 @@ def work(path: Path, state: State, seed: int, tell: Any) -> None:
                 tell("done compact 0 0")
 
 
-def change(index: Index, state: State, tell: Any, kind: str, batch: int, version: int) -> None:
+def change(index: Index, state: IndexState, tell: Any, kind: str, batch: int, version: int) -> None:
     """Add, replace or remove one batch."""
     tell(f"begin {kind} {batch} {version}")
     if version < 0:
@@ -127,7 +128,7 @@ def change(index: Index, state: State, tell: Any, kind: str, batch: int, version
 # The parent
 
 
-def run_until_killed(path: Path, state: State, chooser: random.Random) -> list[str]:
+def run_until_killed(path: Path, state: IndexState, chooser: random.Random) -> list[str]:
     """Let a child work on the index, kill it, and return the lines that it told."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -157,7 +158,7 @@ def run_until_killed(path: Path, state: State, chooser: random.Random) -> list[s
     return told.decode().splitlines()
 
 
-def follow(lines: list[str], state: State) -> tuple[str, list[State]]:
+def follow(lines: list[str], state: IndexState) -> tuple[str, list[IndexState]]:
     """Return what was under way, and the states that may now be on the disk."""
     now, under_way, may_be = "between two changes", None, [state]
     inside = ""
@@ -179,14 +180,14 @@ def follow(lines: list[str], state: State) -> tuple[str, list[State]]:
     return inside or now, may_be
 
 
-def changed(state: State, numbers: list[str]) -> State:
+def changed(state: IndexState, numbers: list[str]) -> IndexState:
     """Return the state after a change."""
     batch, version = map(int, numbers)
     after = {key: value for key, value in state.items() if key != batch}
     return after if version < 0 else {**after, batch: version}
 
 
-def look(path: Path, may_be: list[State], counts: Counts, kind: str) -> State:
+def look(path: Path, may_be: list[IndexState], counts: Counts, kind: str) -> IndexState:
     """Check the index that a kill left behind, and return which state it is in."""
     journal = path / f"{DATABASE}-journal"
     if journal.exists() and journal.read_bytes()[:8].strip(b"\0"):
@@ -214,7 +215,7 @@ def look(path: Path, may_be: list[State], counts: Counts, kind: str) -> State:
     return state
 
 
-def which(index: Index, may_be: list[State]) -> State:
+def which(index: Index, may_be: list[IndexState]) -> IndexState:
     """Return which state the items are in, every batch of them whole."""
     held = {(item.path, item.code, item.label, item.sha256) for item in index.items()}
     for state in may_be:
@@ -269,7 +270,7 @@ def run(folder: Path, kills: int, seed: int) -> Counts:
     """Kill so many writers of one index after another."""
     small_files()
     chooser, counts = random.Random(seed), Counts()
-    path, state = folder / "killed.fgi", State()
+    path, state = folder / "killed.fgi", IndexState()
     Index.create(path, "ab" * 32, BITS).close()
     for _ in range(kills):
         lines = run_until_killed(path, state, chooser)

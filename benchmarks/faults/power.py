@@ -33,9 +33,9 @@ from pathlib import Path
 
 import kill
 
-from fgdeploy.errors import FgdeployError
+from fgdeploy.core.errors import FgdeployError
 from fgdeploy.retrieval import Index
-from fgdeploy.retrieval.session import Session
+from fgdeploy.retrieval.store.session import Session
 
 SECTOR = 512
 CALLS = "openat,close,lseek,write,pwrite64,ftruncate,fsync,fdatasync,rename,unlink,unlinkat"
@@ -220,7 +220,7 @@ def child(path: Path, told: Path, seed: int, changes: int, synchronous: str) -> 
             return connection
 
         Session._connect = careless  # type: ignore[method-assign, assignment]
-    kill.work(path, kill.State(), seed, tell)
+    kill.work(path, kill.IndexState(), seed, tell)
 
 
 def record(folder: Path, seed: int, changes: int, synchronous: str) -> tuple[Replay, Path]:
@@ -239,7 +239,7 @@ def record(folder: Path, seed: int, changes: int, synchronous: str) -> tuple[Rep
 
 def cut(folder: Path, replay: Replay, chooser: random.Random, counts: kill.Counts) -> None:
     """Build a disk as it may be after a cut now, and look at it. Raises SystemExit for a loss."""
-    kind, may_be = kill.follow(replay.lines, kill.State())
+    kind, may_be = kill.follow(replay.lines, kill.IndexState())
     left = folder / "left.fgi"
     shutil.rmtree(left, ignore_errors=True)
     left.mkdir()

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fgdeploy import machine
-from fgdeploy.codes import CodeFile, unpack
-from fgdeploy.retrieval import multi_index, search_codes
+from fgdeploy.core import machine
+from fgdeploy.core.codes import CodeFile, unpack
+from fgdeploy.retrieval import search_codes
+from fgdeploy.retrieval.scan import multi_index
 
 K = 10
 

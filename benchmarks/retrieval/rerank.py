@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fgdeploy.codes import hamming
+from fgdeploy.core.codes import hamming
 from fgdeploy.hasher import hash_all, load
 from fgdeploy.photos import of_split, read
-from fgdeploy.retrieval import rerank
+from fgdeploy.retrieval.store import rerank
 
 CUTS = (10, 50, 100)
 

@@ -190,7 +190,7 @@ def _compare(files: dict[str, Path], rounds: int, seconds: float) -> None:
 def _short(count: int) -> None:
     """Compare the scan with buckets on codes of 16 bits."""
     from fgdeploy.retrieval import search_codes
-    from fgdeploy.retrieval.buckets import Buckets
+    from fgdeploy.retrieval.scan.buckets import Buckets
 
     codes, queries = _random(count, 2), np.random.default_rng(1).bytes(2 * 4096)
     asked = np.frombuffer(queries, np.uint8).reshape(-1, 2)
@@ -214,7 +214,8 @@ def _short(count: int) -> None:
 
 def _ways(file: Path) -> None:
     """Compare the plain scan with bit planes, by the number of queries."""
-    from fgdeploy.retrieval import scan_numba, search_codes
+    from fgdeploy.retrieval import search_codes
+    from fgdeploy.retrieval.scan import scan_numba
 
     codes, queries = np.load(file), np.load(file.with_suffix(".queries.npy"))
     if -(-codes.shape[1] // 8) not in scan_numba._MANY:
@@ -288,7 +289,7 @@ def main() -> None:
         for bits in map(int, options.bits.split(",")):
             keep(f"{bits} bits", _random(options.count + 64, bits // 8))
         if options.codes:
-            from fgdeploy.codes import CodeFile
+            from fgdeploy.core.codes import CodeFile
 
             real = CodeFile.load(options.codes)
             keep(f"{real.bits} bits like real ones", _like(real.codes, options.count + 64))

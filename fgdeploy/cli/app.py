@@ -28,7 +28,7 @@ from fgdeploy.cli import (
     show,
     train,
 )
-from fgdeploy.errors import FgdeployError
+from fgdeploy.core.errors import FgdeployError
 
 INTERRUPTED = 130
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fgdeploy.cli import calibrate, show
-from fgdeploy.errors import UsageError
+from fgdeploy.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fgdeploy.bench import Speed
-    from fgdeploy.building import Outcome
     from fgdeploy.bundle import Bundle
     from fgdeploy.photos import Photo
+    from fgdeploy.proof.bench import Speed
+    from fgdeploy.proof.building import Outcome
 
 
 def build_engine(
@@ -63,11 +63,11 @@ def build_engine(
     as_json: show.JsonOption = False,
 ) -> None:
     """Compile an engine for this machine, hold it to fp32, and say whether it is worth it."""
-    from fgdeploy.building import build_engine as build
-    from fgdeploy.building import candidates
     from fgdeploy.bundle import open_bundle
     from fgdeploy.cli.bars import bars
-    from fgdeploy.engines.settings import BuildSettings
+    from fgdeploy.engines.build_settings import BuildSettings
+    from fgdeploy.proof.building import build_engine as build
+    from fgdeploy.proof.building import candidates
 
     asked = {"int8": int8, "fp16": fp16, "bf16": bf16, "fp32": fp32}
     chosen = [name for name, wanted in asked.items() if wanted]
@@ -126,9 +126,9 @@ def _prepared(
     method, images, seed = ranges
     settings = calibrate.load_settings(method, images, True, True, seed)
     from fgdeploy.calibration import sample
-    from fgdeploy.parity import Thresholds
+    from fgdeploy.proof.parity import Limits
 
-    assert gate is None or isinstance(gate, Thresholds)
+    assert gate is None or isinstance(gate, Limits)
     photos = calibrate.photos_of(data)
     skipped: Sequence[str] = ()
     if missing or again:

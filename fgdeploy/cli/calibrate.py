@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fgdeploy.cli import show
-from fgdeploy.errors import MissingDependency, UsageError
+from fgdeploy.core.errors import MissingDependency, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fgdeploy.bundle import Bundle
+    from fgdeploy.calibration.calibration_settings import CalibrationSettings
     from fgdeploy.calibration.calibrator import Calibrated
-    from fgdeploy.calibration.settings import CalibrationSettings
-    from fgdeploy.parity import Thresholds
     from fgdeploy.photos import Photo
+    from fgdeploy.proof.parity import Limits
 
 DataOption = Annotated[
     Path | None,
@@ -90,25 +90,25 @@ def load_settings(
 ) -> CalibrationSettings:
     """Return the settings, or say which extra is missing."""
     try:
-        from fgdeploy.calibration.settings import CalibrationSettings
+        from fgdeploy.calibration.calibration_settings import CalibrationSettings
     except ModuleNotFoundError as error:
         raise MissingDependency(error.name or "onnx", "calibrate", "calibrating") from None
     return CalibrationSettings(method, images, balance, compensate, seed)
 
 
-def limits(max_drop: float | None, min_bits: float | None) -> Thresholds | None:
+def limits(max_drop: float | None, min_bits: float | None) -> Limits | None:
     """Return the limits that were named, None if none was."""
-    from fgdeploy.parity import Thresholds
+    from fgdeploy.proof.parity import Limits
 
     if max_drop is None and min_bits is None:
         return None
-    return Thresholds(max_map_drop=max_drop, min_bit_agreement=min_bits)
+    return Limits(max_map_drop=max_drop, min_bit_agreement=min_bits)
 
 
 def photos_of(data: Path | None) -> Sequence[Photo]:
     """Read the photos that were named, or the only ones that lie in this folder, and say which."""
-    from fgdeploy.building import find_photos
     from fgdeploy.photos import read
+    from fgdeploy.proof.building import find_photos
 
     if data is None:
         data = find_photos(Path())
@@ -122,7 +122,7 @@ def run(
     bundle: Bundle,
     photos: Sequence[Photo],
     settings: CalibrationSettings,
-    gate: Thresholds | None,
+    gate: Limits | None,
     again: bool,
 ) -> Calibrated:
     """Calibrate with bars on the terminal."""

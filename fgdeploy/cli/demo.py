@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fgdeploy.cli import show
-from fgdeploy.errors import MissingDependency
+from fgdeploy.core.errors import MissingDependency
 
 
 def demo(
@@ -23,7 +23,7 @@ def demo(
 ) -> None:
     """Run the whole way on images that it draws: train, export, index, search, evaluate, parity."""
     try:
-        from fgdeploy.demo import EPOCHS, run_demo
+        from fgdeploy.demo.tour import EPOCHS, run_demo
     except ModuleNotFoundError as error:
         raise MissingDependency(error.name or "torch", "train", "the demo") from None
     from fgdeploy.cli.bars import bars

@@ -91,14 +91,14 @@ def _table(protocols: Mapping[str, Detail]) -> str:
 
 
 def _check_place(report: Path) -> None:
-    from fgdeploy.errors import DataError
+    from fgdeploy.core.errors import DataError
 
     if not report.parent.is_dir() or (report.exists() and not report.is_dir()):
         raise DataError(f"--report {report}: expected a folder, or a new name in one that exists")
 
 
 def _cuts(text: str) -> tuple[int, ...]:
-    from fgdeploy.errors import UsageError
+    from fgdeploy.core.errors import UsageError
 
     try:
         cuts = tuple(int(part) for part in text.split(","))

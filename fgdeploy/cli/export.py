@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fgdeploy.cli import show
-from fgdeploy.errors import MissingDependency
+from fgdeploy.core.errors import MissingDependency
 
 
 def export(
@@ -72,11 +72,11 @@ def export(
     stage_list = None if stages is None else parse(stages)
     target = Path(f"{method}.fgd") if output is None else output
     try:
+        from fgdeploy.export.export_settings import ExportSettings
         from fgdeploy.export.exporter import export_bundle
-        from fgdeploy.export.settings import Settings
     except ModuleNotFoundError as error:
         raise MissingDependency(error.name or "torch", "export", "exporting") from None
-    settings = Settings(
+    settings = ExportSettings(
         method=method,
         backbone=backbone,
         checkpoint=checkpoint,

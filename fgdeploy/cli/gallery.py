@@ -78,7 +78,7 @@ def remove(
     where: show.WhereOption = None,
 ) -> None:
     """Remove items by id, path or --where, all or none."""
-    from fgdeploy.errors import UsageError
+    from fgdeploy.core.errors import UsageError
     from fgdeploy.gallery import find_id
     from fgdeploy.retrieval import Index
 
@@ -106,7 +106,7 @@ def list_items(
     as_json: show.JsonOption = False,
 ) -> None:
     """List the items in order of id: id, label, path and time."""
-    from fgdeploy.errors import UsageError
+    from fgdeploy.core.errors import UsageError
     from fgdeploy.retrieval import Index
 
     if limit is not None and limit < 0:
@@ -222,7 +222,7 @@ def export_index(
 ) -> None:
     """Write all items to a .jsonl or .npz file."""
     from fgdeploy.retrieval import Index
-    from fgdeploy.retrieval.transfer import export_items
+    from fgdeploy.retrieval.store.transfer import export_items
 
     with Index.open(gallery) as index:
         count = export_items(index, target, show.progress("exporting"))
@@ -246,7 +246,7 @@ def import_index(
     The index is created if it is not there. Importing a file again changes nothing.
     """
     from fgdeploy.gallery import open_or_create
-    from fgdeploy.retrieval.transfer import import_items, open_export
+    from fgdeploy.retrieval.store.transfer import import_items, open_export
 
     with open_export(source) as incoming:
         index, created = open_or_create(gallery, incoming)

@@ -25,8 +25,8 @@ def hash_photos(
     strict: show.StrictOption = False,
 ) -> None:
     """Hash photos into an .npz file: codes, paths, labels, bits, fingerprint."""
-    from fgdeploy.codes import CodeFile
-    from fgdeploy.errors import DataError
+    from fgdeploy.core.codes import CodeFile
+    from fgdeploy.core.errors import DataError
     from fgdeploy.hasher import hash_all
     from fgdeploy.photos import read
 

@@ -27,7 +27,7 @@ def pack(
     as_json: show.JsonOption = False,
 ) -> None:
     """Verify a bundle and write it as one file, to be carried to a device."""
-    from fgdeploy.packing import SUFFIX, pack
+    from fgdeploy.bundle.packing import SUFFIX, pack
 
     source = show.default_bundle(bundle)
     target = Path(source.resolve().stem + SUFFIX) if output is None else output
@@ -53,7 +53,7 @@ def unpack(
     as_json: show.JsonOption = False,
 ) -> None:
     """Verify a packed bundle, down to every sha256, and unpack it."""
-    from fgdeploy.packing import unpack
+    from fgdeploy.bundle.packing import unpack
 
     target = Path(source.stem + ".fgd") if output is None else output
     bundle = unpack(source, target, overwrite, _megabytes("unpacking"))

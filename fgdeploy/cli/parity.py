@@ -61,15 +61,15 @@ def parity(
     Limits come from the bundle's manifest; an option replaces the one it names.
     """
     from fgdeploy.bundle import open_bundle
-    from fgdeploy.errors import ParityError, UsageError
-    from fgdeploy.parity import Thresholds
-    from fgdeploy.parity_run import (
+    from fgdeploy.core.errors import ParityError, UsageError
+    from fgdeploy.photos import read, spread
+    from fgdeploy.proof.comparing import (
         choose_candidate,
         choose_reference,
         compare_engines,
         open_by_name,
     )
-    from fgdeploy.photos import read, spread
+    from fgdeploy.proof.parity import Limits
 
     if images < 1:
         raise UsageError(f"--images {images}: compare at least one photo")
@@ -77,8 +77,8 @@ def parity(
     if layers:
         _bisect(opened, spread(read(source), images), as_json)
         return
-    flags = Thresholds(max_hash_diff, min_bit_agreement, min_identical, min_top10, max_map_drop)
-    limits = Thresholds.from_json({**opened.manifest.thresholds, **flags.to_json()})
+    flags = Limits(max_hash_diff, min_bit_agreement, min_identical, min_top10, max_map_drop)
+    limits = Limits.from_json({**opened.manifest.thresholds, **flags.to_json()})
     reference = reference or choose_reference()
     name = candidate or choose_candidate(reference)
     photos = spread(read(source), images)
@@ -112,7 +112,7 @@ def parity(
 
 def _bisect(opened: Bundle, photos: Sequence[Photo], as_json: bool) -> None:
     from fgdeploy.cli.bars import bars
-    from fgdeploy.parity_run import bisect
+    from fgdeploy.proof.comparing import bisect
 
     skipped: list[str] = []
     with bars() as shown:

@@ -14,7 +14,7 @@ import typer
 from fgdeploy.cli import show
 
 if TYPE_CHECKING:
-    from fgdeploy.gallery import Ask, Query
+    from fgdeploy.gallery import Query, QuerySettings
     from fgdeploy.retrieval import Hit, Index
 
 DEFAULT_K = 10
@@ -73,8 +73,8 @@ def search(
 
             hasher = stack.enter_context(show.open_hasher(bundle, backend, threads, fallback))
             queries = chain(photo_queries(index, hasher, photos), queries)
-        ask = _ask(k, radius, where, rerank, threads)
-        _show(index, queries, ask, as_json, html)
+        settings = _settings(k, radius, where, rerank, threads)
+        _show(index, queries, settings, as_json, html)
 
 
 def _check(
@@ -86,7 +86,7 @@ def _check(
     html: Path | None,
 ) -> None:
     """Refuse what can never be right before anything is opened."""
-    from fgdeploy.errors import UsageError
+    from fgdeploy.core.errors import UsageError
 
     if not photos and not others:
         raise UsageError("nothing to look for; give photos, --id, --code or --codes")
@@ -110,19 +110,19 @@ def _check(
         raise UsageError(f"--html {html}: expected a file name in a folder that exists")
 
 
-def _ask(
+def _settings(
     k: int | None, radius: int | None, where: str | None, rerank: str | None, threads: int | None
-) -> Ask:
-    from fgdeploy.gallery import Ask
+) -> QuerySettings:
+    from fgdeploy.gallery import QuerySettings
 
-    return Ask(DEFAULT_K if k is None else k, radius, where, rerank is not None, threads)
+    return QuerySettings(DEFAULT_K if k is None else k, radius, where, rerank is not None, threads)
 
 
 def _others(
     index: Index, ids: Sequence[int], codes: Sequence[str], file: Path | None
 ) -> Iterator[Query]:
     """Return the queries that need no bundle, checked."""
-    from fgdeploy.codes import CodeFile
+    from fgdeploy.core.codes import CodeFile
     from fgdeploy.gallery import code_queries, file_queries, item_queries
 
     found = [*item_queries(index, ids), *code_queries(index, codes)]
@@ -134,21 +134,25 @@ def _others(
 
 
 def _show(
-    index: Index, queries: Iterator[Query], ask: Ask, as_json: bool, html: Path | None
+    index: Index,
+    queries: Iterator[Query],
+    settings: QuerySettings,
+    as_json: bool,
+    html: Path | None,
 ) -> None:
     from fgdeploy.gallery import answer
 
     sheet: list[tuple[Path | Query, Sequence[Hit]]] = []
-    for query, hits in answer(index, queries, ask):
+    for query, hits in answer(index, queries, settings):
         if as_json:
             show.emit_json(_as_json(query, hits))
         if html is not None:
             sheet.append((query, hits))
         elif not as_json:
             typer.echo(show.plain(query.name))
-            typer.echo(_table(hits, ask.rerank))
+            typer.echo(_table(hits, settings.rerank))
     if html is not None:
-        from fgdeploy.contact_sheet import write_contact_sheet
+        from fgdeploy.gallery.contact_sheet import write_contact_sheet
 
         write_contact_sheet(html, sheet, index.bits)
         show.say(f"wrote {html}")

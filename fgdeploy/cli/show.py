@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fgdeploy.errors import UsageError
+from fgdeploy.core.errors import UsageError
 
 if TYPE_CHECKING:
     from fgdeploy.hasher import Hasher

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fgdeploy.cli import show
-from fgdeploy.errors import MissingDependency
+from fgdeploy.core.errors import MissingDependency
 
 if TYPE_CHECKING:
     from fgdeploy.cli.bars import Bars
@@ -98,7 +98,7 @@ def train(
 
     stage_list = None if stages is None else parse(stages)
     try:
-        from fgdeploy.training.settings import TrainSettings
+        from fgdeploy.training.train_settings import TrainSettings
         from fgdeploy.training.trainer import Reporter
         from fgdeploy.training.trainer import train as run
     except ModuleNotFoundError as error:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fgdeploy.codes import UInt8Array, code_bytes
-from fgdeploy.errors import DataError
+from fgdeploy.core.codes import UInt8Array, code_bytes
+from fgdeploy.core.errors import DataError
 from fgdeploy.evaluation.ranking import ClassIndices, Ranked, rank
 
 Labels = npt.NDArray[np.str_]
@@ -186,7 +186,7 @@ def _checked_bits(bits: int | None, *sides: UInt8Array) -> int:
     if any(np.any(codes[:, -1] & padding) for codes in sides):
         raise DataError(
             f"codes of {bits} bits: expected zeros after the last bit, got others; "
-            "pack them with fgdeploy.codes.pack"
+            "pack them with fgdeploy.core.codes.pack"
         )
     return bits
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fgdeploy.codes import UInt8Array
-from fgdeploy.errors import DataError
+from fgdeploy.core.codes import UInt8Array
+from fgdeploy.core.errors import DataError
 from fgdeploy.evaluation.metrics import Detail, Labels, Scores, evaluate_in_detail
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets, targets_of
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fgdeploy.codes import UInt8Array, hamming
+from fgdeploy.core.codes import UInt8Array, hamming
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]

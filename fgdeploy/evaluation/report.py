@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fgdeploy import atomic
-from fgdeploy.errors import MissingDependency
+from fgdeploy.core import atomic
+from fgdeploy.core.errors import MissingDependency
 from fgdeploy.evaluation.metrics import Curve, Detail
 
 if TYPE_CHECKING:

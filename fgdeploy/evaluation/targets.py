@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fgdeploy import atomic
-from fgdeploy.codes import MAX_BITS, MIN_BITS, UInt8Array, code_bytes
-from fgdeploy.errors import DataError
+from fgdeploy.core import atomic
+from fgdeploy.core.codes import MAX_BITS, MIN_BITS, UInt8Array, code_bytes
+from fgdeploy.core.errors import DataError
 
 if TYPE_CHECKING:
     from fgdeploy.bundle import Bundle

@@ -14,16 +14,16 @@ from onnx import numpy_helper
 from fgdeploy import photos
 from fgdeploy.bundle import Bundle, open_bundle, seal
 from fgdeploy.calibration import plan
+from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.calibrator import Calibrated, calibrate
 from fgdeploy.calibration.plan import Plan
-from fgdeploy.calibration.settings import CalibrationSettings
-from fgdeploy.parity import Thresholds
+from fgdeploy.demo.moths import write_moths
 from fgdeploy.photos import Photo, batches
-from fgdeploy.synthetic import write_moths
+from fgdeploy.proof.parity import Limits
 from tests.calibration import graphs
 
 Frames = npt.NDArray[np.uint8]
-LOOSE = Thresholds(min_bit_agreement=0.5)
+LOOSE = Limits(min_bit_agreement=0.5)
 SETTINGS = CalibrationSettings(images=16)
 PLAIN = CalibrationSettings(method="minmax", images=16, balance=False, compensate=False)
 
@@ -41,11 +41,11 @@ def rough(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Do not write into it.
     """
     pytest.importorskip("torch", reason="torch is not installed")
+    from fgdeploy.export.export_settings import ExportSettings
     from fgdeploy.export.exporter import export_bundle
-    from fgdeploy.export.settings import Settings
     from fgdeploy.models.stages import Stage
 
-    settings = Settings(
+    settings = ExportSettings(
         backbone="test_vit",
         weights="random",
         image_size=64,

@@ -14,7 +14,7 @@ import pytest
 from fgdeploy.bundle import Bundle, open_bundle, seal
 from fgdeploy.calibration import cache
 from fgdeploy.calibration.calibrator import Calibrated
-from fgdeploy.errors import BundleError
+from fgdeploy.core.errors import BundleError
 from tests.checks import refused
 
 

@@ -14,21 +14,21 @@ import numpy as np
 import onnx
 import pytest
 
-from fgdeploy import atomic, checks
-from fgdeploy.bundle import GRAPHS, MANIFEST, Bundle, open_bundle, seal
+from fgdeploy.bundle import GRAPHS, MANIFEST, Bundle, checks, open_bundle, seal
 from fgdeploy.calibration import cache, plan, qdq, sample
+from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.calibrator import Calibrated, calibrate
 from fgdeploy.calibration.half import to_half
-from fgdeploy.calibration.settings import CalibrationSettings
-from fgdeploy.errors import BundleError, DataError, ExportError, ParityError, UsageError
-from fgdeploy.parity import Thresholds
+from fgdeploy.core import atomic
+from fgdeploy.core.errors import BundleError, DataError, ExportError, ParityError, UsageError
 from fgdeploy.photos import Photo
+from fgdeploy.proof.parity import Limits
 from tests.calibration.conftest import LOOSE, PLAIN, SETTINGS
 from tests.calibration.graphs import run
 from tests.checks import refused
 
 WRITTEN = {*GRAPHS.values(), cache.FILE, checks.FILE}
-IMPOSSIBLE = Thresholds(max_hash_diff=0.0)
+IMPOSSIBLE = Limits(max_hash_diff=0.0)
 
 
 def _state(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -181,7 +181,7 @@ def test_another_calibration_is_made(
         changes: dict[str, Any] = {"seed": {"seed": 1}, "method": {"method": "minmax"}}[what]
         settings = dataclasses.replace(SETTINGS, **changes)
     if what == "gate":
-        gate = Thresholds(min_bit_agreement=0.4)
+        gate = Limits(min_bit_agreement=0.4)
     if what == "photos":
         moths = _train(moths)[1:]
     done = calibrate(bundle, moths, settings, gate, again=what == "again")
@@ -222,7 +222,7 @@ def test_a_damaged_calibration_can_be_made_anew(
 
 def test_layers_go_back_to_float(quick: None, own: Bundle, moths: list[Photo]) -> None:
     said: list[str] = []
-    gate = Thresholds(min_bit_agreement=1.0)
+    gate = Limits(min_bit_agreement=1.0)
     done = calibrate(own, moths, PLAIN, gate, notify=said.append)
     assert done.repair is not None and done.first is not None and done.int8 is not None
     assert done.first.breaches(gate)

@@ -12,10 +12,10 @@ from onnx import helper, numpy_helper
 
 from fgdeploy.calibration import folding, linears, plan, qdq
 from fgdeploy.calibration.balance import Balance
+from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.folding import Fold, Weights
 from fgdeploy.calibration.paths import Paths
 from fgdeploy.calibration.plan import Plan
-from fgdeploy.calibration.settings import CalibrationSettings
 from tests.calibration.graphs import WIDTH, apart, block, constant, insert, maker, noise, run, tap
 
 Frames = npt.NDArray[np.uint8]

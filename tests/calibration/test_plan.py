@@ -14,10 +14,10 @@ from onnx import numpy_helper
 from fgdeploy.calibration import plan, qdq
 from fgdeploy.calibration.balance import Balance
 from fgdeploy.calibration.cache import Calibration
+from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.plan import Plan
 from fgdeploy.calibration.ranges import METHODS
-from fgdeploy.calibration.settings import CalibrationSettings
-from fgdeploy.errors import ExportError
+from fgdeploy.core.errors import ExportError
 from tests.calibration.graphs import BITS, Draft, block, constant, maker, noise, run
 from tests.checks import refused
 

@@ -12,10 +12,10 @@ import pytest
 from onnx import TensorProto
 
 from fgdeploy.calibration import linears, plan, qdq
+from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.half import to_half
 from fgdeploy.calibration.paths import Paths
 from fgdeploy.calibration.plan import Plan
-from fgdeploy.calibration.settings import CalibrationSettings
 from tests.calibration.graphs import apart, block, constant, maker, noise, run
 
 Frames = npt.NDArray[np.uint8]

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.ranges import METHODS, entropy, minmax, mse, percentile, quantise, step_of
-from fgdeploy.calibration.settings import CalibrationSettings
-from fgdeploy.errors import UsageError
+from fgdeploy.core.errors import UsageError
 from tests.checks import refused
 
 Doubles = npt.NDArray[np.float64]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from fgdeploy.bundle import open_bundle
+from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.calibrator import calibrate
-from fgdeploy.calibration.settings import CalibrationSettings
-from fgdeploy.parity import Thresholds
 from fgdeploy.photos import Photo
+from fgdeploy.proof.parity import Limits
 
 SHARED = Path(os.environ.get("FGDEPLOY_SHARED", Path(__file__).parents[3] / "shared"))
 BIRDS = SHARED / "data" / "cub100_bboxcrop"
@@ -41,10 +41,10 @@ def _birds() -> list[Photo]:
 def test_real_weights_keep_their_bits(tmp_path: Path) -> None:
     """Dense, as 112 pixels and a head that nobody trained leave stages on the edge everywhere."""
     pytest.importorskip("torch", reason="torch is not installed")
+    from fgdeploy.export.export_settings import ExportSettings
     from fgdeploy.export.exporter import export_bundle
-    from fgdeploy.export.settings import Settings
 
-    settings = Settings(
+    settings = ExportSettings(
         backbone="deit_tiny_patch16_224",
         checkpoint=WEIGHTS,
         image_size=112,
@@ -53,7 +53,7 @@ def test_real_weights_keep_their_bits(tmp_path: Path) -> None:
         bits=64,
     )
     bundle = export_bundle(settings, tmp_path / "birds.fgd").bundle
-    gate = Thresholds(min_bit_agreement=0.5)
+    gate = Limits(min_bit_agreement=0.5)
     done = calibrate(bundle, _birds(), CalibrationSettings(images=24), gate)
     assert open_bundle(bundle.path) == done.bundle
     assert done.int8 is not None and done.fp16 is not None

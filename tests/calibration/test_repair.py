@@ -14,11 +14,11 @@ import pytest
 from fgdeploy.calibration import qdq, repair
 from fgdeploy.calibration.judge import Judge
 from fgdeploy.calibration.plan import Plan
-from fgdeploy.parity import Parity, Thresholds
+from fgdeploy.proof.parity import Limits, Parity
 
 Frames = npt.NDArray[np.uint8]
 PARITY = Parity(9, 0.1, 0.1, 1.0, 1.0, 1.0, 1.0, 0, None, None, None, None)
-GATE = Thresholds(min_bit_agreement=0.9)
+GATE = Limits(min_bit_agreement=0.9)
 
 
 class KnownJudge:
@@ -107,7 +107,7 @@ def test_the_layer_that_was_broken(made: Plan, judge: Judge, name: str) -> None:
     layers = {**made.layers, name: dataclasses.replace(layer, integers=mixed)}
     broken = dataclasses.replace(made, layers=layers)
     whole = judge.parity(qdq.write(made, (), True)).bit_agreement
-    gate = Thresholds(min_bit_agreement=whole - 0.01)
+    gate = Limits(min_bit_agreement=whole - 0.01)
     assert judge.parity(qdq.write(broken, (), True)).breaches(gate)
     done = repair.repair(broken, judge, gate)
     assert done.met

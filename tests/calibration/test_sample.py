@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fgdeploy.calibration import sample
-from fgdeploy.errors import DataError, UsageError
+from fgdeploy.core.errors import DataError, UsageError
 from fgdeploy.photos import Photo
 from tests.checks import refused
 

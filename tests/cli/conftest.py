@@ -10,16 +10,16 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from fgdeploy.bundle import open_bundle
+from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.calibrator import calibrate
-from fgdeploy.calibration.settings import CalibrationSettings
+from fgdeploy.demo.moths import write_moths
+from fgdeploy.export.export_settings import ExportSettings
 from fgdeploy.export.exporter import export_bundle
-from fgdeploy.export.settings import Settings
 from fgdeploy.gallery import add_photos, open_or_create
 from fgdeploy.hasher import load
 from fgdeploy.models.stages import Stage
-from fgdeploy.parity import Thresholds
 from fgdeploy.photos import read
-from fgdeploy.synthetic import write_moths
+from fgdeploy.proof.parity import Limits
 
 Run = Callable[..., Result]
 
@@ -37,7 +37,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """EET on a random small ViT at 64 pixels, 32 bits."""
     target = tmp_path_factory.mktemp("bundles") / "eet.fgd"
     stages = (Stage(2, 8), Stage(4, 4))
-    settings = Settings(
+    settings = ExportSettings(
         backbone="test_vit", weights="random", image_size=64, stages=stages, bits=32, head="lsh"
     )
     return export_bundle(settings, target).bundle.path
@@ -70,7 +70,7 @@ def many_moths(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def calibrated(bundle: Path, many_moths: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle with INT8 and FP16 graphs, whatever they cost it: do not write into it."""
     folder = Path(shutil.copytree(bundle, tmp_path_factory.mktemp("calibrated") / "eet.fgd"))
-    gate = Thresholds(min_bit_agreement=0.8)
+    gate = Limits(min_bit_agreement=0.8)
     calibrate(open_bundle(folder), read(many_moths / "split.csv"), CalibrationSettings(), gate)
     return folder
 

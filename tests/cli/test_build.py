@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fgdeploy import atomic, bench, machine
 from fgdeploy.bundle import MANIFEST, open_bundle
-from fgdeploy.codes import CodeFile
+from fgdeploy.core import atomic, machine
+from fgdeploy.core.codes import CodeFile
 from fgdeploy.engines import backends, find
 from fgdeploy.engines.onnxruntime import OnnxRuntimeEngine
 from fgdeploy.engines.openvino import OpenVinoEngine
+from fgdeploy.proof import bench
 from tests.cli.conftest import Run
 from tests.cli.test_calibrate import fails
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from fgdeploy import atomic
 from fgdeploy.bundle import GRAPHS, MANIFEST, open_bundle, seal
+from fgdeploy.core import atomic
 from tests.cli.conftest import Run
 
 LENIENT = ("--min-bit-agreement", "0.8")

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from typer.testing import Result
 
-from fgdeploy import atomic
-from fgdeploy.codes import CodeFile
+from fgdeploy.core import atomic
+from fgdeploy.core.codes import CodeFile
 from tests.cli.outcome import fails as _fails
 
 Run = Callable[..., Result]

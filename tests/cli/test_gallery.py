@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import Result
 
-from fgdeploy.codes import CodeFile
+from fgdeploy.core.codes import CodeFile
 from fgdeploy.retrieval import Index, Item
 from tests.cli.outcome import fails
 

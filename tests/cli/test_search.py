@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import Result
 
-from fgdeploy import gallery as galleries
-from fgdeploy.codes import CodeFile, pack, unpack
+from fgdeploy.core.codes import CodeFile, pack, unpack
 from fgdeploy.hasher import Hashed, Hasher, load
 from fgdeploy.retrieval import Index, Item
 from tests.cli.outcome import fails
@@ -87,7 +86,7 @@ def test_codes_of_a_file(
     by_photo = asked(run("search", *photos, *IN, "-b", bundle, "-k", "3", "--json"))
     assert by_file == by_photo
     assert len(by_file) == 18
-    monkeypatch.setattr(galleries, "ASK_AT_ONCE", 5)
+    monkeypatch.setattr("fgdeploy.gallery.queries.QUERIES_AT_ONCE", 5)
     assert asked(run("search", "--codes", "c.npz", *IN, "-k", "3", "--json")) == by_file
 
 

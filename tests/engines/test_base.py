@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pytest
 
 from fgdeploy.bundle import Manifest, open_bundle
+from fgdeploy.core.errors import EngineError
 from fgdeploy.engines import Engine, Outputs
-from fgdeploy.errors import EngineError
 
 Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 

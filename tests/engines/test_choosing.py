@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from fgdeploy import machine
 from fgdeploy.bundle import Bundle, open_bundle, sha256
+from fgdeploy.core import machine
+from fgdeploy.core.errors import EngineError, MissingDependency, UsageError
+from fgdeploy.core.machine import Cpu
 from fgdeploy.engines import Built, Record, available, build, find, open_engine
 from fgdeploy.engines.onnxruntime import OnnxRuntimeEngine
-from fgdeploy.errors import EngineError, MissingDependency, UsageError
-from fgdeploy.machine import Cpu
 
 Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 

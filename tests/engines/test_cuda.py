@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fgdeploy.errors import EngineError
+from fgdeploy.core.errors import EngineError
 
 Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 BITS = 12

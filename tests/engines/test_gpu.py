@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fgdeploy import machine
 from fgdeploy.bundle import Bundle, open_bundle
+from fgdeploy.core import machine
+from fgdeploy.core.errors import EngineError
 from fgdeploy.engines import BACKENDS, BuildSettings, available, build, open_engine
 from fgdeploy.engines.backends import engine_type
-from fgdeploy.errors import EngineError
-from fgdeploy.parity import compare
+from fgdeploy.proof.parity import compare
 
 Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 pytestmark = pytest.mark.gpu

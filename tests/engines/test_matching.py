@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from fgdeploy.bundle import Bundle, open_bundle
+from fgdeploy.core.machine import Cpu, Gpu
 from fgdeploy.engines import Record
 from fgdeploy.engines.matching import mismatches
-from fgdeploy.machine import Cpu, Gpu
 
 HERE = Cpu("Some CPU", "x86_64", ("avx2", "avx512_vnni"))
 ORIN = Gpu("NVIDIA Orin", "8.7", 7000, "R36")

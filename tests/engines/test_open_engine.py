@@ -15,10 +15,11 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from fgdeploy import codes, engines
+from fgdeploy import engines
 from fgdeploy.bundle import Bundle, open_bundle, seal
+from fgdeploy.core import codes
+from fgdeploy.core.errors import BundleError, EngineError, MissingDependency, UsageError
 from fgdeploy.engines import BACKENDS, open_engine
-from fgdeploy.errors import BundleError, EngineError, MissingDependency, UsageError
 
 CPU_BACKENDS = [name for name, entry in BACKENDS.items() if not entry.gpu]
 Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]

@@ -13,9 +13,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fgdeploy.bundle import Bundle, open_bundle
+from fgdeploy.core.errors import EngineError
 from fgdeploy.engines import BuildSettings, build, open_engine, ov_blobs, ov_graph
 from fgdeploy.engines.openvino import OpenVinoEngine, piece
-from fgdeploy.errors import EngineError
 
 Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 WIDTH, COUNT = 4, 3

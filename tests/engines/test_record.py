@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fgdeploy.bundle import open_bundle
+from fgdeploy.core.errors import EngineError
 from fgdeploy.engines import Record, find, record
-from fgdeploy.errors import EngineError
 
 Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 CPU = {"kind": "cpu", "name": "Some CPU", "arch": "x86_64", "features": ["avx2"]}

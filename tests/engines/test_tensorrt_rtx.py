@@ -11,11 +11,11 @@ from typing import Any
 import onnx
 import pytest
 
-from fgdeploy import machine
 from fgdeploy.bundle import Bundle, open_bundle, seal
+from fgdeploy.core import machine
+from fgdeploy.core.errors import EngineError, UsageError
 from fgdeploy.engines import BuildSettings, build, find, open_engine
 from fgdeploy.engines.trt_build import compile_engine
-from fgdeploy.errors import EngineError, UsageError
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
 Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
@@ -154,16 +154,16 @@ def test_a_real_export(
     method: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """Every method on a small ViT, calibrated, compiles in every precision."""
+    from fgdeploy.calibration.calibration_settings import CalibrationSettings
     from fgdeploy.calibration.calibrator import calibrate
-    from fgdeploy.calibration.settings import CalibrationSettings
+    from fgdeploy.demo.moths import write_moths
+    from fgdeploy.export.export_settings import ExportSettings
     from fgdeploy.export.exporter import export_bundle
-    from fgdeploy.export.settings import Settings
     from fgdeploy.models.stages import Stage
-    from fgdeploy.parity import Thresholds
     from fgdeploy.photos import read
-    from fgdeploy.synthetic import write_moths
+    from fgdeploy.proof.parity import Limits
 
-    settings = Settings(
+    settings = ExportSettings(
         method=method,
         backbone="test_vit",
         weights="random",
@@ -174,7 +174,7 @@ def test_a_real_export(
     )
     exported = export_bundle(settings, tmp_path / "small.fgd").bundle
     photos = read(write_moths(tmp_path / "moths", 2, 16, size=64))
-    loose = Thresholds(min_bit_agreement=0.5)  # all layers in INT8, whatever it costs
+    loose = Limits(min_bit_agreement=0.5)  # all layers in INT8, whatever it costs
     bundle = calibrate(exported, photos, CalibrationSettings(images=8), loose).bundle
     ahead, graphs = dataclasses.replace(AHEAD, compute_capabilities=("8.9",)), {}
     for precision in ("fp32", "fp16", "int8"):

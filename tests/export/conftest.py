@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fgdeploy.export.export_settings import ExportSettings
 from fgdeploy.export.exporter import Exported, export_bundle
-from fgdeploy.export.settings import Settings
 from fgdeploy.models import vit
 from fgdeploy.models.stages import Stage
 
@@ -20,7 +20,7 @@ STAGES = (Stage(2, 8), Stage(4, 4), Stage(5, 2))
 @pytest.fixture(scope="session")
 def random_export(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """EET on a random small ViT at 64 pixels with a 12-bit LSH head."""
-    settings = Settings(
+    settings = ExportSettings(
         backbone=MINI, weights="random", image_size=64, stages=STAGES, bits=12, head="lsh"
     )
     return export_bundle(settings, tmp_path_factory.mktemp("export") / "random.fgd")

@@ -15,8 +15,7 @@ from PIL import Image
 
 import fgdeploy
 from fgdeploy.bundle import open_bundle
-from fgdeploy.engines import open_engine
-from fgdeploy.errors import (
+from fgdeploy.core.errors import (
     BundleError,
     CheckpointError,
     DataError,
@@ -25,17 +24,18 @@ from fgdeploy.errors import (
     StageError,
     UsageError,
 )
+from fgdeploy.engines import open_engine
 from fgdeploy.export import exporter, graph, verify
 from fgdeploy.export.assemble import assemble
+from fgdeploy.export.export_settings import ExportSettings
 from fgdeploy.export.exporter import Exported, export_bundle, rebuild
 from fgdeploy.export.reference import PyTorchEngine
-from fgdeploy.export.settings import Settings
 from fgdeploy.models import hub
 from fgdeploy.models.stages import Stage
 
 TINY = "deit_tiny_patch16_224"
 MINI = "test_vit"  # timm's own test model: 6 blocks of width 64
-RANDOM = Settings(
+RANDOM = ExportSettings(
     backbone=MINI,
     weights="random",
     image_size=64,
@@ -140,7 +140,7 @@ def test_opset_20_and_other_backbones(tmp_path: Path) -> None:
 def test_authors_checkpoint_brings_everything(authors_checkpoint: Path, tmp_path: Path) -> None:
     told: list[str] = []
     done = export_bundle(
-        Settings(checkpoint=authors_checkpoint), tmp_path / "eet.fgd", notify=told.append
+        ExportSettings(checkpoint=authors_checkpoint), tmp_path / "eet.fgd", notify=told.append
     )
     manifest = done.bundle.manifest
     assert (manifest.backbone, manifest.bits, manifest.image_size) == (TINY, 24, 224)
@@ -148,7 +148,7 @@ def test_authors_checkpoint_brings_everything(authors_checkpoint: Path, tmp_path
     assert manifest.head == {"kind": "trained", "classes": 5}
     assert any(TINY in line for line in told)
     # The hash by hand: class head, then hash head, on the published network's CLS token.
-    model = assemble(Settings(checkpoint=authors_checkpoint))
+    model = assemble(ExportSettings(checkpoint=authors_checkpoint))
     frames = _frames(3, 224)
     state = torch.load(authors_checkpoint, weights_only=True)["model"]
     embedding = model.deployed()(torch.tensor(frames))[2]
@@ -160,7 +160,7 @@ def test_authors_checkpoint_brings_everything(authors_checkpoint: Path, tmp_path
 
 
 def test_logits_stay_when_asked_for(authors_checkpoint: Path, tmp_path: Path) -> None:
-    settings = Settings(checkpoint=authors_checkpoint, image_size=64, logits=True)
+    settings = ExportSettings(checkpoint=authors_checkpoint, image_size=64, logits=True)
     told: list[str] = []
     done = export_bundle(settings, tmp_path / "eet.fgd", notify=told.append)
     assert any("position embedding of eet_authors.pth resized to 64 pixels" in t for t in told)
@@ -287,25 +287,25 @@ def test_bad_settings(
 
 def test_bits_that_do_not_match(authors_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"--bits 32 does not match .* has 24 bits"):
-        export_bundle(Settings(checkpoint=authors_checkpoint, bits=32), tmp_path / "x.fgd")
+        export_bundle(ExportSettings(checkpoint=authors_checkpoint, bits=32), tmp_path / "x.fgd")
     state = torch.load(authors_checkpoint, weights_only=True)["model"]
     torch.save({**state, "module.head.extra": torch.zeros(3)}, tmp_path / "more.pth")
     with pytest.raises(CheckpointError, match=r"more.pth has head.extra beside its class and hash"):
-        export_bundle(Settings(checkpoint=tmp_path / "more.pth"), tmp_path / "x.fgd")
+        export_bundle(ExportSettings(checkpoint=tmp_path / "more.pth"), tmp_path / "x.fgd")
     other = {k.replace("hash.", "hash.0."): v for k, v in state.items()}
     torch.save(other, tmp_path / "sequence.pth")
     with pytest.raises(CheckpointError, match=r"has head_hash.0.weight but no head_hash.weight"):
-        export_bundle(Settings(checkpoint=tmp_path / "sequence.pth"), tmp_path / "x.fgd")
+        export_bundle(ExportSettings(checkpoint=tmp_path / "sequence.pth"), tmp_path / "x.fgd")
     state["module.head_hash.weight"] = torch.zeros(24, 9)
     torch.save(state, tmp_path / "odd.pth")
     with pytest.raises(
         CheckpointError, match=r"head_hash takes 9 inputs, but head gives 5 classes"
     ):
-        export_bundle(Settings(checkpoint=tmp_path / "odd.pth"), tmp_path / "x.fgd")
+        export_bundle(ExportSettings(checkpoint=tmp_path / "odd.pth"), tmp_path / "x.fgd")
     del state["module.head_hash.bias"]
     torch.save(state, tmp_path / "half.pth")
     with pytest.raises(CheckpointError, match=r"half.pth lacks head_hash.bias"):
-        export_bundle(Settings(checkpoint=tmp_path / "half.pth"), tmp_path / "x.fgd")
+        export_bundle(ExportSettings(checkpoint=tmp_path / "half.pth"), tmp_path / "x.fgd")
 
 
 def test_targets(random_export: Exported, tmp_path: Path) -> None:
@@ -339,7 +339,9 @@ def test_overwriting_replaces_only_when_it_succeeds(
 
 
 def test_rebuilding_from_other_weights_is_refused(authors_checkpoint: Path, tmp_path: Path) -> None:
-    done = export_bundle(Settings(checkpoint=authors_checkpoint, image_size=64), tmp_path / "x.fgd")
+    done = export_bundle(
+        ExportSettings(checkpoint=authors_checkpoint, image_size=64), tmp_path / "x.fgd"
+    )
     with pytest.raises(UsageError, match=r"--checkpoint eet_authors.pth"):
         rebuild(done.bundle, None)
     content = torch.load(authors_checkpoint, weights_only=True)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fgdeploy.images import Preprocess
+from fgdeploy.photos.images import Preprocess
 
 HALF = (0.5, 0.5, 0.5)
 WHITE, RED = (255, 255, 255), (200, 10, 30)

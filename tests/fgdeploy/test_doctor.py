@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from fgdeploy import doctor
+from fgdeploy.core.machine import gpus
 from fgdeploy.doctor import Machine, Package, examine
 from fgdeploy.engines import BACKENDS, available
-from fgdeploy.machine import gpus
 
 HEAVY = ("torch", "timm", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda")
 ARM = "processor\t: 0\nFeatures\t: fp asimd aes asimddp i8mm bf16\n\nprocessor\t: 1\n"

@@ -11,15 +11,9 @@ import pytest
 from PIL import Image
 
 import fgdeploy
-from fgdeploy import codes
+from fgdeploy.core import codes
+from fgdeploy.core.errors import BundleError, DataError, EngineError, ImageError, UsageError
 from fgdeploy.engines import Outputs
-from fgdeploy.errors import (
-    BundleError,
-    DataError,
-    EngineError,
-    ImageError,
-    UsageError,
-)
 from fgdeploy.hasher import Hasher, hash_all, load
 from fgdeploy.photos import Photo
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fgdeploy.errors import CheckpointError
+from fgdeploy.core.errors import CheckpointError
 from fgdeploy.models import checkpoint, vit
 
 TINY = "deit_tiny_patch16_224"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgdeploy.errors import FgdeployError, StageError, UsageError
+from fgdeploy.core.errors import FgdeployError, StageError, UsageError
 from fgdeploy.models.stages import Schedule, Stage, check, parse, tokens_in
 from tests.checks import refused
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from fgdeploy.errors import CheckpointError
-from fgdeploy.images import Preprocess
+from fgdeploy.core.errors import CheckpointError
 from fgdeploy.models import trained
 from fgdeploy.models.stages import Stage
 from fgdeploy.models.trained import TrainedConfig
+from fgdeploy.photos.images import Preprocess
 from tests.checks import refused
 
 _CONFIG = TrainedConfig(

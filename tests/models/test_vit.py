@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fgdeploy.errors import CheckpointError, UsageError
+from fgdeploy.core.errors import CheckpointError, UsageError
 from fgdeploy.models import vit
 from fgdeploy.models.vit import FoldedEmbedding, Normalisation
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from fgdeploy.demo.moths import write_moths
 from fgdeploy.models.stages import Stage
-from fgdeploy.synthetic import write_moths
-from fgdeploy.training.settings import TrainSettings
+from fgdeploy.training.train_settings import TrainSettings
 
 MakeSettings = Callable[..., TrainSettings]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fgdeploy.errors import DataError, ImageError
+from fgdeploy.core.errors import DataError, ImageError
 from fgdeploy.photos import Photo
 from fgdeploy.training import data
 from tests.checks import refused

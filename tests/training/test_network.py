@@ -14,7 +14,7 @@ import torch
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor
 
-from fgdeploy.errors import UsageError
+from fgdeploy.core.errors import UsageError
 from fgdeploy.models import vit
 from fgdeploy.models.eet import eet
 from fgdeploy.models.stages import Stage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fgdeploy.errors import UsageError
+from fgdeploy.core.errors import UsageError
 from fgdeploy.training.precision import Precision, choose
 from tests.checks import refused
 

@@ -4,13 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fgdeploy.errors import DataError, FgdeployError, UsageError
-from fgdeploy.training.projection import (
-    Projection,
-    fit_itq,
-    normalise,
-    random_hyperplanes,
-)
+from fgdeploy.core.errors import DataError, FgdeployError, UsageError
+from fgdeploy.training.projection import Projection, fit_itq, normalise, random_hyperplanes
 from tests.checks import refused
 
 FloatArray = npt.NDArray[np.float64]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fgdeploy.errors import DataError, UsageError
+from fgdeploy.core.errors import DataError, UsageError
 from fgdeploy.training import target_codes
 from fgdeploy.training.target_codes import class_codes, label_codes, shared_codes, spacing_for
 from tests.checks import refused

@@ -21,16 +21,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fgdeploy.errors import CheckpointError, TrainingError, UsageError
+from fgdeploy.core.errors import CheckpointError, TrainingError, UsageError
 from fgdeploy.evaluation.targets import Targets
+from fgdeploy.export.export_settings import ExportSettings
 from fgdeploy.export.exporter import export_bundle
-from fgdeploy.export.settings import Settings
 from fgdeploy.models.stages import Stage
 from fgdeploy.models.trained import load_config
 from fgdeploy.training import loop
-from fgdeploy.training import state as states
+from fgdeploy.training import run_state as states
 from fgdeploy.training.loop import Tick
-from fgdeploy.training.settings import TrainSettings
+from fgdeploy.training.train_settings import TrainSettings
 from fgdeploy.training.trainer import Reporter, train
 from tests.checks import refused
 
@@ -97,7 +97,7 @@ def test_export_takes_the_result_without_further_flags(small: Make, tmp_path: Pa
     train(small(bits=24), tmp_path / "run")
     said: list[str] = []
     done = export_bundle(
-        Settings(checkpoint=tmp_path / "run"), tmp_path / "eet.fgd", notify=said.append
+        ExportSettings(checkpoint=tmp_path / "run"), tmp_path / "eet.fgd", notify=said.append
     )
     manifest = done.bundle.manifest
     assert (manifest.backbone, manifest.image_size, manifest.bits) == ("test_vit", 64, 24)
@@ -114,7 +114,7 @@ def test_export_takes_the_result_without_further_flags(small: Make, tmp_path: Pa
 
 def test_the_teacher_of_a_run_exports_dense(small: Make, tmp_path: Path) -> None:
     train(small(recipe="paper", epochs=1), tmp_path / "run")
-    settings = Settings(checkpoint=tmp_path / "run" / "teacher.safetensors")
+    settings = ExportSettings(checkpoint=tmp_path / "run" / "teacher.safetensors")
     assert export_bundle(settings, tmp_path / "dense.fgd").bundle.manifest.stages == ()
 
 
@@ -125,7 +125,7 @@ def test_exported_codes_are_those_that_were_scored(small: Make, tmp_path: Path) 
 
     settings = small(precision="fp32")
     done = train(settings, tmp_path / "run")
-    bundle = export_bundle(Settings(checkpoint=done.weights), tmp_path / "eet.fgd").bundle
+    bundle = export_bundle(ExportSettings(checkpoint=done.weights), tmp_path / "eet.fgd").bundle
     with load(bundle.path, "onnxruntime") as hasher:
         found = evaluate_photos(hasher, read(settings.data))
     for name, detail in found.protocols.items():
@@ -472,7 +472,7 @@ def test_a_checkpoint_of_another_method_is_refused(small: Make, tmp_path: Path) 
     entry["method"] = "glsim"
     (tmp_path / "run" / "model.json").write_text(json.dumps(entry))
     with refused(CheckpointError, "trained as glsim, not eet"):
-        export_bundle(Settings(checkpoint=done.weights), tmp_path / "x.fgd")
+        export_bundle(ExportSettings(checkpoint=done.weights), tmp_path / "x.fgd")
 
 
 def test_a_run_can_start_from_another(small: Make, tmp_path: Path) -> None:

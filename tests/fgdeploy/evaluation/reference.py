@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from fgdeploy.codes import UInt8Array
+from fgdeploy.core.codes import UInt8Array
 from fgdeploy.evaluation import ClassScores, Curve, Scores
 from fgdeploy.evaluation.metrics import RECALL_AT
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgdeploy.codes import UInt8Array, pack
-from fgdeploy.errors import DataError
+from fgdeploy.core.codes import UInt8Array, pack
+from fgdeploy.core.errors import DataError
 from fgdeploy.evaluation import Detail, evaluate, evaluate_in_detail, ranking
 from tests.checks import refused
 from tests.fgdeploy.evaluation.reference import (

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgdeploy.codes import UInt8Array
-from fgdeploy.errors import DataError, FgdeployError
+from fgdeploy.core.codes import UInt8Array
+from fgdeploy.core.errors import DataError, FgdeployError
 from fgdeploy.evaluation import Scores, evaluate, mean_average_precision, ranking
 from tests.checks import refused
 from tests.fgdeploy.evaluation.reference import (

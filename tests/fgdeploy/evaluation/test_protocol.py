@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fgdeploy.bundle import Bundle
-from fgdeploy.errors import DataError, ImageError
+from fgdeploy.core.errors import DataError, ImageError
 from fgdeploy.evaluation.metrics import evaluate, evaluate_in_detail
 from fgdeploy.evaluation.protocol import PROTOCOLS, evaluate_photos, score_protocols, why_absent
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fgdeploy.errors import MissingDependency
+from fgdeploy.core.errors import MissingDependency
 from fgdeploy.evaluation import Curve, Detail, evaluate_in_detail
 from fgdeploy.evaluation.report import (
     check_drawing,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fgdeploy.bundle import open_bundle, seal
-from fgdeploy.errors import DataError
+from fgdeploy.core.errors import DataError
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets, targets_of
 from tests.checks import refused
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fgdeploy.retrieval import Index, Item, derived, segment, snapshot, store, verifying
+from fgdeploy.retrieval import Index, Item
+from fgdeploy.retrieval.store import derived, segment, snapshot, verifying
+from fgdeploy.retrieval.store import index as store
 from tests.fgdeploy.retrieval.samples import BITS
 
 TAIL, BLOCK = 20, 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fgdeploy.codes import UInt8Array
+from fgdeploy.core.codes import UInt8Array
 
 Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fgdeploy.retrieval import Index, Item, Problem
-from fgdeploy.retrieval.session import DATABASE
+from fgdeploy.retrieval.store.session import DATABASE
 
 MODEL, OTHER = "ab" * 32, "cd" * 32
 BITS = 32

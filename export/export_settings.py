@@ -1,0 +1,60 @@
+"""What an export is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fgdeploy.core.codes import check_bits
+from fgdeploy.core.errors import UsageError
+from fgdeploy.models.stages import Stage
+
+WEIGHTS = ("pretrained", "random")
+HEADS = ("auto", "trained", "itq", "lsh")
+OPSETS = (18, 19, 20)
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """One export. None means: tell it from the checkpoint, or take the method's default.
+
+    weights: `pretrained` (timm's hub) or `random` (seeded); not read when `checkpoint` is given.
+    head: `trained` (in the checkpoint), `itq` (fitted on `fit_data`), `lsh` (seeded), or `auto`:
+    the first of these that is possible. crop: the middle part of the photo's short side that the
+    model sees, 0..1. without: names of exact simplifications to leave out, for comparison.
+    """
+
+    method: str = "eet"
+    backbone: str | None = None
+    checkpoint: Path | None = None
+    weights: str = "pretrained"
+    head: str = "auto"
+    bits: int | None = None
+    stages: tuple[Stage, ...] | None = None
+    image_size: int | None = None
+    crop: float | None = None
+    fit_data: Path | None = None
+    fit_images: int = 4096
+    logits: bool = False
+    opset: int = 18
+    seed: int = 0
+    without: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.weights not in WEIGHTS:
+            raise UsageError(
+                f"--weights {self.weights!r}: choose {' or '.join(WEIGHTS)}; "
+                "a file is given with --checkpoint"
+            )
+        if self.head not in HEADS:
+            raise UsageError(f"--head {self.head!r}: choose {', '.join(HEADS)}")
+        if self.opset not in OPSETS:
+            raise UsageError(f"--opset {self.opset}: choose {OPSETS[0]} to {OPSETS[-1]}")
+        if self.crop is not None and not 0 < self.crop <= 1:
+            raise UsageError(f"--crop {self.crop}: expected a part above 0 and up to 1")
+        if self.bits is not None:
+            check_bits(self.bits)
+        if self.fit_images < 2:
+            raise UsageError(f"--fit-images {self.fit_images}: expected at least 2")
+        if self.seed < 0:
+            raise UsageError(f"--seed {self.seed}: expected 0 or more")

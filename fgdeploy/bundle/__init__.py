@@ -1,0 +1,17 @@
+"""The bundle: a folder with a graph, what a device must know of it, and nothing that executes."""
+
+from fgdeploy.bundle.folder import ENGINES, GRAPHS, Bundle, open_bundle, seal, sha256
+from fgdeploy.bundle.manifest import MANIFEST, SCHEMA_VERSION, Manifest, StageInfo
+
+__all__ = [
+    "ENGINES",
+    "GRAPHS",
+    "MANIFEST",
+    "SCHEMA_VERSION",
+    "Bundle",
+    "Manifest",
+    "StageInfo",
+    "open_bundle",
+    "seal",
+    "sha256",
+]

@@ -1,0 +1,191 @@
+"""The bundle `NAME.fgd/`: everything a device needs to run one model, and nothing that executes.
+
+`manifest.json` describes the model and lists every file with its size and sha256. Opening checks
+all of that before anything is used; writing happens in a temporary folder and one rename.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fgdeploy.bundle import onnx_scan
+from fgdeploy.bundle.manifest import MANIFEST, Manifest
+from fgdeploy.core import atomic
+from fgdeploy.core.errors import BundleError
+
+# int8-u8 and int8-fp16 hold the same INT8 numbers as int8: with unsigned activations, as ONNX
+# Runtime likes them on x86, and with FP16 for the rest, as TensorRT does.
+GRAPHS = {
+    "fp32": "model.onnx",
+    "fp16": "model.fp16.onnx",
+    "int8": "model.int8.onnx",
+    "int8-u8": "model.int8.u8.onnx",
+    "int8-fp16": "model.int8.fp16.onnx",
+}
+ENGINES = "engines"  # compiled engines belong to a machine, not to the manifest
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened, verified bundle."""
+
+    path: Path
+    manifest: Manifest
+
+    def graph(self, precision: str = "fp32") -> Path:
+        """Return the ONNX file of a precision. Raises BundleError if the bundle has none."""
+        name = GRAPHS.get(precision)
+        if name is None or name not in self.manifest.files:
+            held = [kind for kind, file in GRAPHS.items() if file in self.manifest.files]
+            made = "choose one of these, or run: fgdeploy calibrate" if name else "choose one"
+            raise BundleError(
+                f"{self.path.name} holds no {precision} graph, only {', '.join(held) or 'none'}; "
+                f"{made}"
+            )
+        return self.path / name
+
+    def record_parity(self, result: Mapping[str, Any]) -> Bundle:
+        """Write `result` into the manifest as the last parity result."""
+        return self._with(dataclasses.replace(self.manifest, parity=dict(result)))
+
+    def with_files(
+        self, files: Mapping[str, bytes], calibration: Mapping[str, Any] | None
+    ) -> Bundle:
+        """Add files, or replace those of these names, and note how they were calibrated.
+
+        The manifest forgets them first and lists them last, so that the bundle opens whenever the
+        power fails in between. Raises OSError.
+        """
+        listed = {name: facts for name, facts in self.manifest.files.items() if name not in files}
+        bare = self._with(dataclasses.replace(self.manifest, files=listed, calibration=None))
+        for name, content in files.items():
+            with atomic.new_file(self.path / name) as stream:
+                stream.write(content)
+            listed[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        return bare._with(
+            dataclasses.replace(
+                bare.manifest, files=dict(sorted(listed.items())), calibration=calibration
+            )
+        )
+
+    def _with(self, manifest: Manifest) -> Bundle:
+        atomic.write_text(self.path / MANIFEST, _dump(manifest))
+        return dataclasses.replace(self, manifest=manifest)
+
+
+def open_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Open a bundle and verify all of it: schema, names, sizes, sha256, no links, no external data.
+
+    Raises BundleError with the first thing that is wrong.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        what = "is not a bundle folder" if folder.exists() else "does not exist"
+        raise BundleError(
+            f"{folder} {what}; make one with: fgdeploy export --method eet -o {folder}"
+        )
+    _regular_file(folder, MANIFEST)
+    try:
+        entry = json.loads(
+            (folder / MANIFEST).read_text(encoding="utf-8"), parse_constant=_no_constant
+        )
+    except OSError as error:
+        raise BundleError(
+            f"{folder / MANIFEST} is not readable ({error.strerror}); check its rights"
+        ) from None
+    except (ValueError, RecursionError) as error:  # both JSON and Unicode errors are ValueErrors
+        raise BundleError(
+            f"{folder / MANIFEST} is not JSON ({error}); export the bundle again"
+        ) from None
+    manifest = Manifest.from_json(entry)
+    for name, facts in manifest.files.items():
+        _verify_file(folder, name, facts)
+    if GRAPHS["fp32"] not in manifest.files:
+        raise BundleError(
+            f"{folder}: {MANIFEST} lists no {GRAPHS['fp32']}; export the bundle again"
+        )
+    return Bundle(folder, manifest)
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _verify_file(folder: Path, name: str, facts: Any) -> None:
+    parts = PurePosixPath(name).parts
+    # Printable, too: a name may not paint on the terminal that shows it
+    plain = name.isprintable() and "\\" not in name and ":" not in name
+    if not parts or name.startswith("/") or ".." in parts or not plain:
+        raise BundleError(
+            f"{folder / MANIFEST} lists {name!r}, which leaves the bundle; do not use this bundle"
+        )
+    path = _regular_file(folder, name)
+    try:
+        size, digest = int(facts["bytes"]), str(facts["sha256"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise BundleError(
+            f"{folder / MANIFEST}: no size and sha256 for {name}; export again"
+        ) from None
+    actual = path.stat().st_size
+    if actual != size:
+        raise BundleError(
+            f"{path}: expected {size} bytes, got {actual}; copy or export the bundle again"
+        )
+    if sha256(path) != digest:
+        raise BundleError(
+            f"{path}: its sha256 is not the one in {MANIFEST}; copy or export the bundle again"
+        )
+    if path.suffix == ".onnx":
+        onnx_scan.check(path)
+
+
+def _regular_file(folder: Path, name: str) -> Path:
+    path = folder
+    for part in PurePosixPath(name).parts:
+        path = path / part
+        try:
+            mode = path.lstat().st_mode
+        except OSError:  # not there, below a file, or a name too long for one
+            raise BundleError(f"{folder} lacks {name}; copy or export the bundle again") from None
+        if stat.S_ISLNK(mode):
+            raise BundleError(
+                f"{path} is a symbolic link, which a bundle must not hold; copy the file"
+            )
+    if not stat.S_ISREG(mode):
+        raise BundleError(f"{path} is not a regular file; copy or export the bundle again")
+    return path
+
+
+def sha256(path: Path) -> str:
+    """Return the hex sha256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def seal(folder: Path, manifest: Manifest) -> Bundle:
+    """Write the manifest of a folder that holds all other files, with their sizes and sha256."""
+    inside = (entry.relative_to(folder) for entry in folder.rglob("*") if entry.is_file())
+    names = sorted(entry.as_posix() for entry in inside if entry.parts[0] != ENGINES)
+    files = {
+        name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size}
+        for name in names
+        if name != MANIFEST
+    }
+    sealed = dataclasses.replace(manifest, files=files)
+    atomic.write_text(folder / MANIFEST, _dump(sealed))
+    return Bundle(folder, sealed)
+
+
+def _dump(manifest: Manifest) -> str:
+    return json.dumps(manifest.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,99 @@
+"""Look into an ONNX file without the onnx package: is it whole, and does it keep to itself?
+
+Reads the protobuf wire format and follows only the messages that may hold tensors (onnx.proto,
+ONNX IR 4 and later); everything else is stepped over.
+"""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+from fgdeploy.core.errors import BundleError
+
+# message -> {field number: message inside it}
+_INSIDE = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {},
+}
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of TensorProto
+_OPSET_IMPORT = 8  # of ModelProto
+_DEEPEST = 100  # messages in messages, protobuf's own limit
+
+
+def check(path: Path) -> None:
+    """Raise BundleError if the ONNX file is empty, cut short, or keeps tensors in other files."""
+    if path.stat().st_size == 0:
+        raise BundleError(f"{path.name} is empty (0 bytes); export the bundle again")
+    with (
+        open(path, "rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        try:
+            graphs = _walk(data, 0, len(data), "model", 0)
+        except (IndexError, ValueError):
+            graphs = 0
+    if graphs == 0:
+        raise BundleError(f"{path.name} is not a whole ONNX graph; export the bundle again")
+    if graphs < 0:
+        raise BundleError(
+            f"{path.name} keeps weights in another file (external data), which a bundle must not; "
+            "export it again as one file"
+        )
+
+
+def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("varint too long")
+
+
+def _walk(data: mmap.mmap, at: int, end: int, message: str, depth: int) -> int:
+    """Return the number of graphs seen, or -1 as soon as a tensor points out of the file."""
+    if depth > _DEEPEST:
+        raise ValueError("nested too deep")
+    inside, graphs, opsets = _INSIDE[message], int(message == "graph"), 0
+    while at < end:
+        key, at = _varint(data, at)
+        # protobuf's C++ parsers drop the upper bits of a key, so another field could hide there
+        if not 8 <= key < 1 << 32:
+            raise ValueError("a key of more than 32 bits, or of field 0")
+        field, wire = key >> 3, key & 7
+        opsets += message == "model" and field == _OPSET_IMPORT
+        if wire == 0:
+            value, at = _varint(data, at)
+            if message == "tensor" and field == _DATA_LOCATION and value & 0xFFFFFFFF == 1:
+                return -1
+            continue
+        if wire == 2:
+            length, at = _varint(data, at)
+        elif wire in (1, 5):
+            length = 8 if wire == 1 else 4
+        else:
+            raise ValueError(f"unknown wire type {wire}")
+        if at + length > end:
+            raise ValueError("cut short")
+        if message == "tensor" and field == _EXTERNAL_DATA:
+            return -1
+        if wire == 2 and field in inside:
+            found = _walk(data, at, at + length, inside[field], depth + 1)
+            if found < 0:
+                return -1
+            graphs += found
+        at += length
+    if at != end or (message == "model" and not opsets):
+        raise ValueError("cut short")
+    return graphs

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, codes, atomic files, the machine. Needs NumPy only."""

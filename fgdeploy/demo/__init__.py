@@ -1,0 +1,1 @@
+"""The whole way on generated photos: `fgdeploy demo`."""

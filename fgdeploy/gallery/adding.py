@@ -1,0 +1,148 @@
+"""Photos into an index: hashed once, known again, moved, copied or skipped."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from fgdeploy.bundle import sha256
+from fgdeploy.core.errors import ImageError
+from fgdeploy.core.text import is_utf8
+from fgdeploy.hasher import Hasher
+from fgdeploy.photos import Photo
+from fgdeploy.retrieval import Index, Item
+
+# Photos per transaction: an interrupted run loses at most these.
+COMMIT_EVERY = 256
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class AddReport:
+    """What became of photos: added (new or changed), already there (some with a new label or at
+    another path than before), copies of photos that are there, skipped with reasons."""
+
+    added: int = 0
+    known: int = 0
+    relabelled: int = 0
+    moved: int = 0
+    copies: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+
+def add_photos(
+    index: Index,
+    hasher: Hasher,
+    photos: Sequence[Photo],
+    strict: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> AddReport:
+    """Hash photos and add them, with bounded memory; a photo that is there unchanged is left alone.
+
+    A photo that is there under a path where nothing lies any more has moved and keeps its id; a
+    copy of one that still is there is left out. An unreadable photo is named in the report, or
+    raises ImageError if `strict`. Raises IndexStoreError if the index is of another model.
+    """
+    index.require(hasher.fingerprint, hasher.bits)
+    report = AddReport()
+    wanted = list({os.path.abspath(photo.path): photo.label for photo in photos}.items())
+    for start in range(0, len(wanted), COMMIT_EVERY):
+        part = wanted[start : start + COMMIT_EVERY]
+        fresh = _sort_out(index, part, strict, report)
+        done = start + len(part) - len(fresh)
+        for hashed in _hash_and_add(index, hasher, fresh, strict, report):
+            progress(done + hashed, len(wanted))
+        progress(start + len(part), len(wanted))
+    return report
+
+
+def _hash_and_add(
+    index: Index, hasher: Hasher, fresh: Sequence[Item], strict: bool, report: AddReport
+) -> Iterator[int]:
+    """Yield how many photos are hashed so far, up to the last batch; then all are added."""
+
+    def skip(position: int, error: ImageError) -> None:
+        report.skipped.append(str(error))
+
+    waiting: list[Item] = []
+    sources = (entry.path or "" for entry in fresh)
+    for hashed in hasher.stream(sources, on_error=None if strict else skip):
+        for position, code in zip(hashed.positions, hashed.outputs.code, strict=True):
+            waiting.append(dataclasses.replace(fresh[position], code=code.tobytes()))
+        if hashed.positions[-1] + 1 < len(fresh):
+            yield hashed.positions[-1] + 1
+    if waiting:
+        added = index.add(waiting)
+        report.added += added.new + added.changed
+        report.copies += added.known
+
+
+def _sort_out(
+    index: Index, photos: Sequence[tuple[str, str | None]], strict: bool, report: AddReport
+) -> list[Item]:
+    """Return the photos to hash, still without codes; note in `report` what became of others."""
+    readable: list[tuple[str, str | None, str]] = []
+    for path, label in photos:
+        if is_utf8(path, label):
+            readable.append((path, label, _digest(Path(path))))
+        elif strict:
+            raise ImageError(_NOT_UTF8.format(path))
+        else:
+            report.skipped.append(_NOT_UTF8.format(path))
+    known = index.by_path((path for path, _, _ in readable), checked=False)
+    same = index.by_content((digest for _, _, digest in readable if digest), checked=False)
+    fresh, moved = [], []
+    labels: dict[str, str | None] = {}
+    for path, label, digest in readable:
+        there, twin = known.get(path), same.get(digest)
+        if there is not None and there.sha256 == digest:
+            labels[path] = label
+        elif there is not None or twin is None:
+            fresh.append(Item(path, b"", label, digest))
+        elif twin.path is not None and ("://" in twin.path or os.path.exists(twin.path)):
+            report.copies += 1
+        else:
+            moved.append(dataclasses.replace(twin, path=path, label=label))
+            del same[digest]
+    report.known += len(labels)
+    report.relabelled += index.relabel(labels) if labels else 0
+    report.moved += index.add(moved).changed if moved else 0
+    return fresh
+
+
+_NOT_UTF8 = "{!r}: the name of the file or its folder is not UTF-8; rename it"
+
+
+def _digest(path: Path) -> str:
+    """Return a file's sha256, or nothing for one that cannot be read; decoding will say why."""
+    try:
+        return sha256(path)
+    except OSError:
+        return ""
+
+
+class CodeSource(Protocol):
+    """What codes are of: a hasher, or a file of codes."""
+
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def bits(self) -> int: ...
+
+
+def open_or_create(path: Path, model: CodeSource) -> tuple[Index, bool]:
+    """Open the index at `path`, or create it for this model; True if it was created."""
+    if path.exists():
+        index = Index.open(path)
+        try:
+            index.require(model.fingerprint, model.bits)
+        except BaseException:
+            index.close()
+            raise
+        return index, False
+    return Index.create(path, model.fingerprint, model.bits), True

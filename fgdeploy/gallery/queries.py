@@ -1,0 +1,170 @@
+"""Queries against an index: photos, items, codes; and their answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fgdeploy.core.codes import CodeFile, code_bytes
+from fgdeploy.core.errors import DataError, UsageError
+from fgdeploy.core.text import is_utf8
+from fgdeploy.hasher import Hasher
+from fgdeploy.retrieval import Hit, Index
+
+QUERIES_AT_ONCE = 256
+
+
+def find_id(index: Index, name: str) -> int:
+    """Return the id that `name` means: an id, or a photo's path or URI. Raises DataError."""
+    if name.isdecimal():
+        return int(name)
+    for path in (os.path.abspath(name), name):
+        if item := index.by_path([path]).get(path):
+            return item.id
+    raise DataError(f"{name} is neither an id nor the path of an item; see: fgdeploy index list")
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is looked for. name: what to call it; photo: its path; label: where it is known.
+
+    item: the id of an item, which is no answer to itself. hash: float (bits,), for re-ranking.
+    """
+
+    name: str
+    code: bytes = b""
+    photo: str | None = None
+    label: str | None = None
+    item: int | None = None
+    hash: npt.NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class QuerySettings:
+    """How to query: the `k` nearest, or all within `radius` bits; see `Index.search`.
+
+    rerank: order the nearest by the queries' real-valued hashes; UsageError with a radius.
+    """
+
+    k: int = 10
+    radius: int | None = None
+    where: str | None = None
+    rerank: bool = False
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.rerank and self.radius is not None:
+            raise UsageError("re-ranking orders the k nearest; leave out the radius")
+
+
+def photo_queries(index: Index, hasher: Hasher, photos: Sequence[Path]) -> Iterator[Query]:
+    """Yield a query for each photo; its label is the index's own, or else its folder's name.
+
+    A folder's name is a label only where items of the index have it. Raises ImageError.
+    """
+    index.require(hasher.fingerprint, hasher.bits)
+
+    @functools.cache
+    def is_label(name: str) -> bool:
+        return len(index.matching("label = ?", (name,), checked=False)) > 0
+
+    def label(photo: Path) -> str | None:
+        whole = os.path.abspath(photo)
+        if not is_utf8(whole):
+            return None
+        known = index.by_path([whole], checked=False)
+        if (item := known.get(whole)) and item.label is not None:
+            return item.label
+        folder = os.path.basename(os.path.dirname(whole))
+        return folder if is_label(folder) else None
+
+    for hashed in hasher.stream(photos):
+        rows = zip(hashed.positions, hashed.outputs.code, hashed.outputs.hash, strict=True)
+        for position, code, values in rows:
+            photo = photos[position]
+            name = str(photo)
+            yield Query(name, code.tobytes(), name, label(photo), hash=values)
+
+
+def item_queries(index: Index, ids: Sequence[int]) -> list[Query]:
+    """Return a query for each item. Raises IndexStoreError that names unknown ids."""
+    return [
+        Query(f"id {item.id}", item.code, item.path, item.label, item.id) for item in index.get(ids)
+    ]
+
+
+def code_queries(index: Index, texts: Sequence[str]) -> list[Query]:
+    """Return a query for each code in hex digits. Raises UsageError for another width."""
+    width, spare = code_bytes(index.bits), -index.bits % 8
+    queries = []
+    for text in texts:
+        try:
+            code = bytes.fromhex(text)
+        except ValueError:
+            code = b""
+        if len(code) != width or len(text) != 2 * width:
+            raise UsageError(
+                f"--code {text}: expected {2 * width} hex digits for {index.bits} bits, "
+                f"got {len(text)} characters"
+            )
+        if code[-1] & ((1 << spare) - 1):
+            raise UsageError(
+                f"--code {text}: bits behind bit {index.bits} are set; they must be zero"
+            )
+        queries.append(Query(text.lower(), code))
+    return queries
+
+
+def file_queries(index: Index, file: CodeFile) -> Iterator[Query]:
+    """Yield a query for each code of a file, named by its path. Raises IndexStoreError."""
+    index.require(file.fingerprint, file.bits)
+    for code, path, label in zip(file.codes, file.paths, file.labels, strict=True):
+        data = code.tobytes()
+        yield Query(path or data.hex(), data, path or None, label or None)
+
+
+def answer(
+    index: Index, queries: Iterable[Query], settings: QuerySettings
+) -> Iterator[tuple[Query, list[Hit]]]:
+    """Yield each query with its answers, in bounded memory however many queries there are.
+
+    Raises UsageError as `Index.search` does, and for re-ranking where a query has no hash.
+    """
+    source = iter(queries)
+    while part := list(islice(source, QUERIES_AT_ONCE)):
+        codes = np.frombuffer(b"".join(query.code for query in part), np.uint8)
+        codes = codes.reshape(len(part), -1)
+        if settings.radius is not None:
+            found = [
+                index.search_radius(
+                    code, settings.radius, where=settings.where, threads=settings.threads
+                )
+                for code in codes
+            ]
+        else:
+            hashes = [query.hash for query in part if query.hash is not None]
+            if settings.rerank and len(hashes) < len(part):
+                raise UsageError("re-ranking needs real-valued hashes, which only photos have")
+            found = index.search(
+                codes,
+                settings.k + any(query.item for query in part),  # one is left out
+                where=settings.where,
+                hashes=np.stack(hashes) if settings.rerank else None,
+                threads=settings.threads,
+            )
+        for query, hits in zip(part, found, strict=True):
+            yield query, _without_itself(query, hits, settings)
+
+
+def _without_itself(query: Query, hits: Sequence[Hit], settings: QuerySettings) -> list[Hit]:
+    others = [hit for hit in hits if hit.id != query.item]
+    kept = others if settings.radius is not None else others[: settings.k]
+    return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1)]

@@ -1,0 +1,1 @@
+"""Engines held to limits: parity, building with proof, timing."""

@@ -1,0 +1,228 @@
+"""Exact Hamming search over packed codes; order is always (distance, row).
+
+The compiled scan (numba) and the NumPy scan give the same answers. "auto" takes NumPy for small
+work, as importing numba takes longer than the search, and where numba is not installed.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from fgdeploy.core import machine
+from fgdeploy.core.codes import MAX_BITS, UInt8Array
+from fgdeploy.core.errors import MissingDependency, UsageError
+from fgdeploy.retrieval.scan import scan_numpy
+from fgdeploy.retrieval.scan.buckets import MAX_BYTES, Buckets
+
+KERNELS = ("auto", "numba", "numpy")
+# Bytes of codes times queries that NumPy scans while numba would be imported. Counted over the
+# process: a single search is answered sooner without numba, the following ones with it.
+_WORTH_NUMBA = 1 << 28
+_WORTH_BUCKETS = 8, 1 << 16  # queries and codes from which on NumPy does better to sort the codes
+
+_scanned = 0  # bytes, by NumPy, in this process
+
+Mask = npt.NDArray[np.bool_]
+Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]
+
+
+class Allowed:
+    """Which rows may be answers: mask bool (N,), and what a search derives from it, kept."""
+
+    def __init__(self, mask: Mask) -> None:
+        self.mask = mask
+
+    @functools.cached_property
+    def count(self) -> int:
+        """The number of allowed rows."""
+        return int(np.count_nonzero(self.mask))
+
+    @functools.cached_property
+    def bitmap(self) -> npt.NDArray[np.uint64]:
+        """The mask as 64 rows to a word, the first in the lowest bit."""
+        packed = np.packbits(self.mask, bitorder="little")
+        words = np.zeros(-(-len(self.mask) // 64), "<u8")
+        words.view(np.uint8)[: len(packed)] = packed
+        return words.astype(np.uint64, copy=False)
+
+
+def search_codes(
+    queries: UInt8Array,
+    codes: UInt8Array,
+    k: int,
+    *,
+    allowed: Mask | None = None,
+    threads: int | None = None,
+    kernel: str = "auto",
+) -> Found:
+    """Return the k nearest rows of `codes` (N, bytes) for each query (Q, bytes).
+
+    allowed: bool (N,), the rows that may be answers; default all. threads: default one for each
+    core. kernel: "numba", "numpy", or "auto". Returns rows int64 and distances uint16, both
+    (Q, min(k, allowed rows)), ordered by (distance, row). Raises UsageError for k below 1, or codes
+    that are not uint8 of one width up to 64 bytes.
+    """
+    _check(queries, codes, allowed)
+    admitted = None if allowed is None else Allowed(allowed)
+    top = check_k(k, len(codes) if admitted is None else admitted.count)
+    if admitted is None and kernel == "auto" and _better_sorted(queries, codes):
+        return Buckets(codes).nearest(queries, top)
+    return nearest(queries, codes, top, admitted, check_threads(threads), kernel)
+
+
+def _better_sorted(queries: UInt8Array, codes: UInt8Array) -> bool:
+    """Return whether the codes are short and would be scanned by NumPy, for many queries."""
+    few, small = _WORTH_BUCKETS
+    return (
+        codes.shape[1] <= MAX_BYTES
+        and len(queries) >= few
+        and len(codes) >= small
+        and chosen("auto", codes.size * len(queries)) == "numpy"
+    )
+
+
+def nearest(
+    queries: UInt8Array,
+    codes: UInt8Array,
+    top: int,
+    allowed: Allowed | None,
+    threads: int,
+    kernel: str = "auto",
+) -> Found:
+    """Search as `search_codes` does, on arguments that were checked; `allowed` has `top` rows."""
+    if top == 0 or len(queries) == 0:
+        empty = (len(queries), top)
+        return np.empty(empty, np.int64), np.empty(empty, np.uint16)
+    if chosen(kernel, codes.size * len(queries)) == "numpy":
+        return scan_numpy.nearest(queries, codes, top, None if allowed is None else allowed.mask)
+    from fgdeploy.retrieval.scan import scan_numba
+
+    whole = np.ascontiguousarray(codes)
+    return scan_numba.nearest(
+        queries, whole, top, None if allowed is None else allowed.bitmap, threads
+    )
+
+
+def search_radius(
+    query: UInt8Array,
+    codes: UInt8Array,
+    radius: int,
+    *,
+    allowed: Mask | None = None,
+    threads: int | None = None,
+    kernel: str = "auto",
+) -> Found:
+    """Return all rows of `codes` within `radius` of one query (bytes,), in the same order."""
+    query = np.asarray(query)
+    _check(query[None], codes, allowed)
+    check_radius(radius)
+    admitted = None if allowed is None else Allowed(allowed)
+    rows, distances = within(query, codes, radius, admitted, check_threads(threads), kernel)
+    order = np.argsort(distances, kind="stable")
+    return rows[order], distances[order]
+
+
+def within(
+    query: UInt8Array,
+    codes: UInt8Array,
+    radius: int,
+    allowed: Allowed | None,
+    threads: int,
+    kernel: str = "auto",
+) -> Found:
+    """Return rows, ascending, and distances as `search_radius`, on arguments that were checked."""
+    if len(codes) == 0:
+        return np.empty(0, np.int64), np.empty(0, np.uint16)
+    if chosen(kernel, codes.size) == "numpy":
+        return scan_numpy.within(query, codes, radius, None if allowed is None else allowed.mask)
+    from fgdeploy.retrieval.scan import scan_numba
+
+    whole, most = np.ascontiguousarray(codes), min(int(radius), MAX_BITS)
+    return scan_numba.within(
+        query, whole, most, None if allowed is None else allowed.bitmap, threads
+    )
+
+
+def chosen(kernel: str, work: int) -> str:
+    """Return "numba" or "numpy" for `work` bytes of codes times queries.
+
+    Raises UsageError for a kernel that does not exist, MissingDependency for one not installed.
+    """
+    if kernel not in KERNELS:
+        raise UsageError(f"no kernel {kernel!r}; choose one of {', '.join(KERNELS)}")
+    if kernel == "numba" and not has_numba():
+        raise MissingDependency("numba", "search", "the compiled search")
+    if kernel != "auto":
+        return kernel
+    if not has_numba():
+        return "numpy"
+    if "fgdeploy.retrieval.scan.scan_numba" in sys.modules:
+        return "numba"
+    global _scanned
+    _scanned += work
+    return "numba" if _scanned > _WORTH_NUMBA else "numpy"
+
+
+@functools.cache
+def has_numba() -> bool:
+    """Return whether numba is installed, without importing it."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def check_k(k: int, available: int) -> int:
+    """Return how many answers there will be. Raises UsageError for k below 1."""
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise UsageError(f"k is {k}; ask for at least one result")
+    return min(int(k), available)
+
+
+def check_radius(radius: int) -> None:
+    """Raise UsageError unless the radius is a number of bits."""
+    if isinstance(radius, bool) or not isinstance(radius, (int, np.integer)):
+        raise UsageError(f"radius is {radius!r}; expected a whole number of bits")
+    if radius < 0:
+        raise UsageError(f"radius is {radius}; it cannot be negative")
+
+
+def check_threads(threads: int | None) -> int:
+    """Return the number of threads to use. Raises UsageError for fewer than one."""
+    if threads is None:
+        return machine.cores()
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise UsageError(f"threads is {threads}; expected 1 or more")
+    return threads
+
+
+def _check(queries: UInt8Array, codes: UInt8Array, allowed: Mask | None) -> None:
+    check_packed("queries", queries)
+    check_packed("codes", codes)
+    if queries.shape[1] != codes.shape[1]:
+        raise UsageError(
+            f"queries have {queries.shape[1]} bytes, codes {codes.shape[1]}; "
+            "hash both with the same model"
+        )
+    if not 1 <= codes.shape[1] <= MAX_BITS // 8:
+        raise UsageError(
+            f"codes have {codes.shape[1]} bytes; expected 1 to {MAX_BITS // 8} (512 bits)"
+        )
+    if allowed is None:
+        return
+    shape: Sequence[int] = getattr(allowed, "shape", ())
+    if getattr(allowed, "dtype", None) != np.bool_ or tuple(shape) != (len(codes),):
+        raise UsageError(
+            f"allowed: expected bool ({len(codes)},), one for each code, got "
+            f"{getattr(allowed, 'dtype', type(allowed).__name__)} {tuple(shape)}"
+        )
+
+
+def check_packed(name: str, array: UInt8Array) -> None:
+    """Raise UsageError unless `array` is uint8 (N, bytes)."""
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 2:
+        got = getattr(array, "dtype", type(array).__name__), getattr(array, "shape", "")
+        raise UsageError(f"{name}: expected packed codes uint8 (N, bytes), got {got[0]} {got[1]}")

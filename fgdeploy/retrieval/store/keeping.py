@@ -1,0 +1,92 @@
+"""Keeping derived files in step with the database: grown tails, repairs, what was left over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fgdeploy.core.errors import IndexStoreError
+from fgdeploy.retrieval.store import derived
+from fgdeploy.retrieval.store.segment import SegmentError
+from fgdeploy.retrieval.store.session import Session
+from fgdeploy.retrieval.store.snapshot import Reader
+
+Notify = Callable[[str], None]
+
+
+class Keeper:
+    """Writes the derived files of one index. notify: told when something had to be made again."""
+
+    def __init__(self, session: Session, reader: Reader, notify: Notify) -> None:
+        self._session, self._reader, self._notify = session, reader, notify
+        self._folder = session.folder
+
+    def roll(self) -> None:
+        """Write the tail as a segment when it has grown; if that fails, all is still safe."""
+        with self._session.reading() as connection:
+            if derived.tail_rows(connection) < derived.TAIL_ROWS:
+                return
+        try:
+            with self._session.transaction() as connection:
+                derived.roll(connection, self._folder, self._reader)
+        except SegmentError as error:
+            self._again(error)
+        except OSError as error:
+            self._notify(
+                f"{self._folder}: no segment could be written ({error.strerror}); all items are "
+                "safe, searching is slower until: fgdeploy index compact"
+            )
+        else:
+            self.clear()
+
+    def compact(self, progress: derived.Progress, multi_index: bool | None) -> None:
+        """Write all codes anew, from derived files that are sound; arguments as `rebuild`'s."""
+        try:
+            with self._session.transaction() as connection:
+                derived.compact(connection, self._folder, self._reader, progress, multi_index)
+        except SegmentError as damage:
+            self._again(damage, progress, multi_index)
+        finally:
+            self.clear()
+
+    def rebuild(
+        self,
+        progress: derived.Progress = lambda done, total: None,
+        multi_index: bool | None = None,
+    ) -> None:
+        """Write all codes anew, from the database alone; arguments as in `derived.rebuild`."""
+        try:
+            with self._session.transaction() as connection:
+                derived.rebuild(connection, self._folder, self._reader, progress, multi_index)
+        finally:
+            self.clear()
+
+    def heal(self, damage: SegmentError) -> None:
+        """Make damaged derived files anew if this process may, and say what was done."""
+        if self._session.writable:
+            try:
+                with self._session.locked(wait_s=0):
+                    self._again(damage)
+                return
+            except OSError:
+                pass  # said below
+            except IndexStoreError as error:
+                if "another process" not in str(error):
+                    raise
+        self._notify(
+            f"{self._folder}: {damage}; searching the database itself, which is slower; "
+            "run where it can be written: fgdeploy index verify"
+        )
+
+    def _again(
+        self,
+        damage: SegmentError,
+        progress: derived.Progress = lambda done, total: None,
+        multi_index: bool | None = None,
+    ) -> None:
+        self.rebuild(progress, multi_index)
+        self._notify(f"{self._folder}: {damage}; made again from the database")
+
+    def clear(self) -> None:
+        """Remove the files that nobody needs."""
+        with self._session.reading() as connection:
+            derived.clear(derived.left_over(connection, self._folder))

@@ -1,0 +1,180 @@
+"""The database of one index, opened: connections, transactions, the writer's lock."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fgdeploy.core.errors import IndexStoreError
+from fgdeploy.retrieval.store import index_state as state
+from fgdeploy.retrieval.store import lock
+from fgdeploy.retrieval.store.sqlite_errors import explained
+
+DATABASE = "index.sqlite"
+LOCK_WAIT_S = 5.0
+_PATIENCE = 12  # times as long a commit waits for searches that run, and a search for a commit
+_CACHE_KIB = 64 * 1024  # so that a batch fits: a writer that runs over shuts readers out early
+
+
+class _Connection(sqlite3.Connection):
+    """Closes itself when its thread has ended. Whoever works with it holds `busy` meanwhile."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.busy, self.process = threading.RLock(), os.getpid()
+        super().__init__(*arguments, **options)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(sqlite3.ProgrammingError):  # it could not even be opened
+            self.close()
+
+
+class Session:
+    """Connections to the database in an index's folder. writable: whether it may be changed."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises IndexStoreError if it cannot be opened."""
+        self.folder = folder
+        database = folder / DATABASE
+        with explained(folder):
+            there = database.is_file()
+        if not there:
+            raise IndexStoreError(
+                f"no index at {folder}; make one with: fgdeploy index add {folder} PHOTOS"
+            )
+        self.writable = os.access(database, os.W_OK) and os.access(folder, os.W_OK)
+        self._address = f"{database.resolve().as_uri()}?mode={'rw' if self.writable else 'ro'}"
+        self._local = threading.local()
+        self._all: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        self._mutex, self._listing = threading.RLock(), threading.Lock()
+        self._closed = self._holds_lock = False
+        with explained(folder):
+            try:
+                self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            except BaseException:
+                self.close()
+                raise
+
+    @property
+    def connection(self) -> _Connection:
+        """This thread's connection. Raises IndexStoreError if the index was closed."""
+        self._refuse_closed()
+        if getattr(self._local, "process", None) != os.getpid():  # a fork must not share one
+            self._local.connection = self._connect()
+            self._local.process = os.getpid()
+        connection: _Connection = self._local.connection
+        return connection
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise IndexStoreError(f"{self.folder} is closed; open the index anew")
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[_Connection]:
+        """Give this thread's connection, which nobody closes meanwhile."""
+        connection = self.connection
+        with connection.busy:
+            self._refuse_closed()
+            yield connection
+
+    def _connect(self) -> _Connection:
+        connection: _Connection = sqlite3.connect(
+            self._address,
+            uri=True,
+            timeout=_PATIENCE * LOCK_WAIT_S,
+            isolation_level=None,
+            check_same_thread=False,  # only to be closed from another one
+            factory=_Connection,
+        )
+        with connection.busy:
+            with self._listing:
+                self._all.add(connection)
+            # FULL, and the folder synced too after a commit: power may go at any moment.
+            connection.execute("PRAGMA synchronous = EXTRA")
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        return connection
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection that sees one state of the database throughout."""
+        with explained(self.folder), self._using() as connection:
+            if connection.in_transaction:
+                yield connection
+                return
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")  # nothing was written
+
+    @contextlib.contextmanager
+    def locked(self, wait_s: float | None = None) -> Iterator[None]:
+        """Hold the writer's lock. Raises IndexStoreError if another process or nobody may write."""
+        self._refuse_closed()
+        if not self.writable:
+            raise self._not_writable()
+        with self._mutex, contextlib.ExitStack() as stack:
+            if self._holds_lock:  # this very thread
+                yield
+                return
+            try:
+                stack.enter_context(
+                    lock.held(self.folder, LOCK_WAIT_S if wait_s is None else wait_s)
+                )
+            except FileNotFoundError:
+                raise IndexStoreError(
+                    f"{self.folder} was removed by another process; run the command again"
+                ) from None
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise IndexStoreError(
+                        f"{self.folder}: the disk is full; nothing was lost, free some space "
+                        "and try again"
+                    ) from error
+                raise self._not_writable() from error
+            self._holds_lock = True
+            try:
+                yield
+            finally:
+                self._holds_lock = False
+
+    def _not_writable(self) -> IndexStoreError:
+        return IndexStoreError(
+            f"{self.folder}: it cannot be written (read-only or no permission); check its rights"
+        )
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection whose changes are on the disk at the end, all or none."""
+        with explained(self.folder), self._using() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                state.state_of(connection, self.folder)  # a damaged one must not be sealed
+                yield connection
+                connection.execute("UPDATE state SET version = version + 1")
+                state.seal(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Close the connections of all threads, each when what runs on it has ended.
+
+        SQLite crashes where a connection is closed under another thread's feet.
+        """
+        self._closed = True
+        with self._listing:
+            mine = [connection for connection in self._all if connection.process == os.getpid()]
+        for connection in mine:
+            with connection.busy:
+                connection.close()

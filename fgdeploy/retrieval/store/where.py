@@ -1,0 +1,132 @@
+"""Filters on items in SQL: one reading expression, held to that by SQLite's authoriser.
+
+An expression sees the columns id, path, label, time, sha256 and json and a list of harmless
+functions. A statement, a second query, a comment or anything that writes is refused before it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from fgdeploy.core.errors import UsageError
+
+COLUMNS = ("id", "path", "label", "time", "sha256", "json")
+_FUNCTIONS = {
+    *("abs", "coalesce", "glob", "ifnull", "iif", "instr", "length", "like", "lower", "ltrim"),
+    *("max", "min", "nullif", "replace", "round", "rtrim", "substr", "trim", "upper"),
+    *("date", "time", "datetime", "julianday", "strftime", "unixepoch"),
+    *("json_array_length", "json_extract", "json_type", "->", "->>"),
+}
+_TOKEN = re.compile(
+    r"""(?P<text>'(?:[^']|'')*')|(?P<name>"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\])"""
+    r"""|(?P<comment>--|/\*)|(?P<mark>[;'"`])|(?P<bracket>[()])|(?P<query>\b(?:select|values)\b)""",
+    re.IGNORECASE,
+)
+_NAMED = re.compile(r"[:@$]\w")
+_CLOCK = re.compile(r"\b(date|time|datetime|julianday|strftime|unixepoch)\s*\(", re.IGNORECASE)
+
+Params = Sequence[object] | Mapping[str, object]
+
+
+def matching_ids(
+    connection: sqlite3.Connection, where: str, params: Params = ()
+) -> npt.NDArray[np.int64]:
+    """Return the ids of the items for which `where` holds, ascending.
+
+    params: values for `?` or `:name` in it. Raises UsageError for anything but one expression.
+    """
+    _check_form(where)
+    if not isinstance(params, Mapping) and _NAMED.search(_TOKEN.sub(" ", where)):
+        raise UsageError(f"--where {where!r}: its names need values by name, such as {{'n': 1}}")
+    with _guarded(connection):
+        try:
+            # Not by SQLite's own index of paths, of which nothing has checked each entry.
+            found = connection.execute(
+                f"SELECT id FROM items NOT INDEXED WHERE ({where}\n)", params
+            )
+            ids = np.fromiter((row[0] for row in found), np.int64)
+        except (sqlite3.Error, sqlite3.Warning, OverflowError, ValueError, TypeError) as error:
+            if _is_damage(error):
+                raise
+            raise UsageError(f"--where {where!r}: {_reason(error)}; {_HELP}") from error
+    ids.sort()
+    return ids
+
+
+def asks_the_clock(where: str) -> bool:
+    """Return whether an expression may hold for other items a moment later."""
+    return _CLOCK.search(where) is not None
+
+
+_HELP = f"columns are {', '.join(COLUMNS)}, such as: label = 'owl' and time > '2026-01-31'"
+
+
+def _check_form(where: str) -> None:
+    """Refuse what is no single expression, whatever SQLite would make of it."""
+    if not isinstance(where, str) or not where.strip():
+        raise UsageError(f"--where {where!r}: expected an expression; {_HELP}")
+    depth = 0
+    for token in _TOKEN.finditer(where):
+        kind, text = token.lastgroup, token.group()
+        if kind in ("comment", "query") or (kind == "mark" and text == ";"):
+            raise UsageError(f"--where {where!r}: {text!r} is not allowed in it; {_HELP}")
+        if kind == "mark":
+            raise UsageError(f"--where {where!r}: a quote is not closed; {_HELP}")
+        # SQLite takes an unknown name in double quotes for text, which hides a misspelt column.
+        if kind == "name" and text[1:-1].lower() not in COLUMNS:
+            raise UsageError(
+                f"--where {where!r}: no column {text}; text stands in single quotes; {_HELP}"
+            )
+        depth += {"(": 1, ")": -1}.get(text, 0)
+        if depth < 0:
+            break
+    if depth != 0 or "\0" in where:
+        raise UsageError(f"--where {where!r}: its brackets do not match; {_HELP}")
+
+
+@contextlib.contextmanager
+def _guarded(connection: sqlite3.Connection) -> Iterator[None]:
+    """Allow one SELECT on the columns of `items`, and nothing else."""
+    selects = 0
+
+    def authorise(action: int, one: str | None, two: str | None, *_: str | None) -> int:
+        nonlocal selects
+        if action == sqlite3.SQLITE_SELECT:
+            selects += 1
+            return sqlite3.SQLITE_OK if selects == 1 else sqlite3.SQLITE_DENY
+        # "" stands for the rows themselves, where no column but the id is read
+        if action == sqlite3.SQLITE_READ and one == "items" and two in (*COLUMNS, "ROWID", ""):
+            return sqlite3.SQLITE_OK
+        if action == sqlite3.SQLITE_FUNCTION and (two or "").lower() in _FUNCTIONS:
+            return sqlite3.SQLITE_OK
+        return sqlite3.SQLITE_DENY
+
+    connection.set_authorizer(authorise)
+    try:
+        yield
+    finally:
+        # Python 3.10 knows no None here
+        allow = None if sys.version_info >= (3, 11) else (lambda *_: sqlite3.SQLITE_OK)
+        connection.set_authorizer(allow)
+
+
+def _is_damage(error: Exception) -> bool:
+    text = str(error)
+    return isinstance(error, sqlite3.DatabaseError) and any(
+        phrase in text
+        for phrase in ("is malformed", "malformed database", "not a database", "disk I/O", "locked")
+    )
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "not authorized" in text or "prohibited" in text:
+        return "it may read columns and call plain functions, nothing else"
+    return text

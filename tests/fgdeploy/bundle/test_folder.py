@@ -1,0 +1,604 @@
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from fgdeploy import bundle
+from fgdeploy.bundle import Manifest, StageInfo, open_bundle, seal
+from fgdeploy.core.errors import BundleError
+
+Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
+AGAIN = r"; (copy or )?export the bundle again$"
+DO_NOT_USE = r"which leaves the bundle; do not use this bundle$"
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the manifest of a bundle as a person, or a person of ill will, would."""
+    path = folder / "manifest.json"
+    entry = json.loads(path.read_text(encoding="utf-8"))
+    change(entry)
+    path.write_text(json.dumps(entry), encoding="utf-8")
+
+
+def put(folder: Path, key: str, value: Any) -> None:
+    edit(folder, lambda entry: entry.__setitem__(key, value))
+
+
+def relist(folder: Path, name: str) -> None:
+    """Make the manifest agree with what the file now holds."""
+    path = folder / name
+    facts = {"bytes": path.stat().st_size, "sha256": bundle.sha256(path)}
+    edit(folder, lambda entry: entry["files"].__setitem__(name, facts))
+
+
+def list_file(folder: Path, name: str, facts: Any) -> None:
+    edit(folder, lambda entry: entry["files"].__setitem__(name, facts))
+
+
+# --- whole bundles
+
+
+def test_toy_bundle_opens(toy_bundle: Path) -> None:
+    opened = open_bundle(toy_bundle)
+    assert opened.path == toy_bundle
+    assert opened.manifest.stages == (StageInfo(1, 4, 2),)
+    assert (opened.manifest.bits, opened.manifest.code_bytes, opened.manifest.patches) == (12, 2, 4)
+    assert opened.graph() == opened.graph("fp32") == toy_bundle / "model.onnx"
+    assert open_bundle(str(toy_bundle)) == opened
+
+
+def test_what_is_sealed_is_what_opens(own_bundle: Path) -> None:
+    (own_bundle / "head.npz").write_bytes(b"head")
+    (own_bundle / "extra").mkdir()
+    (own_bundle / "extra" / "notes.txt").write_text("x")
+    manifest = dataclasses.replace(open_bundle(own_bundle).manifest, parity={"photos": 3})
+    sealed = seal(own_bundle, manifest)
+    assert sorted(sealed.manifest.files) == ["extra/notes.txt", "head.npz", "model.onnx"]
+    assert open_bundle(own_bundle) == sealed
+
+
+def test_manifest_survives_json(toy_bundle: Path) -> None:
+    manifest = open_bundle(toy_bundle).manifest
+    assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
+    assert next(iter(manifest.to_json())) == "schema_version"
+    assert manifest.to_json()["grid"] == [2, 2]
+
+
+def test_unknown_entries_are_ignored(own_bundle: Path) -> None:
+    put(own_bundle, "comment", "written by hand")
+    assert open_bundle(own_bundle).manifest.method == "toy"
+
+
+def test_bundle_may_be_reached_over_a_link(toy_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.fgd").symlink_to(toy_bundle)
+    assert open_bundle(tmp_path / "link.fgd").manifest.fingerprint == "toy-0"
+
+
+def test_precision_that_the_bundle_has_not(toy_bundle: Path, refuses: Refuses) -> None:
+    opened = open_bundle(toy_bundle)
+    for precision in ("int8", "bf16", ""):
+        with refuses(BundleError, rf"toy\.fgd holds no {precision} graph, only fp32"):
+            opened.graph(precision)
+
+
+def test_every_listed_precision_is_found(own_bundle: Path) -> None:
+    shutil.copy(own_bundle / "model.onnx", own_bundle / "model.int8.onnx")
+    sealed = seal(own_bundle, open_bundle(own_bundle).manifest)
+    assert sealed.graph("int8").name == "model.int8.onnx"
+
+
+def test_record_parity_keeps_the_bundle_whole(own_bundle: Path) -> None:
+    opened = open_bundle(own_bundle)
+    opened.record_parity({"candidate": "openvino:fp32", "photos": 24, "map_drop": None})
+    opened.record_parity({"candidate": "openvino:fp32", "photos": 25})
+    again = open_bundle(own_bundle)
+    assert again.manifest.parity == {"candidate": "openvino:fp32", "photos": 25}
+    assert dataclasses.replace(again.manifest, parity=None) == opened.manifest
+
+
+def test_record_parity_that_fails_leaves_the_bundle(
+    own_bundle: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+) -> None:
+    opened = open_bundle(own_bundle)
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        opened.record_parity({"photos": np.float32(1)})
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with refuses(OSError, "No space left on device"):
+            opened.record_parity({"photos": 1})
+    assert open_bundle(own_bundle) == opened
+    assert sorted(os.listdir(own_bundle)) == ["manifest.json", "model.onnx"]
+
+
+def test_manifest_never_holds_nan(own_bundle: Path) -> None:
+    opened = open_bundle(own_bundle)
+    with pytest.raises((ValueError, BundleError)):
+        opened.record_parity({"mean_cosine": float("nan")})
+
+
+def test_seal_lists_files_without_a_suffix(own_bundle: Path) -> None:
+    (own_bundle / "LICENSE").write_text("Apache-2.0")
+    assert "LICENSE" in seal(own_bundle, open_bundle(own_bundle).manifest).manifest.files
+
+
+def test_sha256_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert bundle.sha256(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+# --- the folder
+
+
+def test_missing_folder(tmp_path: Path, refuses: Refuses) -> None:
+    with refuses(BundleError, r"no\.fgd does not exist; make one with: fgdeploy export .*no\.fgd$"):
+        open_bundle(tmp_path / "no.fgd")
+
+
+def test_file_instead_of_a_folder(tmp_path: Path, refuses: Refuses) -> None:
+    (tmp_path / "a.fgd").touch()
+    with refuses(BundleError, r"a\.fgd is not a bundle folder; make one with: fgdeploy export"):
+        open_bundle(tmp_path / "a.fgd")
+
+
+def test_folder_without_a_manifest(tmp_path: Path, refuses: Refuses) -> None:
+    with refuses(BundleError, rf" lacks manifest\.json{AGAIN}"):
+        open_bundle(tmp_path)
+
+
+def test_missing_file(own_bundle: Path, refuses: Refuses) -> None:
+    (own_bundle / "model.onnx").unlink()
+    with refuses(BundleError, rf"own\.fgd lacks model\.onnx{AGAIN}"):
+        open_bundle(own_bundle)
+
+
+def test_folder_instead_of_a_file(own_bundle: Path, refuses: Refuses) -> None:
+    (own_bundle / "model.onnx").unlink()
+    (own_bundle / "model.onnx").mkdir()
+    with refuses(BundleError, rf"model\.onnx is not a regular file{AGAIN}"):
+        open_bundle(own_bundle)
+
+
+def test_pipe_instead_of_a_file(own_bundle: Path, refuses: Refuses) -> None:
+    (own_bundle / "model.onnx").unlink()
+    os.mkfifo(own_bundle / "model.onnx")  # reading it would wait for ever
+    with refuses(BundleError, rf"model\.onnx is not a regular file{AGAIN}"):
+        open_bundle(own_bundle)
+
+
+def test_manifest_that_is_a_folder(own_bundle: Path, refuses: Refuses) -> None:
+    (own_bundle / "manifest.json").unlink()
+    (own_bundle / "manifest.json").mkdir()
+    with refuses(BundleError, rf"manifest\.json is not a regular file{AGAIN}"):
+        open_bundle(own_bundle)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx"])
+def test_linked_file(own_bundle: Path, tmp_path: Path, name: str, refuses: Refuses) -> None:
+    shutil.move(own_bundle / name, tmp_path / name)
+    (own_bundle / name).symlink_to(tmp_path / name)
+    with refuses(BundleError, rf"{name} is a symbolic link, which .* must not hold; copy the file"):
+        open_bundle(own_bundle)
+
+
+def test_link_to_nowhere(own_bundle: Path, refuses: Refuses) -> None:
+    (own_bundle / "model.onnx").unlink()
+    (own_bundle / "model.onnx").symlink_to("nowhere")
+    with refuses(BundleError, r"model\.onnx is a symbolic link, .* must not hold; copy the file"):
+        open_bundle(own_bundle)
+
+
+def test_linked_subfolder(own_bundle: Path, tmp_path: Path, refuses: Refuses) -> None:
+    (tmp_path / "away").mkdir()
+    (tmp_path / "away" / "a.bin").write_bytes(b"x")
+    (own_bundle / "sub").symlink_to(tmp_path / "away")
+    relist(own_bundle, "sub/a.bin")
+    with refuses(BundleError, r"/sub is a symbolic link, .* must not hold; copy the file$"):
+        open_bundle(own_bundle)
+
+
+# --- names in the manifest
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret.txt",
+        "sub/../../secret.txt",
+        "sub/..",
+        "..",
+        "/etc/passwd",
+        "//etc/passwd",
+        "..\\secret.txt",
+        "sub\\a.bin",
+        "C:\\secret.txt",
+        "C:secret.txt",
+        "",
+        ".",
+    ],
+)
+def test_name_that_leaves_the_bundle(
+    own_bundle: Path, tmp_path: Path, name: str, refuses: Refuses
+) -> None:
+    (tmp_path / "secret.txt").write_text("x")
+    list_file(own_bundle, name, {"bytes": 1, "sha256": bundle.sha256(tmp_path / "secret.txt")})
+    with refuses(BundleError, rf"manifest\.json lists '.*', {DO_NOT_USE}"):
+        open_bundle(own_bundle)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("model.onnx/a", id="below a file"),
+        pytest.param("a" * 300, id="too long"),
+        pytest.param("a\0b", id="zero byte"),
+        pytest.param("\ud800.bin", id="lone surrogate"),
+    ],
+)
+def test_name_that_no_file_can_have(own_bundle: Path, name: str, refuses: Refuses) -> None:
+    list_file(own_bundle, name, {"bytes": 1, "sha256": "00"})
+    with refuses(BundleError, rf"(manifest\.json|own\.fgd) l(ists|acks) .*({AGAIN}|{DO_NOT_USE})"):
+        open_bundle(own_bundle)
+
+
+@pytest.mark.parametrize("name", ["a\nall is well", "a\x1b[2Jb"])
+def test_name_that_paints_on_the_terminal(own_bundle: Path, name: str, refuses: Refuses) -> None:
+    list_file(own_bundle, name, {"bytes": 1, "sha256": "00"})
+    with refuses(BundleError, r"^[^\x00-\x1f]*(lacks|lists) [^\x00-\x1f]*$"):
+        open_bundle(own_bundle)
+
+
+def test_bundle_without_a_graph(own_bundle: Path, refuses: Refuses) -> None:
+    put(own_bundle, "files", {})
+    with refuses(BundleError, rf"own\.fgd: manifest\.json lists no model\.onnx{AGAIN}"):
+        open_bundle(own_bundle)
+
+
+def test_manifest_that_lists_itself(own_bundle: Path, refuses: Refuses) -> None:
+    list_file(own_bundle, "manifest.json", {"bytes": 1, "sha256": "00"})
+    with refuses(BundleError, rf"manifest\.json: expected 1 bytes, got \d+{AGAIN}"):
+        open_bundle(own_bundle)
+
+
+# --- sizes and sums
+
+
+def test_wrong_size(own_bundle: Path, refuses: Refuses) -> None:
+    size = (own_bundle / "model.onnx").stat().st_size
+    with (own_bundle / "model.onnx").open("ab") as stream:
+        stream.write(b"\0")
+    with refuses(BundleError, rf"model\.onnx: expected {size} bytes, got {size + 1}{AGAIN}"):
+        open_bundle(own_bundle)
+
+
+def test_wrong_sum(own_bundle: Path, refuses: Refuses) -> None:
+    content = bytearray((own_bundle / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (own_bundle / "model.onnx").write_bytes(content)
+    with refuses(BundleError, rf"model\.onnx: its sha256 is not the one in manifest\.json{AGAIN}"):
+        open_bundle(own_bundle)
+
+
+def test_empty_graph(own_bundle: Path, refuses: Refuses) -> None:
+    (own_bundle / "model.onnx").write_bytes(b"")
+    with refuses(BundleError, rf"model\.onnx: expected \d+ bytes, got 0{AGAIN}"):
+        open_bundle(own_bundle)
+    relist(own_bundle, "model.onnx")
+    with refuses(BundleError, rf"model\.onnx is empty \(0 bytes\){AGAIN}"):
+        open_bundle(own_bundle)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_graph_cut_short_with_the_sum_made_to_match(
+    own_bundle: Path, share: float, refuses: Refuses
+) -> None:
+    whole = (own_bundle / "model.onnx").read_bytes()
+    (own_bundle / "model.onnx").write_bytes(whole[: int(len(whole) * share)])
+    relist(own_bundle, "model.onnx")
+    with refuses(BundleError, rf"model\.onnx is not a whole ONNX graph{AGAIN}"):
+        open_bundle(own_bundle)
+
+
+def test_external_data_with_the_sum_made_to_match(own_bundle: Path, refuses: Refuses) -> None:
+    path = own_bundle / "model.onnx"
+    onnx.save_model(
+        onnx.load(path), path, save_as_external_data=True, location="w.bin", size_threshold=0
+    )
+    relist(own_bundle, "model.onnx")
+    relist(own_bundle, "w.bin")
+    with refuses(BundleError, r"model\.onnx keeps weights in another file .*; export it again"):
+        open_bundle(own_bundle)
+
+
+def test_second_graph_is_looked_into_too(own_bundle: Path, refuses: Refuses) -> None:
+    (own_bundle / "model.int8.onnx").write_bytes(b"hello")
+    relist(own_bundle, "model.int8.onnx")
+    with refuses(BundleError, rf"model\.int8\.onnx is not a whole ONNX graph{AGAIN}"):
+        open_bundle(own_bundle)
+
+
+@pytest.mark.parametrize(
+    "facts", [None, [], "x", 3, {}, {"bytes": 3}, {"sha256": "00"}, {"bytes": "x", "sha256": ""}]
+)
+def test_file_without_size_or_sum(own_bundle: Path, facts: Any, refuses: Refuses) -> None:
+    list_file(own_bundle, "model.onnx", facts)
+    with refuses(BundleError, r"manifest\.json: no size and sha256 for model\.onnx"):
+        open_bundle(own_bundle)
+
+
+# --- the manifest's content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello", b"{", b"{'a': 1}", b"\xff\xfe{}", b"\xef\xbb\xbf{}", "{}".encode("utf-16")],
+)
+def test_manifest_that_is_not_json(own_bundle: Path, content: bytes, refuses: Refuses) -> None:
+    (own_bundle / "manifest.json").write_bytes(content)
+    with refuses(BundleError, rf"own\.fgd/manifest\.json is not JSON \(.*\){AGAIN}"):
+        open_bundle(own_bundle)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000, b'{"schema_version": ' + b"1" * 5000 + b"}"],
+    ids=["nested", "long number"],
+)
+def test_manifest_made_to_break_the_json_reader(
+    own_bundle: Path, content: bytes, refuses: Refuses
+) -> None:
+    (own_bundle / "manifest.json").write_bytes(content)
+    with refuses(BundleError, rf"own\.fgd/manifest\.json is not JSON \(.*\){AGAIN}"):
+        open_bundle(own_bundle)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"), [("[]", "list"), ('"a"', "str"), ("1", "int"), ("null", "NoneType")]
+)
+def test_manifest_that_is_no_object(
+    own_bundle: Path, content: str, kind: str, refuses: Refuses
+) -> None:
+    (own_bundle / "manifest.json").write_text(content)
+    with refuses(BundleError, rf"manifest\.json: expected a JSON object, got {kind}"):
+        open_bundle(own_bundle)
+
+
+@pytest.mark.parametrize("version", [0, 2, 99, -1, "1", None, [1], {}])
+def test_unknown_schema_version(own_bundle: Path, version: Any, refuses: Refuses) -> None:
+    put(own_bundle, "schema_version", version)
+    with refuses(
+        BundleError, r"schema version .* is not known here \(expected 1\); export again, or install"
+    ):
+        open_bundle(own_bundle)
+
+
+def test_no_schema_version(own_bundle: Path, refuses: Refuses) -> None:
+    (own_bundle / "manifest.json").write_text("{}")
+    with refuses(BundleError, r"schema version None is not known .*; export again, or install"):
+        open_bundle(own_bundle)
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in dataclasses.fields(Manifest)])
+def test_missing_entry(own_bundle: Path, name: str, refuses: Refuses) -> None:
+    edit(own_bundle, lambda entry: entry.pop(name))
+    with refuses(BundleError, rf"manifest\.json is damaged: no entry '{name}'{AGAIN}"):
+        open_bundle(own_bundle)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("method", 1, "method is int, not str"),
+        ("backbone", None, "backbone is NoneType, not str"),
+        ("fingerprint", ["x"], "fingerprint is list, not str"),
+        ("created_by", {}, "created_by is dict, not str"),
+        ("image_size", "32", "image_size is str, not int"),
+        ("image_size", 32.0, "image_size is float, not int"),
+        ("patch_size", None, "patch_size is NoneType, not int"),
+        ("depth", [2], "depth is list, not int"),
+        ("width", "8", "width is str, not int"),
+        ("prefix_tokens", True, "prefix_tokens is bool, not int"),
+        ("bits", "12", "bits is str, not int"),
+        ("bits", True, "bits is bool, not int"),
+        ("head", "lsh", "head is str, not dict"),
+        ("preprocess", [], "preprocess is list, not dict"),
+        ("graph", None, "graph is NoneType, not dict"),
+        ("macs", 3, "macs is int, not dict"),
+        ("weights", [], "weights is list, not dict"),
+        ("thresholds", None, "thresholds is NoneType, not dict"),
+        ("files", ["model.onnx"], "files is list, not dict"),
+        ("stages", {}, "stages is dict, not list"),
+        ("stages", [None], ".*"),
+        ("stages", [3], ".*"),
+        ("stages", ["1:2"], ".*"),
+        ("stages", [{}], "no entry 'block'"),
+        ("stages", [{"block": 1, "tokens_in": 4}], "no entry 'keep'"),
+        ("stages", [{"block": "x", "tokens_in": 4, "keep": 2}], ".*'x'.*"),
+        ("preprocess", {}, "no entry '.*'"),
+    ],
+)
+def test_wrong_type(own_bundle: Path, name: str, value: Any, reason: str, refuses: Refuses) -> None:
+    put(own_bundle, name, value)
+    with refuses(BundleError, rf"manifest\.json is damaged: {reason}{AGAIN}"):
+        open_bundle(own_bundle)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"size": 0}, {"size": 50}, {"interpolation": "nearest"}, {"std": [1, 1, 0]}]
+)
+def test_wrong_preprocess(own_bundle: Path, changes: dict[str, Any], refuses: Refuses) -> None:
+    edit(own_bundle, lambda entry: entry["preprocess"].update(changes))
+    with refuses(BundleError, rf"manifest\.json is damaged: .*{AGAIN}"):
+        open_bundle(own_bundle)
+
+
+@pytest.mark.parametrize("number", ["Infinity", "1e999"])
+@pytest.mark.parametrize("where", ["stage", "preprocess", "file"])
+def test_infinite_number(own_bundle: Path, where: str, number: str, refuses: Refuses) -> None:
+    def spoil(entry: dict[str, Any]) -> None:
+        places = {
+            "stage": (entry["stages"][0], "keep"),
+            "preprocess": (entry["preprocess"], "size"),
+            "file": (entry["files"]["model.onnx"], "bytes"),
+        }
+        place, key = places[where]
+        place[key] = "HERE"
+
+    edit(own_bundle, spoil)
+    path = own_bundle / "manifest.json"
+    path.write_text(path.read_text().replace('"HERE"', number))
+    with refuses(
+        BundleError, r"manifest\.json( is (damaged|not JSON).*again$|: no size and sha256)"
+    ):
+        open_bundle(own_bundle)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("bits", 0),
+        ("bits", -5),
+        ("bits", 10**9),
+        ("image_size", 0),
+        ("image_size", 64),
+        ("patch_size", 0),
+        ("patch_size", -16),
+        ("depth", 0),
+        ("parity", "passed"),
+        ("calibration", []),
+        ("thresholds", {"max_map_drop": "small"}),
+        ("macs", {"dense": "many"}),
+        ("schema_version", True),
+    ],
+)
+def test_value_that_cannot_be(own_bundle: Path, name: str, value: Any, refuses: Refuses) -> None:
+    put(own_bundle, name, value)
+    with refuses(BundleError, rf"manifest\.json.*{name.split('_')[0]}.*again"):
+        open_bundle(own_bundle)
+
+
+def test_preprocess_of_another_size_than_the_graph(own_bundle: Path, refuses: Refuses) -> None:
+    edit(own_bundle, lambda entry: entry["preprocess"].update(size=16, resize=16))
+    with refuses(BundleError, rf"manifest\.json is damaged: .*16.*32.*{AGAIN}"):
+        open_bundle(own_bundle)
+
+
+def test_manifest_that_may_not_be_read(
+    own_bundle: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+) -> None:
+    def forbid(path: Path, *_: Any, **__: Any) -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "read_text", forbid)
+    monkeypatch.setattr(Path, "read_bytes", forbid)
+    with refuses(BundleError, r"manifest\.json.*([Pp]ermission denied|not readable)"):
+        open_bundle(own_bundle)
+
+
+# --- files that come later
+
+
+def add_files(folder: Path, **kinds: bytes) -> bundle.Bundle:
+    files = {f"{name}.npz": content for name, content in kinds.items()}
+    return open_bundle(folder).with_files(files, {"method": "mse"})
+
+
+def test_files_are_added_and_replaced(own_bundle: Path) -> None:
+    before = open_bundle(own_bundle).manifest
+    first = add_files(own_bundle, b=b"one", a=b"two")
+    assert open_bundle(own_bundle) == first
+    assert list(first.manifest.files) == ["a.npz", "b.npz", "model.onnx"]
+    second = add_files(own_bundle, b=b"another")
+    again = open_bundle(own_bundle)
+    assert again == second
+    assert list(again.manifest.files) == ["a.npz", "b.npz", "model.onnx"]
+    assert (own_bundle / "b.npz").read_bytes() == b"another"
+    assert (own_bundle / "a.npz").read_bytes() == b"two"
+    assert again.manifest.calibration == {"method": "mse"}
+    assert again.manifest.files["model.onnx"] == before.files["model.onnx"]
+    assert sorted(os.listdir(own_bundle)) == ["a.npz", "b.npz", "manifest.json", "model.onnx"]
+
+
+def test_no_files_only_forget_the_calibration(own_bundle: Path) -> None:
+    add_files(own_bundle, a=b"one")
+    open_bundle(own_bundle).with_files({}, None)
+    assert open_bundle(own_bundle).manifest.calibration is None
+    assert "a.npz" in open_bundle(own_bundle).manifest.files
+
+
+class PowerCut(BaseException):
+    """Nothing may catch this."""
+
+
+@pytest.mark.parametrize("step", range(4))
+@pytest.mark.parametrize("fault", [PowerCut(), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_bundle_opens_whatever_was_written_last(
+    own_bundle: Path, step: int, fault: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_files(own_bundle, a=b"old a", b=b"old b")
+    old = open_bundle(own_bundle).manifest
+    replace, written = os.replace, []
+
+    def stop(source: Path, target: Path) -> None:  # manifest, a, b, manifest
+        if len(written) == step:
+            raise fault
+        written.append(Path(target).name)
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stop)
+        with pytest.raises(type(fault)):
+            add_files(own_bundle, a=b"a new one", b=b"b new too")
+    assert written == ["manifest.json", "a.npz", "b.npz", "manifest.json"][:step]
+    found = open_bundle(own_bundle).manifest
+    if step == 0:
+        assert found == old
+    else:
+        assert list(found.files) == ["model.onnx"]
+        assert found.calibration is None
+    assert sorted(os.listdir(own_bundle)) == ["a.npz", "b.npz", "manifest.json", "model.onnx"]
+    add_files(own_bundle, a=b"a new one", b=b"b new too")
+    assert "b.npz" in open_bundle(own_bundle).manifest.files
+
+
+def test_a_file_that_is_half_written_when_the_power_goes(
+    own_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(handle: int) -> None:
+        raise PowerCut
+
+    old = open_bundle(own_bundle)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", half)
+        with pytest.raises(PowerCut):
+            add_files(own_bundle, a=b"new")
+    assert open_bundle(own_bundle) == old
+
+
+def test_engines_are_never_listed(own_bundle: Path) -> None:
+    engine = own_bundle / "engines" / "openvino-int8-x86_64" / "engine.blob"
+    engine.parent.mkdir(parents=True)
+    engine.write_bytes(b"engine")
+    sealed = seal(own_bundle, open_bundle(own_bundle).manifest)
+    added = add_files(own_bundle, a=b"one")
+    assert list(sealed.manifest.files) == ["model.onnx"]
+    assert list(added.manifest.files) == ["a.npz", "model.onnx"]
+    engine.write_bytes(b"another")  # it belongs to the machine, not to the manifest
+    assert open_bundle(own_bundle) == added
+    (own_bundle / "extra").mkdir()
+    (own_bundle / "extra" / "engines").write_text("not that folder")
+    assert "extra/engines" in seal(own_bundle, added.manifest).manifest.files

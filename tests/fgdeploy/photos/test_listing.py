@@ -1,0 +1,425 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from fgdeploy import photos
+from fgdeploy.core.errors import DataError, ImageError
+from fgdeploy.photos import Photo
+from tests.fgdeploy.pictures import preprocess
+
+Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of two classes; listing does not decode, so the files are empty."""
+    for name in ("gull/1.jpg", "gull/2.jpg", "tern/1.jpg", "tern/deep/3.png"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "photos"
+
+
+def csv(folder: Path, text: str, name: str = "list.csv") -> Path:
+    target = folder / name
+    target.write_bytes(text.encode())
+    return target
+
+
+def brief(found: list[Photo], root: Path) -> list[tuple[str, str | None, str | None]]:
+    return [(p.path.relative_to(root).as_posix(), p.label, p.split) for p in found]
+
+
+# --- folders and files
+
+
+def test_folder_names_are_labels(folder: Path) -> None:
+    assert brief(photos.read(folder), folder) == [
+        ("gull/1.jpg", "gull", None),
+        ("gull/2.jpg", "gull", None),
+        ("tern/1.jpg", "tern", None),
+        ("tern/deep/3.png", "deep", None),
+    ]
+
+
+def test_folder_that_is_named_by_a_dot(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder / "gull")
+    assert {photo.label for photo in photos.read(Path("."))} == {"gull"}
+
+
+def test_single_image(folder: Path) -> None:
+    assert photos.read(folder / "tern" / "1.jpg") == [Photo(folder / "tern" / "1.jpg", "tern")]
+
+
+def test_nothing_there(folder: Path, refuses: Refuses) -> None:
+    with refuses(DataError, r"no folder, image or CSV at .*/none; check the path$"):
+        photos.read(folder / "none")
+
+
+def test_folder_without_images(tmp_path: Path, refuses: Refuses) -> None:
+    (tmp_path / "notes.txt").touch()
+    with refuses(DataError, r"no images in .* \(looked for .*\.jpg.*\); check the folder$"):
+        photos.read(tmp_path)
+
+
+def test_linked_photo_has_the_label_of_the_folder_it_lies_in(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "blob.jpg").touch()
+    (folder / "gull" / "9.jpg").symlink_to(tmp_path / "pool" / "blob.jpg")
+    assert ("gull/9.jpg", "gull", None) in brief(photos.read(folder), folder)
+
+
+# --- CSV
+
+
+def test_csv(folder: Path) -> None:
+    source = csv(
+        folder,
+        "path,class,split\ngull/1.jpg,Larus canus,Train\ntern/1.jpg,Sterna, TEST \n",
+    )
+    assert brief(photos.read(source), folder) == [
+        ("gull/1.jpg", "Larus canus", "train"),
+        ("tern/1.jpg", "Sterna", "test"),
+    ]
+
+
+def test_csv_with_byte_order_mark_crlf_and_blank_lines(folder: Path) -> None:
+    source = csv(folder, "\ufeffpath,class\r\ngull/1.jpg,a\r\n\r\n , \r\ntern/1.jpg,b\r\n")
+    assert [photo.label for photo in photos.read(source)] == ["a", "b"]
+
+
+def test_csv_columns_come_in_any_order_and_case(folder: Path) -> None:
+    source = csv(folder, "Split, CLASS ,note,Path\ntest,a,x,gull/1.jpg\n", "LIST.CSV")
+    assert brief(photos.read(source), folder) == [("gull/1.jpg", "a", "test")]
+
+
+def test_csv_cells_may_be_empty_or_quoted(folder: Path) -> None:
+    (folder / "a, b.jpg").touch()
+    source = csv(folder, 'path,class,split\n"a, b.jpg","Gull, common",\ngull/1.jpg,,\n')
+    assert brief(photos.read(source), folder) == [
+        ("a, b.jpg", "Gull, common", None),
+        ("gull/1.jpg", None, None),
+    ]
+
+
+def test_csv_paths_may_be_absolute(folder: Path, tmp_path: Path) -> None:
+    source = csv(tmp_path, f"path,class\n{folder / 'gull' / '1.jpg'},a\n")
+    assert photos.read(source)[0].path == folder / "gull" / "1.jpg"
+
+
+def test_missing_csv(tmp_path: Path, refuses: Refuses) -> None:
+    with refuses(DataError, r"no CSV at .*/no\.csv; check the path$"):
+        photos.read(tmp_path / "no.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "got"),
+    [
+        ("", "an empty file"),
+        ("\n", "an empty file"),
+        ("file,label\na.jpg,b\n", "file,label"),
+        ("path,label\na.jpg,b\n", "path,label"),
+        ("class,split\nb,test\n", "class,split"),
+        ("path;class\na.jpg;b\n", "path;class"),
+        ("gull/1.jpg,gull\n", r"gull/1\.jpg,gull"),
+    ],
+)
+def test_csv_without_the_columns(folder: Path, text: str, got: str, refuses: Refuses) -> None:
+    with refuses(
+        DataError, rf"list\.csv: expected a header .*path,class\[,split\], got {got}(;|$)"
+    ):
+        photos.read(csv(folder, text))
+
+
+def test_csv_with_a_missing_file_tells_the_line(folder: Path, refuses: Refuses) -> None:
+    source = csv(folder, "path,class\ngull/1.jpg,a\n\ngull/none.jpg,b\n")
+    with refuses(DataError, r"list\.csv line 4: no file 'gull/none\.jpg'; correct the path$"):
+        photos.read(source)
+
+
+@pytest.mark.parametrize("name", ["gull", "", ".."])
+def test_csv_that_names_a_folder(folder: Path, name: str, refuses: Refuses) -> None:
+    with refuses(DataError, rf"list\.csv line 2: no file '{name}'; correct the path$"):
+        photos.read(csv(folder, f"path,class\n{name},a\n"))
+
+
+def test_csv_with_a_short_row_tells_the_line(folder: Path, refuses: Refuses) -> None:
+    source = csv(folder, "path,class,split\ngull/1.jpg,a,test\ngull/2.jpg,a\n")
+    with refuses(DataError, r"list\.csv line 3: expected 3 columns, got 2"):
+        photos.read(source)
+
+
+@pytest.mark.parametrize("rows", ["", "\n\n", " , \n"])
+def test_csv_with_a_header_only(folder: Path, rows: str, refuses: Refuses) -> None:
+    with refuses(DataError, r"list\.csv lists no photos; add rows below the header$"):
+        photos.read(csv(folder, f"path,class\n{rows}"))
+
+
+@pytest.mark.parametrize(
+    "content", ["path,class\na.jpg,Möwe\n".encode("latin-1"), "path,class\n".encode("utf-16")]
+)
+def test_csv_that_is_not_utf8(folder: Path, content: bytes, refuses: Refuses) -> None:
+    (folder / "list.csv").write_bytes(content)
+    with refuses(DataError, r"list\.csv is not a UTF-8 CSV: 'utf-8' codec can't decode"):
+        photos.read(folder / "list.csv")
+
+
+def test_csv_with_an_endless_field(folder: Path, refuses: Refuses) -> None:
+    with refuses(DataError, r"list\.csv is not a UTF-8 CSV: field larger than field limit"):
+        photos.read(csv(folder, "path,class\n" + "a" * 200_000 + ",b\n"))
+
+
+def test_csv_with_a_long_row_tells_the_line(folder: Path, refuses: Refuses) -> None:
+    source = csv(folder, "path,class,split\ngull/1.jpg,Gull, common,test\n")
+    with refuses(DataError, r"list\.csv line 2: expected 3 columns, got 4"):
+        photos.read(source)
+
+
+def test_folder_named_csv(tmp_path: Path, refuses: Refuses) -> None:
+    (tmp_path / "a.csv").mkdir()
+    with refuses(DataError, r"a\.csv"):
+        photos.read(tmp_path / "a.csv")
+
+
+def test_csv_with_a_name_that_no_file_can_have(folder: Path, refuses: Refuses) -> None:
+    with refuses(DataError, r"list\.csv line 2: no file 'a+"):
+        photos.read(csv(folder, "path,class\n" + "a" * 300 + ",b\n"))
+
+
+def test_line_number_after_a_cell_of_two_lines(folder: Path, refuses: Refuses) -> None:
+    source = csv(folder, 'path,class,note\ngull/1.jpg,a,"two\nlines"\nnone.jpg,b,\n')
+    with refuses(DataError, r"list\.csv line 4: no file 'none\.jpg'"):
+        photos.read(source)
+
+
+# --- labels beside a folder
+
+
+def test_labels_override_folder_names(folder: Path, tmp_path: Path) -> None:
+    labels = csv(tmp_path, "path,class,split\ngull/2.jpg,Larus,test\ntern/deep/3.png,,train\n")
+    assert brief(photos.read(folder, labels), folder) == [
+        ("gull/1.jpg", "gull", None),
+        ("gull/2.jpg", "Larus", "test"),
+        ("tern/1.jpg", "tern", None),
+        ("tern/deep/3.png", None, "train"),
+    ]
+
+
+def test_labels_may_be_relative_to_their_csv(folder: Path, tmp_path: Path) -> None:
+    labels = csv(tmp_path, "path,class\nphotos/gull/1.jpg,Larus\n")
+    assert photos.read(folder, labels)[0].label == "Larus"
+
+
+def test_labels_of_a_single_image(folder: Path) -> None:
+    labels = csv(folder, "path,class\ngull/1.jpg,Larus\n")
+    assert photos.read(folder / "gull" / "1.jpg", labels)[0].label == "Larus"
+
+
+def test_labels_with_a_missing_file_tell_the_line(
+    folder: Path, tmp_path: Path, refuses: Refuses
+) -> None:
+    labels = csv(tmp_path, "path,class\ngull/8.jpg,Larus\n")
+    with refuses(DataError, r"list\.csv line 2: no file 'gull/8\.jpg'; correct the path$"):
+        photos.read(folder, labels)
+
+
+def test_labels_beside_a_csv_are_refused(folder: Path, refuses: Refuses) -> None:
+    source = csv(folder, "path,class\ngull/1.jpg,a\n")
+    with refuses(DataError, r"list\.csv is a CSV already; give either it or --labels, not both"):
+        photos.read(source, source)
+
+
+# --- splits and picks
+
+
+def split_photos() -> list[Photo]:
+    splits = ["train", "test", None, "train"]
+    return [Photo(Path(f"{n}.jpg"), "a", split) for n, split in enumerate(splits)]
+
+
+def test_of_split() -> None:
+    listed = split_photos()
+    assert photos.of_split(listed, "train") == [listed[0], listed[3]]
+    assert photos.of_split(listed, "test") == [listed[1]]
+
+
+def test_of_split_takes_all_of_an_undivided_list() -> None:
+    listed = [Photo(Path("a.jpg")), Photo(Path("b.jpg"), "x")]
+    found = photos.of_split(listed, "test")
+    assert found == listed and found is not listed
+    assert photos.of_split([], "test") == []
+
+
+def test_of_split_that_is_not_there(refuses: Refuses) -> None:
+    with refuses(DataError, r"no photos of split 'val'; the list has test, train"):
+        photos.of_split(split_photos(), "val")
+
+
+def many(**counts: int) -> list[Photo]:
+    return [
+        Photo(Path(f"{label}/{number}.jpg"), label)
+        for label, count in counts.items()
+        for number in range(count)
+    ]
+
+
+def test_spread_is_even() -> None:
+    picked = photos.spread(many(a=50, b=3, c=50), 13)
+    assert len(picked) == len(set(picked)) == 13
+    assert Counter(photo.label for photo in picked) == {"a": 5, "b": 3, "c": 5}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 30])
+def test_spread_never_differs_by_more_than_one(count: int) -> None:
+    counts = Counter(photo.label for photo in photos.spread(many(a=20, b=20, c=20), count))
+    assert sum(counts.values()) == count
+    assert max(counts.values()) - min(counts[label] for label in "abc") <= 1
+
+
+def test_spread_is_the_same_for_the_same_seed() -> None:
+    listed = many(a=30, b=30)
+    assert photos.spread(listed, 20, seed=3) == photos.spread(listed, 20, seed=3)
+    assert photos.spread(listed, 20, seed=3) != photos.spread(listed, 20, seed=4)
+
+
+def test_spread_of_fewer_begins_that_of_more() -> None:
+    listed = many(a=30, b=30)
+    assert photos.spread(listed, 20)[:7] == photos.spread(listed, 7)
+
+
+def test_spread_takes_all_when_there_are_few() -> None:
+    listed = many(a=2, b=1)
+    assert sorted(photos.spread(listed, 99), key=str) == sorted(listed, key=str)
+    assert photos.spread(listed, 0) == [] and photos.spread([], 5) == []
+
+
+def test_spread_takes_photos_without_a_class_as_one() -> None:
+    listed = [Photo(Path(f"{number}.jpg")) for number in range(9)] + many(a=9)
+    picked = photos.spread(listed, 6)
+    assert Counter(photo.label for photo in picked) == {None: 3, "a": 3}
+
+
+def test_spread_leaves_the_list_as_it_was() -> None:
+    listed = many(a=9, b=9)
+    photos.spread(listed, 5)
+    assert listed == many(a=9, b=9)
+
+
+def test_folders_train_and_test_are_splits(tmp_path: Path) -> None:
+    from PIL import Image
+
+    def splits(name: str, *tops: str) -> list[tuple[str | None, str | None]]:
+        for top in tops:
+            for label in ("a", "b"):
+                (tmp_path / name / top / label).mkdir(parents=True)
+                Image.new("RGB", (8, 8)).save(tmp_path / name / top / label / "0.png")
+        return [(photo.label, photo.split) for photo in photos.read(tmp_path / name)]
+
+    assert splits("1", "train", "test") == [
+        ("a", "test"),
+        ("b", "test"),
+        ("a", "train"),
+        ("b", "train"),
+    ]
+    assert {split for _, split in splits("2", "Train", "val")} == {"train", "test"}
+    three = {split for _, split in splits("3", "train", "val", "test")}
+    assert three == {"train", "val", "test"}
+    assert {split for _, split in splits("4", "train", "bus")} == {None}  # vehicles
+    assert {split for _, split in splits("5", "train")} == {None}
+
+
+# --- photos as batches of frames
+
+
+def drawn(folder: Path, count: int, broken: tuple[int, ...] = ()) -> list[Photo]:
+    """Photos of 8 pixels square that are each of one grey; some are cut short."""
+    from PIL import Image
+
+    listed = []
+    for number in range(count):
+        path = folder / f"{number}.png"
+        Image.new("RGB", (8, 8), (10 * number,) * 3).save(path)
+        if number in broken:
+            path.write_bytes(path.read_bytes()[:40])
+        listed.append(Photo(path, "grey"))
+    return listed
+
+
+def greys(found: list[tuple[list[Photo], npt.NDArray[np.uint8]]]) -> list[list[int]]:
+    return [[int(frame[0, 0, 0]) for frame in frames] for _, frames in found]
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "sizes", "told"),
+    [
+        (5, 2, [2, 2, 1], [2, 4, 5]),
+        (4, 2, [2, 2], [2, 4]),
+        (3, 8, [3], [3]),
+        (0, 8, [], []),
+    ],
+)
+def test_batches(tmp_path: Path, count: int, size: int, sizes: list[int], told: list[int]) -> None:
+    listed, skipped, progress = drawn(tmp_path, count), [], []
+    found = list(
+        photos.batches(
+            listed,
+            preprocess(4, 4),
+            size,
+            skipped,
+            progress=lambda done, total: progress.append((done, total)),
+        )
+    )
+    assert [len(frames) for _, frames in found] == sizes
+    assert [photo for group, _ in found for photo in group] == listed
+    assert all(frames.dtype == np.uint8 and frames.shape[1:] == (4, 4, 3) for _, frames in found)
+    assert [grey for group in greys(found) for grey in group] == [10 * n for n in range(count)]
+    assert progress == [(done, count) for done in told]
+    assert skipped == []
+
+
+def test_batches_name_the_photos_that_they_skip(tmp_path: Path) -> None:
+    listed, skipped, progress = drawn(tmp_path, 6, broken=(0, 3, 5)), [], []
+    found = list(
+        photos.batches(
+            listed,
+            preprocess(4, 4),
+            2,
+            skipped,
+            progress=lambda done, total: progress.append(done),
+        )
+    )
+    assert greys(found) == [[10, 20], [40]]
+    assert [[photo.path.stem for photo in group] for group, _ in found] == [["1", "2"], ["4"]]
+    assert [Path(line.partition(".png")[0]).name for line in skipped] == ["0", "3", "5"]
+    assert progress == [3, 6]
+
+
+def test_batches_of_photos_that_cannot_be_read(tmp_path: Path) -> None:
+    skipped: list[str] = []
+    listed = drawn(tmp_path, 2, broken=(0, 1))
+    assert list(photos.batches(listed, preprocess(4, 4), 2, skipped)) == []
+    assert len(skipped) == 2
+
+
+def test_batches_stop_at_the_first_when_strict(tmp_path: Path, refuses: Refuses) -> None:
+    skipped: list[str] = []
+    listed = drawn(tmp_path, 3, broken=(1,))
+    with refuses(ImageError, r"1\.png"):
+        list(photos.batches(listed, preprocess(4, 4), 1, skipped, strict=True))
+    assert skipped == []
+
+
+def test_a_photo_is_read_when_its_batch_is_asked_for(tmp_path: Path) -> None:
+    listed, skipped = drawn(tmp_path, 4), []
+    waiting = photos.batches(listed, preprocess(4, 4), 2, skipped)
+    next(waiting)
+    listed[3].path.unlink()
+    assert len(next(waiting)[1]) == 1
+    assert len(skipped) == 1

@@ -1,0 +1,89 @@
+"""What a training is asked to do."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fgdeploy.core.codes import check_bits
+from fgdeploy.core.errors import UsageError
+from fgdeploy.models.stages import Stage
+
+WEIGHTS = ("pretrained", "random")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """One training. None means: the recipe's or the method's default.
+
+    data: a folder of classes, a CSV (path,class,split) or a dataset in its official layout.
+    weights: `pretrained` (timm's hub), `random`, or the path of a checkpoint. crop: middle part of
+    a photo's short side that the deployed model sees; least_area: least part of a photo's area in a
+    training view; both above 0 and up to 1. warmup: steps. holdout: part of each class to evaluate
+    with where `data` has no splits. without: parts of the method to leave out, for comparison.
+    teacher: trained weights to learn from, frozen. eval_photos: most test photos in the evaluation
+    of an epoch; the last one takes all.
+    """
+
+    data: Path
+    method: str = "eet"
+    recipe: str = "fast"
+    backbone: str | None = None
+    weights: str = "pretrained"
+    image_size: int | None = None
+    crop: float | None = None
+    least_area: float | None = None
+    stages: tuple[Stage, ...] | None = None
+    bits: int = 64
+    epochs: int | None = None
+    batch: int | None = None
+    lr: float | None = None
+    warmup: int | None = None
+    holdout: float = 0.2
+    without: frozenset[str] = frozenset()
+    transposed_mask: bool = False
+    teacher: Path | None = None
+    precision: str = "auto"
+    eval_photos: int = 1000
+    workers: int | None = None
+    strict: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_bits(self.bits)
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"--precision {self.precision!r}: choose {', '.join(PRECISIONS)}")
+        for name in ("epochs", "batch", "image_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: expected 1 or more")
+        if self.batch == 1:
+            raise UsageError("--batch 1: expected 2 or more, a batch of one has nothing to compare")
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise UsageError(f"--lr {self.lr}: expected a number above zero")
+        if not 0 <= self.holdout < 1:
+            raise UsageError(f"--holdout {self.holdout}: expected a part from 0 to below 1")
+        for name in ("crop", "least_area"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} {value}: expected a part above 0 and up to 1"
+                )
+        if self.seed >= 1 << 63:
+            raise UsageError(f"--seed {self.seed}: expected less than 2^63")
+        for name in ("warmup", "workers", "seed", "eval_photos"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: expected 0 or more")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON-ready values."""
+        entry = dataclasses.asdict(self)
+        entry["data"] = str(self.data)
+        entry["teacher"] = None if self.teacher is None else str(self.teacher)
+        entry["without"] = sorted(self.without)
+        entry["stages"] = None if self.stages is None else [str(stage) for stage in self.stages]
+        return entry
