@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check wheel setup clean
+.PHONY: help demo test check docs wheel setup clean
 .DEFAULT_GOAL := help
 
 help: ## Say what can be made.
@@ -32,6 +32,9 @@ check: $(READY) ## Lint, format check and types.
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+docs: $(READY) ## Write docs/cli.md from the commands.
+	PYTHONPATH=. $(PY) docs/make_cli.py
 
 wheel: $(READY) ## Build wheel and sdist, and check what is in them.
 	rm -rf dist build

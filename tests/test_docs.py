@@ -1,0 +1,71 @@
+"""The documentation: the page of commands, links that lead somewhere, snippets that compile."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from docs import make_cli
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "benchmarks").rglob("*.md"),
+    ]
+)
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def _prose(page: Path) -> str:
+    """Return a page without its code, where brackets are no links."""
+    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    text = re.sub(r"^ {4}.*$", "", text, flags=re.MULTILINE)
+    return re.sub(r"`[^`\n]*`", lambda code: re.sub(r"[()\[\]]", "", code[0]), text)
+
+
+def _anchors(page: Path) -> Iterator[str]:
+    """Yield what headings are called in links, as GitHub makes it."""
+    for heading in re.findall(r"^#+ (.+)$", _prose(page), flags=re.MULTILINE):
+        yield re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def _name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def test_the_page_of_commands_is_what_the_commands_say() -> None:
+    page = make_cli.PAGE.read_text(encoding="utf-8")
+    assert page == make_cli.render(), "docs/cli.md is not up to date; run: make docs"
+
+
+def test_what_has_no_help_gets_no_page() -> None:
+    class Command:
+        name, help, params = "quiet", None, ()
+
+    with pytest.raises(ValueError, match="quiet has no help"):
+        make_cli.section("fgdeploy quiet", Command())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in _LINK.findall(_prose(page)):
+        if re.match(r"[a-z]+:", link):
+            continue  # the network is not asked
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), f"{link}: there is no such file"
+        assert target.is_relative_to(ROOT), f"{link} leads out of the repository"
+        assert not anchor or anchor in _anchors(target), f"{link}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_python_snippets_compile(page: Path) -> None:
+    for language, code in _FENCE.findall(page.read_text(encoding="utf-8")):
+        if language == "python":
+            compile(code, _name(page), "exec")
