@@ -18,23 +18,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from fgdeploy.core.timing import time_calls
+
 THREADS = len(os.sched_getaffinity(0))
 
 
 def _median_ms(call: Callable[[], object], seconds: float = 2.0) -> float:
-    for _ in range(3):
-        call()
-    times, end = [], time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 5:
-        start = time.perf_counter()
-        call()
-        times.append(1e3 * (time.perf_counter() - start))
+    (times,) = time_calls(call, seconds=seconds, least=5)
     return statistics.median(times)
 
 

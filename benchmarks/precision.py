@@ -49,8 +49,7 @@ def _hash(bundle: Path, name: str, frames: Path, target: Path) -> None:
         "bundle, name, frames, target = sys.argv[1:]\n"
         "data = np.load(frames, mmap_mode='r')\n"
         "with open_engine(open_bundle(bundle), name) as engine:\n"
-        "    parts = [engine.run(np.array(data[i:i + 8])).code for i in range(0, len(data), 8)]\n"
-        "np.save(target, np.concatenate(parts))\n"
+        "    np.save(target, engine.run_all(data).code)\n"
     )
     command = [sys.executable, "-c", code, str(bundle), name, str(frames), str(target)]
     subprocess.run(command, check=True)

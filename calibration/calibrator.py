@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
-import numpy as np
 import onnx
 
 from fgdeploy import __version__
@@ -21,10 +20,9 @@ from fgdeploy.calibration.judge import Judge, default_gate
 from fgdeploy.calibration.repair import Repair, repair
 from fgdeploy.calibration.sample import Sample
 from fgdeploy.core.errors import DataError, ParityError
-from fgdeploy.photos import Photo, batches
+from fgdeploy.engines.base import BATCH
+from fgdeploy.photos import Photo, batches, decode_all
 from fgdeploy.proof.parity import Limits, Parity
-
-BATCH = 8
 
 # Makes a progress callback (done, total) for a label.
 Bars = Callable[[str], Callable[[int, int], None]]
@@ -138,13 +136,11 @@ def _judge(
     model: onnx.ModelProto, bundle: Bundle, chosen: Sample, skipped: list[str], bars: Bars
 ) -> Judge:
     photos = chosen.checks or chosen.calibration
-    groups = list(
-        batches(photos, bundle.manifest.preprocess, BATCH, skipped, progress=bars("reading checks"))
-    )
-    if not groups:
+    make = bundle.manifest.preprocess
+    kept, frames = decode_all(photos, make, skipped, progress=bars("reading checks"))
+    if not kept:
         raise DataError(f"none of {len(photos)} photos to check with can be read: {skipped[-1]}")
-    labels = [photo.label for group, _ in groups for photo in group]
-    return Judge(model, np.concatenate([part for _, part in groups]), labels, bars("running fp32"))
+    return Judge(model, frames, [photo.label for photo in kept], bars("running fp32"))
 
 
 def _graphs(made: plan.Plan, in_float: list[str]) -> dict[str, bytes]:

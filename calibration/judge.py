@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -11,17 +11,15 @@ import onnx
 
 from fgdeploy.bundle.checks import Checks, most_frames
 from fgdeploy.calibration.observe import open_session
+from fgdeploy.core.timing import time_calls
+from fgdeploy.engines.base import Outputs, run_in_batches
 from fgdeploy.proof.parity import Limits, Parity, compare
 
-BATCH = 8
-_TIMED, _WARM_UP = 30, 5
+_TIMED, _WARM_UP = 25, 5
 # What INT8 keeps to. Photos that a model was trained on lie further from its decision borders: half
 # a per cent more bits agree on them than on new ones (measured), hence 98.5 for 98 % on new photos.
 # Bits alone decide where photos have no labels that repeat.
 MAX_DROP, MIN_BITS, MIN_BITS_UNLABELLED = 0.5, 0.985, 0.99
-
-Hashes = npt.NDArray[np.float32]
-Codes = npt.NDArray[np.uint8]
 
 
 def default_gate(labels: Sequence[str | None]) -> Limits:
@@ -43,7 +41,8 @@ class Judge:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.frames, self.labels = frames, labels
-        self.hashes, self.codes = run(model, frames, progress)
+        found = run(model, frames, progress)
+        self.hashes, self.codes = found.hash, found.code
 
     def parity(
         self,
@@ -51,8 +50,8 @@ class Judge:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Parity:
         """Return how a graph differs from fp32 on all frames."""
-        hashes, codes = run(model, self.frames, progress)
-        return compare(self.hashes, self.codes, hashes, codes, self.labels)
+        found = run(model, self.frames, progress)
+        return compare(self.hashes, self.codes, found.hash, found.code, self.labels)
 
     def checks(self) -> Checks:
         """Return some of the frames with what fp32 makes of them, to go along in the bundle."""
@@ -61,21 +60,17 @@ class Judge:
 
     def latency_ms(self, models: Sequence[onnx.ModelProto]) -> list[float]:
         """Return the median milliseconds of one frame in ONNX Runtime, the graphs in turn."""
-        sessions = [open_session(model) for model in models]
-        times: list[list[float]] = [[] for _ in models]
-        for _ in range(_TIMED):
-            for session, taken in zip(sessions, times, strict=True):
-                start = time.perf_counter()
-                session.run(["code"], {"frames": self.frames[:1]})
-                taken.append(1e3 * (time.perf_counter() - start))
-        return [float(np.median(taken[_WARM_UP:])) for taken in times]
+        feed = {"frames": self.frames[:1]}
+        calls = [partial(open_session(model).run, ["code"], feed) for model in models]
+        times = time_calls(*calls, seconds=0, least=_TIMED, warm_up=_WARM_UP)
+        return [float(np.median(taken)) for taken in times]
 
     def error(self, model: onnx.ModelProto, count: int) -> tuple[float, float]:
         """Return (relative error of the hashes, share of bits changed) on the first frames."""
-        hashes, codes = run(model, self.frames[:count])
+        found = run(model, self.frames[:count])
         wanted = self.hashes[:count].astype(np.float64)
-        error = np.linalg.norm(hashes - wanted) / max(float(np.linalg.norm(wanted)), 1e-30)
-        changed = np.unpackbits(codes ^ self.codes[:count]).sum() / wanted.size
+        error = np.linalg.norm(found.hash - wanted) / max(float(np.linalg.norm(wanted)), 1e-30)
+        changed = np.unpackbits(found.code ^ self.codes[:count]).sum() / wanted.size
         return float(error), float(changed)
 
 
@@ -83,13 +78,12 @@ def run(
     model: onnx.ModelProto,
     frames: npt.NDArray[np.uint8],
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[Hashes, Codes]:
-    """Return hashes (N, bits) and codes (N, bytes) that ONNX Runtime makes of frames."""
+) -> Outputs:
+    """Return the hashes and codes that ONNX Runtime makes of frames, in batches."""
     session = open_session(model)
-    hashes, codes = [], []
-    for start in range(0, len(frames), BATCH):
-        hash_, code = session.run(["hash", "code"], {"frames": frames[start : start + BATCH]})
-        hashes.append(hash_)
-        codes.append(code)
-        progress(min(start + BATCH, len(frames)), len(frames))
-    return np.concatenate(hashes), np.concatenate(codes)
+
+    def one(frames: npt.NDArray[np.uint8]) -> Outputs:
+        hash_, code = session.run(["hash", "code"], {"frames": frames})
+        return Outputs(code, hash_)
+
+    return run_in_batches(one, frames, progress=progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +18,8 @@ from fgdeploy.engines.build_settings import BuildSettings
 
 Graphs = Mapping[str, tuple[str, ...]]
 FloatArray = npt.NDArray[np.float32]
+
+BATCH = 8  # frames of one run, where nothing else is said
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,21 @@ class Outputs:
             )
         copied = {name: np.array(value) for name, value in arrays.items()}
         return cls(**copied)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Outputs]) -> Outputs:
+        """Return the outputs of several runs of one engine, at least one, as those of one run."""
+        return cls(
+            np.concatenate([part.code for part in parts]),
+            np.concatenate([part.hash for part in parts]),
+            _join([part.embedding for part in parts]),
+            _join([part.logits for part in parts]),
+        )
+
+
+def _join(parts: Sequence[FloatArray | None]) -> FloatArray | None:
+    held = [part for part in parts if part is not None]
+    return np.concatenate(held) if held else None
 
 
 class Engine(Closing):
@@ -84,6 +101,19 @@ class Engine(Closing):
                 "see: fgdeploy doctor"
             ) from error
         return self._checked(outputs, frames.shape[0])
+
+    def run_all(
+        self,
+        frames: npt.NDArray[np.uint8],
+        batch: int = BATCH,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Outputs:
+        """Run any number of frames, uint8 (N, S, S, 3) with N >= 1, as one; `batch` at a time.
+
+        Where the engine takes fewer at once (`max_batch`), so many. Raises EngineError as `run`.
+        """
+        step = min(batch, self.max_batch or batch)
+        return run_in_batches(self.run, frames, step, progress)
 
     def _check(self, frames: npt.NDArray[np.uint8]) -> None:
         size, most = self.manifest.image_size, self.max_batch
@@ -163,6 +193,20 @@ class GraphEngine(Engine):
     @abstractmethod
     def version(cls) -> str:
         """Return the version of the package that runs the engine."""
+
+
+def run_in_batches(
+    run: Callable[[npt.NDArray[np.uint8]], Outputs],
+    frames: npt.NDArray[np.uint8],
+    batch: int = BATCH,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Outputs:
+    """Run a function on frames (N, ...), `batch` at a time, and return all its outputs as one."""
+    parts = []
+    for start in range(0, max(len(frames), 1), batch):
+        parts.append(run(frames[start : start + batch]))
+        progress(min(start + batch, len(frames)), len(frames))
+    return Outputs.concatenate(parts)
 
 
 def one_line(error: BaseException | str) -> str:

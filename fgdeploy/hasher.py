@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +13,8 @@ from fgdeploy.bundle import Bundle, Manifest, open_bundle
 from fgdeploy.core.closing import Closing
 from fgdeploy.core.errors import DataError, ImageError, UsageError
 from fgdeploy.engines import Engine, Outputs, open_engine
-from fgdeploy.photos import Photo
-from fgdeploy.photos.images import Frame, ImageLike
-
-DEFAULT_BATCH = 8
+from fgdeploy.engines.base import BATCH
+from fgdeploy.photos import ImageLike, Photo, decode_batches
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ class Hasher(Closing):
             raise UsageError(f"expected a batch of at least one photo, got {batch}; give 1 or more")
         self.bundle = bundle
         self.engine = engine
-        self.batch = batch or min(DEFAULT_BATCH, engine.max_batch or DEFAULT_BATCH)
+        self.batch = batch or min(BATCH, engine.max_batch or BATCH)
 
     @property
     def manifest(self) -> Manifest:
@@ -79,7 +74,7 @@ class Hasher(Closing):
                 np.zeros((0, self.manifest.code_bytes), np.uint8),
                 np.zeros((0, self.bits), np.float32),
             )
-        return _concatenate(parts)
+        return Outputs.concatenate(parts)
 
     def stream(
         self,
@@ -91,42 +86,9 @@ class Hasher(Closing):
         on_error: called with (position, error) for an unreadable photo, which is then left out;
         without it the ImageError is raised.
         """
-        positions: list[int] = []
-        frames: list[Frame] = []
-        for position, frame in self._decoded(images, on_error):
-            positions.append(position)
-            frames.append(frame)
-            if len(frames) == self.batch:
-                yield Hashed(positions, self.engine.run(np.stack(frames)))
-                positions, frames = [], []
-        if frames:
-            yield Hashed(positions, self.engine.run(np.stack(frames)))
-
-    def _decoded(
-        self, images: Iterable[ImageLike], on_error: Callable[[int, ImageError], None] | None
-    ) -> Iterator[tuple[int, Frame]]:
         make = self.manifest.preprocess.frame
-        workers = max(1, min(4, os.cpu_count() or 1))
-        waiting: deque[tuple[int, Future[Frame]]] = deque()
-        with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-            try:
-                source = enumerate(images)
-                while True:
-                    for position, image in islice(source, 2 * self.batch - len(waiting)):
-                        waiting.append((position, pool.submit(make, image)))
-                    if not waiting:
-                        return
-                    position, future = waiting.popleft()
-                    try:
-                        frame = future.result()
-                    except ImageError as error:
-                        if on_error is None:
-                            raise
-                        on_error(position, error)
-                    else:
-                        yield position, frame
-            finally:
-                pool.shutdown(cancel_futures=True)
+        for batch in decode_batches(images, make, self.batch, on_error):
+            yield Hashed(batch.positions, self.engine.run(batch.frames))
 
 
 @dataclass(frozen=True)
@@ -163,16 +125,7 @@ def hash_all(
         raise DataError("there are no photos to hash; check the list")
     if not parts:
         raise DataError(f"none of {len(photos)} photos can be read; the first: {skipped[0]}")
-    return HashRun([photos[position] for position in kept], _concatenate(parts), skipped)
-
-
-def _concatenate(parts: Sequence[Outputs]) -> Outputs:
-    return Outputs(
-        np.concatenate([part.code for part in parts]),
-        np.concatenate([part.hash for part in parts]),
-        _join([part.embedding for part in parts]),
-        _join([part.logits for part in parts]),
-    )
+    return HashRun([photos[position] for position in kept], Outputs.concatenate(parts), skipped)
 
 
 def load(
@@ -210,8 +163,3 @@ def _listed(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
             f"{type(images).__name__}"
         )
     return images
-
-
-def _join(parts: Sequence[npt.NDArray[np.float32] | None]) -> npt.NDArray[np.float32] | None:
-    held = [part for part in parts if part is not None]
-    return np.concatenate(held) if held else None

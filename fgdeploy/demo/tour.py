@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fgdeploy import photos
 from fgdeploy.bundle import Bundle
 from fgdeploy.core.errors import DataError, EngineError, UsageError
+from fgdeploy.core.timing import time_calls
 from fgdeploy.demo.moths import write_moths
 from fgdeploy.evaluation.protocol import evaluate_photos
 from fgdeploy.export.export_settings import ExportSettings
@@ -245,13 +244,9 @@ class _Demo:
 
     def _milliseconds(self, hasher: Hasher) -> float:
         chosen = photos.spread(self._photos, TIMED)
-        frames = np.stack([hasher.manifest.preprocess.frame(photo.path) for photo in chosen])
-        times = []
-        for _ in range(9):
-            start = time.perf_counter()
-            hasher.engine.run(frames)
-            times.append(time.perf_counter() - start)
-        return 1e3 * statistics.median(times) / len(frames)
+        _, frames = photos.decode_all(chosen, hasher.manifest.preprocess, [], strict=True)
+        (times,) = time_calls(lambda: hasher.engine.run(frames), seconds=0)
+        return statistics.median(times) / len(frames)
 
     def parity(self, bundle: Bundle) -> None:
         """Hold a second engine against ONNX Runtime, where there is one."""

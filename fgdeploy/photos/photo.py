@@ -1,16 +1,12 @@
-"""One labelled photo, and lists of them: by split, spread over classes, in batches of frames."""
+"""One labelled photo, and lists of them: by split, spread over classes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from fgdeploy.core.errors import DataError, ImageError
-from fgdeploy.photos import images
+from fgdeploy.core.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -51,37 +47,3 @@ def spread(photos: Sequence[Photo], count: int, seed: int = 0) -> list[Photo]:
         if turn < len(members)
     ]
     return turns[:count]
-
-
-def batches(
-    photos: Sequence[Photo],
-    preprocess: images.Preprocess,
-    size: int,
-    skipped: list[str],
-    strict: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Iterator[tuple[list[Photo], npt.NDArray[np.uint8]]]:
-    """Yield up to `size` photos at a time with their frames, uint8 (B, S, S, 3).
-
-    Why a photo cannot be read goes to `skipped`, or is raised as ImageError if `strict`. `progress`
-    is told after each batch, when its user is done with it.
-    """
-    group: list[Photo] = []
-    frames: list[images.Frame] = []
-    for number, photo in enumerate(photos, start=1):
-        try:
-            frames.append(preprocess.frame(photo.path))
-            group.append(photo)
-        except ImageError as error:
-            if strict:
-                raise
-            skipped.append(str(error))
-        if len(frames) == size:
-            yield group, np.stack(frames)
-            group, frames = [], []
-            if number < len(photos):
-                progress(number, len(photos))
-    if frames:
-        yield group, np.stack(frames)
-    if photos:
-        progress(len(photos), len(photos))

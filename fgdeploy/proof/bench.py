@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,9 @@ import numpy as np
 from fgdeploy.bundle import open_bundle
 from fgdeploy.core import machine
 from fgdeploy.core.errors import EngineError, FgdeployError
+from fgdeploy.core.timing import time_calls
 from fgdeploy.engines import Engine, open_engine
 
-_WARM_UP, _LEAST, _SECONDS = 3, 10, 1.0
 ROUNDS = 3
 
 
@@ -61,26 +61,12 @@ class Speed:
         return {**entry, "peak_mib": round(self.peak_mib, 1)}
 
 
-def time_calls(call: Callable[[], object], seconds: float = _SECONDS) -> list[float]:
-    """Return the milliseconds of each call, at least 10 calls and `seconds` long, after 3 more."""
-    for _ in range(_WARM_UP):
-        call()
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < _LEAST:
-        start = time.perf_counter()
-        call()
-        times.append(1e3 * (time.perf_counter() - start))
-    return times
-
-
 def time_engine(engine: Engine, batches: Sequence[int]) -> dict[int, list[float]]:
     """Return the milliseconds of each call by batch size, on random frames."""
     size = engine.manifest.image_size
     frames = np.random.default_rng(0).integers(0, 256, (max(batches), size, size, 3), np.uint8)
     return {
-        batch: time_calls(lambda some=frames[:batch]: engine.run(some))  # type: ignore[misc]
-        for batch in batches
+        batch: time_calls(functools.partial(engine.run, frames[:batch]))[0] for batch in batches
     }
 
 
@@ -119,8 +105,8 @@ def compare(
 
 
 def _apart(bundle: Path, name: str, batches: Sequence[int], threads: int | None) -> Any:
-    asked = json.dumps({"bundle": str(bundle), "name": name, "batches": list(batches)})
-    command = [sys.executable, "-m", "fgdeploy.proof.bench", asked, str(threads or 0)]
+    wanted = json.dumps({"bundle": str(bundle), "name": name, "batches": list(batches)})
+    command = [sys.executable, "-m", "fgdeploy.proof.bench", wanted, str(threads or 0)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = " ".join(done.stderr.split())[-300:] or f"exit code {done.returncode}"
@@ -130,11 +116,11 @@ def _apart(bundle: Path, name: str, batches: Sequence[int], threads: int | None)
 
 def main() -> int:
     """Measure one engine, told by a JSON argument, and print the milliseconds as JSON."""
-    asked, threads = json.loads(sys.argv[1]), int(sys.argv[2]) or None
+    wanted, threads = json.loads(sys.argv[1]), int(sys.argv[2]) or None
     try:
-        opened = open_bundle(asked["bundle"])
-        with open_engine(opened, asked["name"], threads=threads) as engine:
-            times = time_engine(engine, asked["batches"])
+        opened = open_bundle(wanted["bundle"])
+        with open_engine(opened, wanted["name"], threads=threads) as engine:
+            times = time_engine(engine, wanted["batches"])
     except FgdeployError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -10,20 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from fgdeploy.bundle import Bundle, checks
 from fgdeploy.core.errors import EngineError, FgdeployError, ParityError, UsageError
-from fgdeploy.engines import BACKENDS, Built, Engine, available, build, open_engine
+from fgdeploy.engines import BACKENDS, Built, available, build, open_engine
 from fgdeploy.engines.backends import engine_type
 from fgdeploy.engines.build_settings import BuildSettings
-from fgdeploy.photos import Photo, batches
+from fgdeploy.photos import Photo, decode_all
 from fgdeploy.proof import bench
 from fgdeploy.proof.bench import Speed
 from fgdeploy.proof.parity import Limits, Parity, compare
 
-PHOTOS, BATCH = 1024, 8
+PHOTOS = 1024
 # What an engine keeps to where nothing else is asked for; INT8 has its calibration's limits.
 GATES = {
     "fp32": Limits(min_bit_agreement=0.999),
@@ -186,17 +183,17 @@ def _proofs(
         notify("parity was not measured: there are no photos; give some with --data")
         return {}
     limits = gate or _widened(limits_of(bundle, precision), len(reference.frames))
-    found = {}
+    proofs = {}
     for name in names:
         try:
             with open_engine(bundle, name) as engine:
-                hashes, codes = _run(engine, reference.frames, bars(f"parity of {name}"))
-            parity = compare(reference.hashes, reference.codes, hashes, codes, labels)
+                found = engine.run_all(reference.frames, progress=bars(f"parity of {name}"))
+            parity = compare(reference.hashes, reference.codes, found.hash, found.code, labels)
         except (EngineError, ParityError) as error:  # it fails on real frames, or gives NaN
-            found[name] = Proof(None, limits, [str(error)])
+            proofs[name] = Proof(None, limits, [str(error)])
         else:
-            found[name] = Proof(parity, limits, parity.breaches(limits))
-    return found
+            proofs[name] = Proof(parity, limits, parity.breaches(limits))
+    return proofs
 
 
 def _widened(limits: Limits, photos: int) -> Limits:
@@ -225,27 +222,12 @@ def _reference(
     portable = [name for name in available() if not BACKENDS[name].gpu]
     if not photos or not portable:
         return checks.read(bundle), None
-    groups = list(batches(photos, bundle.manifest.preprocess, BATCH, skipped))
-    if not groups:
+    kept, frames = decode_all(photos, bundle.manifest.preprocess, skipped)
+    if not kept:
         return checks.read(bundle), None
-    frames = np.concatenate([part for _, part in groups])
     with open_engine(bundle, portable[0], "fp32") as engine:
-        hashes, codes = _run(engine, frames, bars("running fp32"))
-    labels = [photo.label for group, _ in groups for photo in group]
-    return checks.Checks(frames, hashes, codes), labels
-
-
-def _run(
-    engine: Engine, frames: npt.NDArray[np.uint8], progress: Callable[[int, int], None]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    step = min(BATCH, engine.max_batch or BATCH)
-    hashes, codes = [], []
-    for start in range(0, len(frames), step):
-        outputs = engine.run(frames[start : start + step])
-        hashes.append(outputs.hash)
-        codes.append(outputs.code)
-        progress(min(start + step, len(frames)), len(frames))
-    return np.concatenate(hashes), np.concatenate(codes)
+        outputs = engine.run_all(frames, progress=bars("running fp32"))
+    return checks.Checks(frames, outputs.hash, outputs.code), [photo.label for photo in kept]
 
 
 def _timed(

@@ -6,15 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from fgdeploy.bundle import Bundle
 from fgdeploy.core.errors import BundleError, DataError, EngineError, MissingDependency
 from fgdeploy.engines import BACKENDS, Engine, Outputs, available, open_engine
-from fgdeploy.photos import Photo, batches
+from fgdeploy.engines.base import BATCH
+from fgdeploy.photos import Photo, batches, decode_all
 from fgdeploy.proof.parity import Parity, compare
-
-BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -83,23 +80,15 @@ def compare_engines(
     skipped: list[str] = []
     make = bundle.manifest.preprocess
     for group, frames in batches(photos, make, BATCH, skipped, strict, progress):
-        left.append(reference.run(frames))
-        right.append(candidate.run(frames))
+        left.append(reference.run_all(frames))
+        right.append(candidate.run_all(frames))
         labels.extend(photo.label for photo in group)
     if not photos:
         raise DataError("there are no photos to compare; check the list")
     if not left:
         raise DataError(f"none of {len(photos)} photos can be read; the first: {skipped[0]}")
-    return (
-        compare(
-            np.concatenate([part.hash for part in left]),
-            np.concatenate([part.code for part in left]),
-            np.concatenate([part.hash for part in right]),
-            np.concatenate([part.code for part in right]),
-            labels,
-        ),
-        skipped,
-    )
+    one, other = Outputs.concatenate(left), Outputs.concatenate(right)
+    return compare(one.hash, one.code, other.hash, other.code, labels), skipped
 
 
 def bisect(
@@ -127,13 +116,12 @@ def bisect(
         raise BundleError(
             f"{bundle.path.name} has no {cache.FILE} to look into; run: fgdeploy calibrate --again"
         )
-    groups = list(batches(photos, bundle.manifest.preprocess, BATCH, skipped))
-    if not groups:
+    kept, frames = decode_all(photos, bundle.manifest.preprocess, skipped)
+    if not kept:
         raise DataError(f"none of {len(photos)} photos can be read; the first: {skipped[0]}")
     model = onnx.load(bundle.graph("fp32"))
     made = plan.restore(model, onnx.load(int8), record.balances())
-    frames = np.concatenate([part for _, part in groups])
-    judge = Judge(model, frames, [photo.label for group, _ in groups for photo in group])
+    judge = Judge(model, frames, [photo.label for photo in kept])
     sizes = {
         name: f"{layer.linear.fan_in} x {layer.linear.fan_out}"
         for name, layer in made.layers.items()

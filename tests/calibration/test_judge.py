@@ -40,8 +40,9 @@ def _turned(bits: list[int]) -> onnx.ModelProto:
 def test_hashes_of_all_frames_in_batches() -> None:
     drawn, frames = block(), noise(19)
     told: list[tuple[int, int]] = []
-    hashes, codes = judge.run(drawn, frames, lambda done, total: told.append((done, total)))
+    found = judge.run(drawn, frames, lambda done, total: told.append((done, total)))
     assert told == [(8, 19), (16, 19), (19, 19)]
+    hashes, codes = found.hash, found.code
     assert hashes.shape == (19, 16)
     assert np.allclose(hashes, run(drawn, frames)["hash"], atol=1e-4)
     assert (np.packbits(hashes > 0, axis=1) == codes).all()

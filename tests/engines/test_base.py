@@ -155,3 +155,40 @@ def test_failure_of_the_backend_is_an_engine_error(
     monkeypatch.setattr(engine, "_run", fail)
     with refuses(EngineError, r"recorder.*out of memory"):
         engine.run(frames())
+
+
+# --- many frames
+
+
+def test_any_number_of_frames_is_run_in_batches(engine: Recorder) -> None:
+    told: list[tuple[int, int]] = []
+    whole = engine.run_all(frames(19), progress=lambda done, total: told.append((done, total)))
+    assert [len(given) for given in engine.given] == [8, 8, 3]
+    np.testing.assert_array_equal(np.concatenate(engine.given), frames(19))
+    assert whole.code.shape == (19, 2) and whole.hash.shape == (19, 12)
+    assert told == [(8, 19), (16, 19), (19, 19)]
+
+
+@pytest.mark.parametrize(("batch", "most", "sizes"), [(4, None, [4, 1]), (4, 2, [2, 2, 1])])
+def test_batches_are_no_larger_than_the_engine_takes(
+    engine: Recorder, batch: int, most: int | None, sizes: list[int]
+) -> None:
+    engine.max_batch = most
+    engine.run_all(frames(5), batch)
+    assert [len(given) for given in engine.given] == sizes
+
+
+def test_no_frames_at_all(engine: Recorder, refuses: Refuses) -> None:
+    with refuses(EngineError, "at least one frame, got none"):
+        engine.run_all(frames(0))
+
+
+def test_outputs_of_several_runs_are_joined() -> None:
+    code, hashes = np.arange(6, dtype=np.uint8).reshape(3, 2), np.ones((3, 12), np.float32)
+    logits = np.arange(12, dtype=np.float32).reshape(3, 4)
+    parts = [Outputs(code[i:j], hashes[i:j], None, logits[i:j]) for i, j in ((0, 1), (1, 3))]
+    whole = Outputs.concatenate(parts)
+    np.testing.assert_array_equal(whole.code, code)
+    assert whole.hash.shape == (3, 12) and whole.embedding is None
+    assert whole.logits is not None
+    np.testing.assert_array_equal(whole.logits, logits)

@@ -220,7 +220,9 @@ def test_any_format_can_be_the_first_of_a_process(tmp_path: Path, suffix: str) -
         image.save(source, save_all=True, append_images=[image])
     else:
         image.save(source)
-    program = "import sys; from fgdeploy.photos import images; print(images.decode(sys.argv[1]).size)"
+    program = (
+        "import sys; from fgdeploy.photos import images; print(images.decode(sys.argv[1]).size)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program, source], capture_output=True, text=True, check=False
     )

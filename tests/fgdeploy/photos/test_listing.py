@@ -5,14 +5,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 
 from fgdeploy import photos
-from fgdeploy.core.errors import DataError, ImageError
+from fgdeploy.core.errors import DataError
 from fgdeploy.photos import Photo
-from tests.fgdeploy.pictures import preprocess
 
 Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 
@@ -333,93 +330,3 @@ def test_folders_train_and_test_are_splits(tmp_path: Path) -> None:
     assert three == {"train", "val", "test"}
     assert {split for _, split in splits("4", "train", "bus")} == {None}  # vehicles
     assert {split for _, split in splits("5", "train")} == {None}
-
-
-# --- photos as batches of frames
-
-
-def drawn(folder: Path, count: int, broken: tuple[int, ...] = ()) -> list[Photo]:
-    """Photos of 8 pixels square that are each of one grey; some are cut short."""
-    from PIL import Image
-
-    listed = []
-    for number in range(count):
-        path = folder / f"{number}.png"
-        Image.new("RGB", (8, 8), (10 * number,) * 3).save(path)
-        if number in broken:
-            path.write_bytes(path.read_bytes()[:40])
-        listed.append(Photo(path, "grey"))
-    return listed
-
-
-def greys(found: list[tuple[list[Photo], npt.NDArray[np.uint8]]]) -> list[list[int]]:
-    return [[int(frame[0, 0, 0]) for frame in frames] for _, frames in found]
-
-
-@pytest.mark.parametrize(
-    ("count", "size", "sizes", "told"),
-    [
-        (5, 2, [2, 2, 1], [2, 4, 5]),
-        (4, 2, [2, 2], [2, 4]),
-        (3, 8, [3], [3]),
-        (0, 8, [], []),
-    ],
-)
-def test_batches(tmp_path: Path, count: int, size: int, sizes: list[int], told: list[int]) -> None:
-    listed, skipped, progress = drawn(tmp_path, count), [], []
-    found = list(
-        photos.batches(
-            listed,
-            preprocess(4, 4),
-            size,
-            skipped,
-            progress=lambda done, total: progress.append((done, total)),
-        )
-    )
-    assert [len(frames) for _, frames in found] == sizes
-    assert [photo for group, _ in found for photo in group] == listed
-    assert all(frames.dtype == np.uint8 and frames.shape[1:] == (4, 4, 3) for _, frames in found)
-    assert [grey for group in greys(found) for grey in group] == [10 * n for n in range(count)]
-    assert progress == [(done, count) for done in told]
-    assert skipped == []
-
-
-def test_batches_name_the_photos_that_they_skip(tmp_path: Path) -> None:
-    listed, skipped, progress = drawn(tmp_path, 6, broken=(0, 3, 5)), [], []
-    found = list(
-        photos.batches(
-            listed,
-            preprocess(4, 4),
-            2,
-            skipped,
-            progress=lambda done, total: progress.append(done),
-        )
-    )
-    assert greys(found) == [[10, 20], [40]]
-    assert [[photo.path.stem for photo in group] for group, _ in found] == [["1", "2"], ["4"]]
-    assert [Path(line.partition(".png")[0]).name for line in skipped] == ["0", "3", "5"]
-    assert progress == [3, 6]
-
-
-def test_batches_of_photos_that_cannot_be_read(tmp_path: Path) -> None:
-    skipped: list[str] = []
-    listed = drawn(tmp_path, 2, broken=(0, 1))
-    assert list(photos.batches(listed, preprocess(4, 4), 2, skipped)) == []
-    assert len(skipped) == 2
-
-
-def test_batches_stop_at_the_first_when_strict(tmp_path: Path, refuses: Refuses) -> None:
-    skipped: list[str] = []
-    listed = drawn(tmp_path, 3, broken=(1,))
-    with refuses(ImageError, r"1\.png"):
-        list(photos.batches(listed, preprocess(4, 4), 1, skipped, strict=True))
-    assert skipped == []
-
-
-def test_a_photo_is_read_when_its_batch_is_asked_for(tmp_path: Path) -> None:
-    listed, skipped = drawn(tmp_path, 4), []
-    waiting = photos.batches(listed, preprocess(4, 4), 2, skipped)
-    next(waiting)
-    listed[3].path.unlink()
-    assert len(next(waiting)[1]) == 1
-    assert len(skipped) == 1

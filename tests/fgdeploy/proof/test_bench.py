@@ -17,7 +17,7 @@ from fgdeploy.bundle import open_bundle
 from fgdeploy.core.errors import EngineError
 from fgdeploy.engines import open_engine
 from fgdeploy.proof import bench
-from fgdeploy.proof.bench import Latency, Speed, compare, time_calls, time_engine
+from fgdeploy.proof.bench import Latency, Speed, compare, time_engine
 
 Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 
@@ -78,14 +78,14 @@ def test_a_process_that_dies(
 def test_the_process_measures_what_it_was_told(
     toy_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench, "time_calls", lambda call: [1.5, 2.5])
-    asked = {"bundle": str(toy_bundle), "name": "onnxruntime:fp32", "batches": [1, 4]}
-    monkeypatch.setattr(sys, "argv", ["bench", json.dumps(asked), "1"])
+    monkeypatch.setattr(bench, "time_calls", lambda call: [[1.5, 2.5]])
+    wanted = {"bundle": str(toy_bundle), "name": "onnxruntime:fp32", "batches": [1, 4]}
+    monkeypatch.setattr(sys, "argv", ["bench", json.dumps(wanted), "1"])
     assert bench.main() == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["times"] == {"1": [1.5, 2.5], "4": [1.5, 2.5]}
     assert answer["peak_mib"] > 0
-    monkeypatch.setattr(sys, "argv", ["bench", json.dumps({**asked, "name": "abacus"}), "0"])
+    monkeypatch.setattr(sys, "argv", ["bench", json.dumps({**wanted, "name": "abacus"}), "0"])
     assert bench.main() == 2
     said = capsys.readouterr()
     assert (said.out, said.err.count("\n")) == ("", 1)
@@ -153,15 +153,8 @@ def test_speeds_as_json() -> None:
 # --- one engine
 
 
-def test_calls_after_a_warm_up() -> None:
-    calls: list[int] = []
-    times = time_calls(lambda: calls.append(1), seconds=0)
-    assert (len(times), len(calls)) == (10, 13)
-    assert all(time >= 0 for time in times)
-
-
 def test_frames_are_those_of_the_model(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "time_calls", lambda call: [float(len(call().code))])
+    monkeypatch.setattr(bench, "time_calls", lambda call: [[float(len(call().code))]])
     with open_engine(open_bundle(toy_bundle), "onnxruntime", threads=1) as engine:
         assert time_engine(engine, (1, 5, 2)) == {1: [1.0], 5: [5.0], 2: [2.0]}
     assert np.isclose(Latency(4, 8.0, 9.0).images_per_s, 500)

@@ -1,0 +1,131 @@
+"""Photos to batches of frames, the one loop that reads them: threads decode ahead of its user."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fgdeploy.core.errors import ImageError
+from fgdeploy.photos.images import Preprocess
+from fgdeploy.photos.photo import Photo
+
+_MOST_THREADS = 4
+_AT_ONCE = 8  # photos of a batch where the caller has no wish
+
+Source = TypeVar("Source")
+
+
+@dataclass(frozen=True)
+class DecodedBatch:
+    """Positions in the input, and what was made of them, row by row: (B, ...)."""
+
+    positions: list[int]
+    frames: npt.NDArray[Any]
+
+
+def decode_batches(
+    sources: Iterable[Source],
+    make: Callable[[Source], npt.NDArray[Any]],
+    size: int,
+    on_error: Callable[[int, ImageError], None] | None = None,
+) -> Iterator[DecodedBatch]:
+    """Yield what `make` gives for each source, in order, `size` at a time; the last may be fewer.
+
+    `make` runs in threads (`Preprocess.frame`, or any other that gives arrays of one shape), at
+    most two batches ahead: memory is bounded however many sources there are. on_error: called with
+    (position, error) for a photo that cannot be read, which is then left out; without it the
+    ImageError is raised.
+    """
+    positions: list[int] = []
+    frames: list[npt.NDArray[Any]] = []
+    for position, frame in _ahead(sources, make, 2 * size, on_error):
+        positions.append(position)
+        frames.append(frame)
+        if len(frames) == size:
+            yield DecodedBatch(positions, np.stack(frames))
+            positions, frames = [], []
+    if frames:
+        yield DecodedBatch(positions, np.stack(frames))
+
+
+def _ahead(
+    sources: Iterable[Source],
+    make: Callable[[Source], npt.NDArray[Any]],
+    most: int,
+    on_error: Callable[[int, ImageError], None] | None,
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    workers = max(1, min(_MOST_THREADS, os.cpu_count() or 1))
+    waiting: deque[tuple[int, Future[npt.NDArray[Any]]]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        try:
+            numbered = enumerate(sources)
+            while True:
+                for position, source in islice(numbered, most - len(waiting)):
+                    waiting.append((position, pool.submit(make, source)))
+                if not waiting:
+                    return
+                position, future = waiting.popleft()
+                try:
+                    frame = future.result()
+                except ImageError as error:
+                    if on_error is None:
+                        raise
+                    on_error(position, error)
+                else:
+                    yield position, frame
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def batches(
+    photos: Sequence[Photo],
+    preprocess: Preprocess,
+    size: int,
+    skipped: list[str],
+    strict: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[tuple[list[Photo], npt.NDArray[np.uint8]]]:
+    """Yield up to `size` photos at a time with their frames, uint8 (B, S, S, 3).
+
+    Why a photo cannot be read goes to `skipped`, or is raised as ImageError if `strict`. `progress`
+    is told after each batch, when its user is done with it.
+    """
+    total = len(photos)
+
+    def skip(position: int, error: ImageError) -> None:
+        skipped.append(str(error))
+
+    paths = (photo.path for photo in photos)
+    for batch in decode_batches(paths, preprocess.frame, size, None if strict else skip):
+        yield [photos[position] for position in batch.positions], batch.frames
+        if (done := batch.positions[-1] + 1) < total:
+            progress(done, total)
+    if photos:
+        progress(total, total)
+
+
+def decode_all(
+    photos: Sequence[Photo],
+    preprocess: Preprocess,
+    skipped: list[str],
+    strict: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[Photo], npt.NDArray[np.uint8]]:
+    """Return the photos that can be read and all their frames at once, uint8 (N, S, S, 3).
+
+    For numbers that memory holds; else `batches`, which says what the arguments are.
+    """
+    kept: list[Photo] = []
+    parts = [np.zeros((0, preprocess.size, preprocess.size, 3), np.uint8)]
+    for group, frames in batches(photos, preprocess, _AT_ONCE, skipped, strict, progress):
+        kept += group
+        parts.append(frames)
+    return kept, np.concatenate(parts)
