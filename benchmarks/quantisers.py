@@ -161,9 +161,9 @@ CONTENDERS: dict[str, dict[str, Make]] = {
     "fgdeploy": {
         "fp32": _copy,
         _BF16: _copy,
-        "fgdeploy, minmax alone": partial(_ours, method="minmax", **_PLAIN),
-        "fgdeploy, percentile alone": partial(_ours, method="percentile", **_PLAIN),
-        "fgdeploy, entropy alone": partial(_ours, method="entropy", **_PLAIN),
+        "fgdeploy, minmax alone": partial(_ours, range="minmax", **_PLAIN),
+        "fgdeploy, percentile alone": partial(_ours, range="percentile", **_PLAIN),
+        "fgdeploy, entropy alone": partial(_ours, range="entropy", **_PLAIN),
         "fgdeploy, mse alone": partial(_ours, **_PLAIN),
         "fgdeploy, mse + balance": partial(_ours, compensate=False),
         "fgdeploy, mse + compensate": partial(_ours, balance=False),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fgdeploy.calibration.ranges import METHODS, quantise, step_of
+from fgdeploy.calibration.ranges import RANGES, quantise, step_of
 from fgdeploy.calibration.rounding import nearest, steps_of
 
 if TYPE_CHECKING:  # which needs the onnx package; a device that reads calibrations has none
@@ -47,7 +47,7 @@ class Balance:
         return (rows - self.shift) / self.scale
 
 
-def choose(seen: Observed, weight: Doubles, method: str, free: bool, seed: int = 0) -> Balance:
+def choose(seen: Observed, weight: Doubles, range_: str, free: bool, seed: int = 0) -> Balance:
     """Return the balance with the least error of rows @ weight, both in INT8.
 
     weight: (K, N) of all layers that read the activation, side by side. free: whether channels may
@@ -69,7 +69,7 @@ def choose(seen: Observed, weight: Doubles, method: str, free: bool, seed: int =
         scaled, loaded = (rows - shift) / scale, weight * scale[:, None]
         steps = steps_of(loaded)
         rounded, constant = nearest(loaded, steps) * steps, shift @ weight
-        for limit in METHODS[method](np.abs(scaled), float((reach / scale).max())):
+        for limit in RANGES[range_](np.abs(scaled), float((reach / scale).max())):
             step = step_of(limit)
             error = quantise(scaled, step) @ rounded + constant - wanted
             error -= error.mean(axis=0)

@@ -15,7 +15,8 @@ from fgdeploy.calibration.balance import Balance
 from fgdeploy.core.errors import BundleError
 
 FILE = "calibration.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_RENAMED = {"method": "range", "gate": "limits"}  # what settings are called since version 2
 _AGAIN = "run: fgdeploy calibrate --again"
 
 
@@ -23,10 +24,10 @@ _AGAIN = "run: fgdeploy calibrate --again"
 class Calibration:
     """One calibration, as it lies in a bundle.
 
-    graph_sha256: of the fp32 graph. settings: method, images, balance, compensate, seed. photos:
-    how many were observed and a sha256 over their contents. ranges: activation -> its balance and
-    the layers that read it. in_float: layers that were returned to float. int8_sha256: of the
-    graph that came of it. tools: versions. parity: of the INT8 graph against fp32.
+    graph_sha256: of the fp32 graph. settings: range, images, balance, compensate, seed, limits.
+    photos: how many were observed and a sha256 over their contents. ranges: activation -> its
+    balance and the layers that read it. in_float: layers that were returned to float. int8_sha256:
+    of the graph that came of it. tools: versions. parity: of the INT8 graph against fp32.
     """
 
     graph_sha256: str
@@ -46,7 +47,7 @@ class Calibration:
     def summary(self) -> dict[str, Any]:
         """Return what the manifest shows of it."""
         return {
-            "method": self.settings["method"],
+            "range": self.settings["range"],
             "photos": self.photos["count"],
             "in_float": self.in_float,
             "bit_agreement": self.parity.get("bit_agreement"),
@@ -76,8 +77,12 @@ def read(bundle: Bundle) -> Calibration | None:
         return None
     try:
         entry = json.loads((bundle.path / FILE).read_text(encoding="utf-8"))
-        if entry.pop("schema_version") != SCHEMA_VERSION:
+        version = entry.pop("schema_version")
+        if version not in (1, SCHEMA_VERSION):
             raise ValueError("its schema version is not known here")
+        if version == 1:
+            held = entry["settings"].items()
+            entry["settings"] = {_RENAMED.get(name, name): value for name, value in held}
         found = Calibration(**entry)
         found.balances()
         found.summary()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fgdeploy.calibration.ranges import METHODS
+from fgdeploy.calibration.ranges import RANGES
 from fgdeploy.calibration.sample import DEFAULT_IMAGES
 from fgdeploy.core.errors import UsageError
 
@@ -13,18 +13,18 @@ from fgdeploy.core.errors import UsageError
 class CalibrationSettings:
     """How INT8 ranges and weights are found.
 
-    method: how the range of an activation is chosen (`ranges.METHODS`). images: photos to observe.
+    range: how the range of an activation is chosen (`ranges.RANGES`). images: photos to observe.
     balance: shift and scale channels before rounding (`balance`), folded into the graph where it
     can be. compensate: round weights so that errors cancel (`rounding`) and correct biases. Each
     can be switched off, which leaves plain ranges. seed: of the choice of photos and rows.
     """
 
-    method: str = "mse"
+    range: str = "mse"
     images: int = DEFAULT_IMAGES
     balance: bool = True
     compensate: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UsageError(f"no calibration method {self.method!r}; choose {', '.join(METHODS)}")
+        if self.range not in RANGES:
+            raise UsageError(f"no range {self.range!r}; choose {', '.join(RANGES)}")

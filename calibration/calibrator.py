@@ -16,7 +16,7 @@ from fgdeploy.calibration import cache, plan, qdq, sample
 from fgdeploy.calibration.cache import Calibration
 from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.half import to_half
-from fgdeploy.calibration.judge import Judge, default_gate
+from fgdeploy.calibration.judge import Judge, default_limits
 from fgdeploy.calibration.repair import Repair, repair
 from fgdeploy.calibration.sample import Sample
 from fgdeploy.core.errors import DataError, ParityError
@@ -38,7 +38,7 @@ class Calibrated:
 
     bundle: Bundle
     record: Calibration
-    gate: Limits
+    limits: Limits
     first: Parity | None = None
     int8: Parity | None = None
     fp16: Parity | None = None
@@ -52,14 +52,14 @@ def calibrate(
     bundle: Bundle,
     photos: Sequence[Photo],
     settings: CalibrationSettings,
-    gate: Limits | None = None,
+    limits: Limits | None = None,
     again: bool = False,
     notify: Callable[[str], None] = lambda message: None,
     bars: Bars = lambda label: lambda done, total: None,
 ) -> Calibrated:
     """Write INT8 and FP16 graphs into a bundle, with the calibration that they came from.
 
-    gate: the limits of INT8 (default: `judge.default_gate`); layers go back to float until they
+    limits: the limits of INT8 (default: `judge.default_limits`); layers go back to float until they
     are kept. A calibration of the same graph, photos and settings is kept unless `again`; one of
     another graph is refused as stale. Raises DataError for photos that cannot calibrate,
     ParityError if even repair does not meet the limits, ExportError, BundleError or OSError.
@@ -69,27 +69,28 @@ def calibrate(
     for warning in chosen.warnings:
         notify(warning)
     # Before any work: are the checks labelled, and is this calibration there already?
-    gate = gate or default_gate([photo.label for photo in chosen.checks])
+    limits = limits or default_limits([photo.label for photo in chosen.checks])
     facts = {
         "count": len(chosen.calibration),
         "sha256": sample.digest([photo.path for photo in chosen.calibration]),
     }
-    wanted = {**dataclasses.asdict(settings), "gate": gate.to_json()}
+    wanted = {**dataclasses.asdict(settings), "limits": limits.to_json()}
     if held is not None and held.photos == facts and held.settings == wanted:
-        return Calibrated(bundle, held, gate, reused=True, warnings=chosen.warnings)
+        return Calibrated(bundle, held, limits, reused=True, warnings=chosen.warnings)
     skipped: list[str] = []
     model = onnx.load(bundle.graph("fp32"))
     made = _plan(model, bundle, chosen, settings, skipped, bars)
     judge = _judge(model, bundle, chosen, skipped, bars)
     first = judge.parity(qdq.write(made, unsigned_activations=True), bars("checking INT8"))
     fixed = None
-    if broken := first.breaches(gate):
+    if broken := first.breaches(limits):
         notify(f"INT8 misses the limits ({'; '.join(broken)}): looking for the layers to blame")
-        fixed = repair(made, judge, gate, bars("measuring each layer"), notify)
+        fixed = repair(made, judge, limits, bars("measuring each layer"), notify)
         if not fixed.met:
+            broken = fixed.parity.breaches(limits)
             raise ParityError(
                 f"INT8 cannot keep to the limits of this model, even with all "
-                f"{len(fixed.in_float)} layers in float: {'; '.join(fixed.parity.breaches(gate))}; "
+                f"{len(fixed.in_float)} layers in float: {'; '.join(broken)}; "
                 "use --fp16, or give wider limits"
             )
     in_float = fixed.in_float if fixed else []
@@ -109,7 +110,7 @@ def calibrate(
     files = {**graphs, cache.FILE: record.to_bytes(), checks.FILE: judge.checks().to_bytes()}
     written = bundle.with_files(files, record.summary())
     return Calibrated(
-        written, record, gate, first, parity, fp16, fixed, False, skipped, chosen.warnings
+        written, record, limits, first, parity, fp16, fixed, False, skipped, chosen.warnings
     )
 
 

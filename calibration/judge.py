@@ -22,7 +22,7 @@ _TIMED, _WARM_UP = 25, 5
 MAX_DROP, MIN_BITS, MIN_BITS_UNLABELLED = 0.5, 0.985, 0.99
 
 
-def default_gate(labels: Sequence[str | None]) -> Limits:
+def default_limits(labels: Sequence[str | None]) -> Limits:
     """Return the limits of an INT8 graph: half a point of mAP and 98.5 % of bits, or 99 %."""
     known = {label for label in labels if label is not None}
     if None in labels or not 1 < len(known) < len(labels):

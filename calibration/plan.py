@@ -110,7 +110,7 @@ def make(
     for x, readers in wiring.by_input.items():
         weight = np.concatenate([wiring.arrays[linear.weight] for linear in readers], axis=1)
         balances[x] = balance.choose(
-            seen[x], weight, settings.method, settings.balance, settings.seed
+            seen[x], weight, settings.range, settings.balance, settings.seed
         )
         progress(len(balances), total)
     chosen, weights = wiring.fold(balances)

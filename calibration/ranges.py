@@ -61,7 +61,7 @@ def _divergence(reference: Floats, counts: npt.NDArray[np.integer]) -> float:
     return float((p[here] * np.log(p[here] / np.maximum(q[here], 1e-9))).sum())
 
 
-METHODS: dict[str, Callable[[Floats, float], list[float]]] = {
+RANGES: dict[str, Callable[[Floats, float], list[float]]] = {
     "mse": mse,
     "minmax": minmax,
     "percentile": percentile,

@@ -56,7 +56,7 @@ def sensitivities(
 def repair(
     plan: Plan,
     judge: Judge,
-    gate: Limits,
+    limits: Limits,
     progress: Progress = lambda done, total: None,
     say: Callable[[str], None] = lambda message: None,
 ) -> Repair:
@@ -72,7 +72,7 @@ def repair(
         names = [one.layer for one in order[:count]]
         tried[count] = judge.parity(qdq.write(plan, names, unsigned_activations=True))
         say(f"{count} of {len(order)} layers in float: {tried[count].bit_agreement:.2%} of bits")
-        return not tried[count].breaches(gate)
+        return not tried[count].breaches(limits)
 
     low, high = 0, 1  # `low` layers are too few
     while not keeps(min(high, len(order))) and high < len(order):
@@ -82,7 +82,7 @@ def repair(
         middle = (low + high) // 2
         low, high = (low, middle) if keeps(middle) else (middle, high)
     chosen = [one.layer for one in order[:high]]
-    met = not tried[high].breaches(gate)
+    met = not tried[high].breaches(limits)
     graphs = [qdq.write(plan, names, unsigned_activations=True) for names in ([], chosen)]
     before, after = judge.latency_ms(graphs)
     return Repair(chosen, tried[high], met, order, sorted(tried.items()), (before, after))

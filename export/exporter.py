@@ -24,7 +24,7 @@ from fgdeploy.models import checkpoint, macs, vit
 from fgdeploy.models.heads import ProjectionHead
 from fgdeploy.models.stages import tokens_in
 from fgdeploy.photos.images import Frame
-from fgdeploy.proof.parity import FP32_THRESHOLDS, Parity
+from fgdeploy.proof.parity import FP32_LIMITS, Parity
 from fgdeploy.training.projection import Projection
 
 HEAD_FILE = "head.npz"
@@ -143,7 +143,7 @@ def describe(model: Model, facts: graph.GraphFacts, settings: ExportSettings) ->
         weights={"source": model.source, "sha256": weights, "seed": settings.seed},
         fingerprint=_fingerprint(model, stages, weights),
         created_by=f"fgdeploy {__version__}",
-        thresholds=FP32_THRESHOLDS.to_json(),
+        thresholds=FP32_LIMITS.to_json(),
     )
 
 

@@ -37,9 +37,9 @@ def build_engine(
         str, typer.Option(help="Batch sizes to be fast at, with commas; the largest is the limit.")
     ] = "1,8",
     data: calibrate.DataOption = None,
-    method: calibrate.MethodOption = "mse",
+    range_: calibrate.RangeOption = "mse",
     images: calibrate.ImagesOption = 256,
-    max_drop: calibrate.DropOption = None,
+    max_map_drop: calibrate.DropOption = None,
     min_bit_agreement: calibrate.BitsOption = None,
     again: calibrate.AgainOption = False,
     workspace_mib: Annotated[
@@ -61,6 +61,8 @@ def build_engine(
     ] = True,
     seed: calibrate.SeedOption = 0,
     as_json: show.JsonOption = False,
+    method: calibrate.OldRangeOption = None,
+    max_drop: calibrate.OldDropOption = None,
 ) -> None:
     """Compile an engine for this machine, hold it to fp32, and say whether it is worth it."""
     from fgdeploy.bundle import open_bundle
@@ -86,13 +88,13 @@ def build_engine(
         threads=threads,
     )
     opened = open_bundle(show.default_bundle(bundle))
-    gate = calibrate.limits(max_drop, min_bit_agreement)
-    ranges = (method, images, seed)
+    limits = calibrate.limits(max_map_drop, max_drop, min_bit_agreement)
+    ranges = (method or range_, images, seed)
     candidates(precision, backend)  # before minutes go into a calibration
-    opened, photos, skipped = _prepared(opened, precision, data, ranges, gate, again)
+    opened, photos, skipped = _prepared(opened, precision, data, ranges, limits, again)
     with bars() as shown:
         done = build(
-            opened, precision, backend, settings, photos, gate, timed, shown.say, shown.make
+            opened, precision, backend, settings, photos, limits, timed, shown.say, shown.make
         )
     if as_json:
         show.emit_json(_json(done))
@@ -114,7 +116,7 @@ def _prepared(
     precision: str,
     data: Path | None,
     ranges: tuple[str, int, int],
-    gate: object,
+    limits: object,
     again: bool,
 ) -> tuple[Bundle, Sequence[Photo], Sequence[str]]:
     """Calibrate where a graph is missing; return the photos to check with and why some cannot."""
@@ -123,16 +125,16 @@ def _prepared(
     missing = GRAPHS.get(precision, GRAPHS["fp32"]) not in bundle.manifest.files
     if not (missing or again) and data is None:
         return bundle, (), ()
-    method, images, seed = ranges
-    settings = calibrate.load_settings(method, images, True, True, seed)
+    range_, images, seed = ranges
+    settings = calibrate.load_settings(range_, images, True, True, seed)
     from fgdeploy.calibration import sample
     from fgdeploy.proof.parity import Limits
 
-    assert gate is None or isinstance(gate, Limits)
+    assert limits is None or isinstance(limits, Limits)
     photos = calibrate.photos_of(data)
     skipped: Sequence[str] = ()
     if missing or again:
-        calibrated = calibrate.run(bundle, photos, settings, gate, again)
+        calibrated = calibrate.run(bundle, photos, settings, limits, again)
         bundle, skipped = calibrated.bundle, calibrated.skipped
     drawn = sample.draw(photos, settings.images, bundle.manifest.image_size, settings.seed)
     return bundle, drawn.checks or drawn.calibration, skipped

@@ -26,16 +26,19 @@ DataOption = Annotated[
         help="Photos: a folder or a CSV (its train split). Default: the only ones in this folder.",
     ),
 ]
-MethodOption = Annotated[
-    str, typer.Option("--method", help="Ranges: mse, minmax, percentile or entropy.")
+RangeOption = Annotated[
+    str, typer.Option("--range", help="Range of INT8: mse, minmax, percentile or entropy.")
 ]
+# What options were called before: they go on working, and help does not show them.
+OldRangeOption = Annotated[str | None, typer.Option("--method", hidden=True)]
+OldDropOption = Annotated[float | None, typer.Option("--max-drop", hidden=True)]
 ImagesOption = Annotated[
     int, typer.Option("--images", help="Photos to calibrate on, spread over the classes.")
 ]
 DropOption = Annotated[
     float | None,
     typer.Option(
-        "--max-drop", help="Limit: loss of mAP in points of 100. Default with labels: 0.5."
+        "--max-map-drop", help="Limit: loss of mAP in points of 100. Default with labels: 0.5."
     ),
 ]
 BitsOption = Annotated[
@@ -54,9 +57,9 @@ AgainOption = Annotated[
 def calibrate(
     bundle: show.BundleOption = None,
     data: DataOption = None,
-    method: MethodOption = "mse",
+    range_: RangeOption = "mse",
     images: ImagesOption = 256,
-    max_drop: DropOption = None,
+    max_map_drop: DropOption = None,
     min_bit_agreement: BitsOption = None,
     balance: Annotated[
         bool, typer.Option(help="Shift and scale channels so that one step fits them.")
@@ -67,13 +70,18 @@ def calibrate(
     seed: SeedOption = 0,
     again: AgainOption = False,
     as_json: show.JsonOption = False,
+    method: OldRangeOption = None,
+    max_drop: OldDropOption = None,
 ) -> None:
     """Write INT8 and FP16 graphs into a bundle, held to the limits against fp32."""
     from fgdeploy.bundle import open_bundle
 
     opened = open_bundle(show.default_bundle(bundle))
-    settings = load_settings(method, images, balance, compensate, seed)
-    done = run(opened, photos_of(data), settings, limits(max_drop, min_bit_agreement), again)
+    range_ = method or range_
+    settings = load_settings(range_, images, balance, compensate, seed)
+    done = run(
+        opened, photos_of(data), settings, limits(max_map_drop, max_drop, min_bit_agreement), again
+    )
     if as_json:
         show.emit_json(_json(done))
     elif not done.reused:
@@ -86,20 +94,21 @@ def calibrate(
 
 
 def load_settings(
-    method: str, images: int, balance: bool, compensate: bool, seed: int
+    range_: str, images: int, balance: bool, compensate: bool, seed: int
 ) -> CalibrationSettings:
     """Return the settings, or say which extra is missing."""
     try:
         from fgdeploy.calibration.calibration_settings import CalibrationSettings
     except ModuleNotFoundError as error:
         raise MissingDependency(error.name or "onnx", "calibrate", "calibrating") from None
-    return CalibrationSettings(method, images, balance, compensate, seed)
+    return CalibrationSettings(range_, images, balance, compensate, seed)
 
 
-def limits(max_drop: float | None, min_bits: float | None) -> Limits | None:
+def limits(drop: float | None, old_drop: float | None, min_bits: float | None) -> Limits | None:
     """Return the limits that were named, None if none was."""
     from fgdeploy.proof.parity import Limits
 
+    max_drop = old_drop if drop is None else drop
     if max_drop is None and min_bits is None:
         return None
     return Limits(max_map_drop=max_drop, min_bit_agreement=min_bits)
@@ -122,7 +131,7 @@ def run(
     bundle: Bundle,
     photos: Sequence[Photo],
     settings: CalibrationSettings,
-    gate: Limits | None,
+    limits: Limits | None,
     again: bool,
 ) -> Calibrated:
     """Calibrate with bars on the terminal."""
@@ -133,7 +142,7 @@ def run(
     except ModuleNotFoundError as error:
         raise MissingDependency(error.name or "onnx", "calibrate", "calibrating") from None
     with bars() as shown:
-        return calibrate_bundle(bundle, photos, settings, gate, again, shown.say, shown.make)
+        return calibrate_bundle(bundle, photos, settings, limits, again, shown.say, shown.make)
 
 
 def _rows(done: Calibrated) -> list[tuple[str, str]]:
@@ -142,7 +151,7 @@ def _rows(done: Calibrated) -> list[tuple[str, str]]:
     layers = sum(len(entry["readers"]) for entry in record.ranges.values())
     rows = [
         ("photos", f"{record.photos['count']} to calibrate on, {done.int8.photos} to check with"),
-        ("method", _method(record.settings)),
+        ("range", _range(record.settings)),
         ("int8 layers", f"{layers} and the patch embedding"),
         ("int8", show.parity_line(done.first)),
     ]
@@ -156,10 +165,10 @@ def _rows(done: Calibrated) -> list[tuple[str, str]]:
     return [*rows, ("fp16", show.parity_line(done.fp16))]
 
 
-def _method(settings: object) -> str:
+def _range(settings: object) -> str:
     assert isinstance(settings, dict)
     extras = [name for name in ("balance", "compensate") if settings[name]]
-    return " + ".join([settings["method"], *extras])
+    return " + ".join([settings["range"], *extras])
 
 
 def _json(done: Calibrated) -> dict[str, object]:
@@ -170,7 +179,7 @@ def _json(done: Calibrated) -> dict[str, object]:
 
     return {
         **done.record.summary(),
-        "gate": done.gate.to_json(),
+        "limits": done.limits.to_json(),
         "first": plain(done.first),
         "int8": plain(done.int8),
         "fp16": plain(done.fp16),

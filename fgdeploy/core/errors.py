@@ -12,7 +12,7 @@ FgdeployError                 base; the CLI prints it as one line and exits with
 ├── BundleError               a bundle that is damaged, foreign or unsafe
 ├── EngineError               an engine that cannot run, or input that it cannot take
 ├── IndexStoreError           a gallery index that is damaged, foreign or in use
-└── ParityError               two engines that differ by more than the thresholds allow
+└── ParityError               two engines that differ by more than the limits allow
 
 A message says what failed, what was expected and what was got, and what to do next, in one line.
 """
@@ -81,4 +81,4 @@ class IndexStoreError(FgdeployError):
 
 
 class ParityError(FgdeployError):
-    """Two engines that differ by more than the thresholds allow."""
+    """Two engines that differ by more than the limits allow."""

@@ -22,7 +22,7 @@ from fgdeploy.proof.parity import Limits, Parity, compare
 
 PHOTOS = 1024
 # What an engine keeps to where nothing else is asked for; INT8 has its calibration's limits.
-GATES = {
+LIMITS = {
     "fp32": Limits(min_bit_agreement=0.999),
     "fp16": Limits(min_bit_agreement=0.995),
     "bf16": Limits(min_bit_agreement=0.97),
@@ -71,7 +71,7 @@ def build_engine(
     backend: str | None = None,
     settings: BuildSettings | None = None,
     photos: Sequence[Photo] = (),
-    gate: Limits | None = None,
+    limits: Limits | None = None,
     timed: bool = True,
     notify: Callable[[str], None] = lambda message: None,
     bars: Bars = lambda label: lambda done, total: None,
@@ -100,7 +100,7 @@ def build_engine(
         name, one = next(iter(built.items()))
         return Outcome(one, name, None, (), "named", None)
     skipped: list[str] = []
-    proofs = _proofs(bundle, list(built), precision, photos, gate, skipped, notify, bars)
+    proofs = _proofs(bundle, list(built), precision, photos, limits, skipped, notify, bars)
     for name, proof in proofs.items():
         measured = dataclasses.asdict(proof.parity) if proof.parity else {}
         built[name] = _noted(built[name], parity={"passed": not proof.broken, **measured})
@@ -173,7 +173,7 @@ def _proofs(
     names: Sequence[str],
     precision: str,
     photos: Sequence[Photo],
-    gate: Limits | None,
+    limits: Limits | None,
     skipped: list[str],
     notify: Callable[[str], None],
     bars: Bars,
@@ -182,7 +182,7 @@ def _proofs(
     if reference is None:
         notify("parity was not measured: there are no photos; give some with --data")
         return {}
-    limits = gate or _widened(limits_of(bundle, precision), len(reference.frames))
+    limits = limits or _widened(limits_of(bundle, precision), len(reference.frames))
     proofs = {}
     for name in names:
         try:
@@ -212,7 +212,7 @@ def limits_of(bundle: Bundle, precision: str) -> Limits:
     from fgdeploy.calibration import cache
 
     held = cache.read(bundle) if precision == "int8" else None
-    return Limits.from_json(held.settings["gate"]) if held else GATES[precision]
+    return Limits.from_json(held.settings["limits"]) if held else LIMITS[precision]
 
 
 def _reference(

@@ -40,13 +40,13 @@ class Limits:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, float]) -> Limits:
-        """Read a manifest's thresholds; names that are not known here are left out."""
+        """Read the limits of a manifest; names that are not known here are left out."""
         known = {field.name for field in dataclasses.fields(cls)}
         limits = {key: value for key, value in entry.items() if key in known}
         for key, value in limits.items():
             if not isinstance(value, (int, float)):
                 raise BundleError(
-                    f"the bundle's threshold {key} is {value!r}, no number; export it again"
+                    f"the bundle's limit {key} is {value!r}, no number; export it again"
                 )
         return cls(**limits)
 
@@ -57,7 +57,7 @@ class Limits:
 
 # What fp32 engines keep to; exports record it in their manifest. The largest difference has no
 # limit: among thousands of photos one near-tie in a token choice moves one hash, harmlessly.
-FP32_THRESHOLDS = Limits(min_bit_agreement=0.999, min_top10=0.99, max_map_drop=0.1)
+FP32_LIMITS = Limits(min_bit_agreement=0.999, min_top10=0.99, max_map_drop=0.1)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from tests.calibration import graphs
 Frames = npt.NDArray[np.uint8]
 LOOSE = Limits(min_bit_agreement=0.5)
 SETTINGS = CalibrationSettings(images=16)
-PLAIN = CalibrationSettings(method="minmax", images=16, balance=False, compensate=False)
+PLAIN = CalibrationSettings(range="minmax", images=16, balance=False, compensate=False)
 
 
 @pytest.fixture(scope="session")

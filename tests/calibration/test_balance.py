@@ -11,7 +11,7 @@ import pytest
 from fgdeploy.calibration import balance
 from fgdeploy.calibration.balance import Balance
 from fgdeploy.calibration.observe import Observed
-from fgdeploy.calibration.ranges import METHODS, quantise, step_of
+from fgdeploy.calibration.ranges import RANGES, quantise, step_of
 from fgdeploy.calibration.rounding import nearest, steps_of
 
 Doubles = npt.NDArray[np.float64]
@@ -45,11 +45,11 @@ def _noise(seen: Observed, weight: Doubles, one: Balance) -> float:
     return float(total.sum() / error.size)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("range_", RANGES)
 @pytest.mark.parametrize("free", [True, False])
-def test_nothing_changes_in_float(method: str, free: bool) -> None:
+def test_nothing_changes_in_float(range_: str, free: bool) -> None:
     seen, weight = _case()
-    one = balance.choose(seen, weight, method, free)
+    one = balance.choose(seen, weight, range_, free)
     got = one.apply(seen.rows) @ (weight * one.scale[:, None]) + one.shift @ weight
     assert np.allclose(got, seen.rows @ weight, rtol=0, atol=1e-11 * np.abs(got).max())
     assert (one.scale > 0).all()

@@ -13,8 +13,10 @@ import pytest
 
 from fgdeploy.bundle import Bundle, open_bundle, seal
 from fgdeploy.calibration import cache
-from fgdeploy.calibration.calibrator import Calibrated
+from fgdeploy.calibration.calibrator import Calibrated, calibrate
 from fgdeploy.core.errors import BundleError
+from fgdeploy.photos import Photo
+from tests.calibration.conftest import LOOSE, SETTINGS
 from tests.checks import refused
 
 
@@ -39,24 +41,45 @@ def test_what_it_says(calibrated: Calibrated) -> None:
     assert found.graph_sha256 == files["model.onnx"]["sha256"]
     assert found.int8_sha256 == files["model.int8.onnx"]["sha256"]
     assert found.settings == {
-        "method": "mse",
+        "range": "mse",
         "images": 16,
         "balance": True,
         "compensate": True,
         "seed": 0,
-        "gate": {"min_bit_agreement": 0.5},
+        "limits": {"min_bit_agreement": 0.5},
     }
     assert found.photos["count"] == 16
     assert len(found.photos["sha256"]) == 64
     assert {"fgdeploy", "numpy", "onnx", "onnxruntime"} <= set(found.tools)
     assert found.parity["photos"] == 16
     assert found.summary() == {
-        "method": "mse",
+        "range": "mse",
         "photos": 16,
         "in_float": [],
         "bit_agreement": found.parity["bit_agreement"],
         "map_drop": found.parity["map_drop"],
     }
+
+
+def as_version_1(content: bytes) -> bytes:
+    """Return a calibration in the words of before: `method` for range and `gate` for limits."""
+    entry = json.loads(content)
+    settings = entry["settings"]
+    settings["method"], settings["gate"] = settings.pop("range"), settings.pop("limits")
+    return json.dumps({**entry, "schema_version": 1}).encode()
+
+
+def test_one_of_version_1_is_read(own_calibrated: Path, calibrated: Calibrated) -> None:
+    old = as_version_1((own_calibrated / cache.FILE).read_bytes())
+    assert b'"method": "mse"' in old and b'"gate": {' in old
+    assert cache.read(_seal(own_calibrated, old)) == calibrated.record
+
+
+def test_one_of_version_1_is_recognised(own_calibrated: Path, moths: list[Photo]) -> None:
+    old = as_version_1((own_calibrated / cache.FILE).read_bytes())
+    bundle = _seal(own_calibrated, old)
+    assert calibrate(bundle, moths, SETTINGS, LOOSE).reused
+    assert (own_calibrated / cache.FILE).read_bytes() == old
 
 
 def test_balances_are_exact(calibrated: Calibrated) -> None:
@@ -120,7 +143,7 @@ def _drop(name: str) -> Change:
 @pytest.mark.parametrize(
     "change",
     [
-        *(_set(schema_version=version) for version in (0, 2, "1", None)),
+        *(_set(schema_version=version) for version in (0, 3, "1", None)),
         *(_drop(name) for name in ("schema_version", "settings", "ranges", "in_float", "tools")),
         _set(more=1),
         _set(ranges=[]),

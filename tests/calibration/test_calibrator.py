@@ -79,7 +79,7 @@ def test_checks_go_along(calibrated: Calibrated) -> None:
 
 
 def test_what_is_told(calibrated: Calibrated) -> None:
-    assert calibrated.gate == LOOSE
+    assert calibrated.limits == LOOSE
     assert calibrated.repair is None
     assert calibrated.first == calibrated.int8
     assert calibrated.int8 is not None and calibrated.fp16 is not None
@@ -171,20 +171,20 @@ def test_names_of_photos_do_not_matter(
     assert calibrate(open_bundle(own_calibrated), moved, SETTINGS, LOOSE).reused
 
 
-@pytest.mark.parametrize("what", ["again", "seed", "method", "gate", "photos"])
+@pytest.mark.parametrize("what", ["again", "seed", "range", "limits", "photos"])
 def test_another_calibration_is_made(
     quick: None, own_calibrated: Path, moths: list[Photo], what: str
 ) -> None:
     bundle, before = open_bundle(own_calibrated), _state(own_calibrated)
-    settings, gate = SETTINGS, LOOSE
-    if what in ("seed", "method"):
-        changes: dict[str, Any] = {"seed": {"seed": 1}, "method": {"method": "minmax"}}[what]
+    settings, limits = SETTINGS, LOOSE
+    if what in ("seed", "range"):
+        changes: dict[str, Any] = {"seed": {"seed": 1}, "range": {"range": "minmax"}}[what]
         settings = dataclasses.replace(SETTINGS, **changes)
-    if what == "gate":
-        gate = Limits(min_bit_agreement=0.4)
+    if what == "limits":
+        limits = Limits(min_bit_agreement=0.4)
     if what == "photos":
         moths = _train(moths)[1:]
-    done = calibrate(bundle, moths, settings, gate, again=what == "again")
+    done = calibrate(bundle, moths, settings, limits, again=what == "again")
     assert not done.reused
     after = _state(own_calibrated)
     assert all(after[name][0] > before[name][0] for name in WRITTEN - {"model.onnx"})
@@ -222,11 +222,11 @@ def test_a_damaged_calibration_can_be_made_anew(
 
 def test_layers_go_back_to_float(quick: None, own: Bundle, moths: list[Photo]) -> None:
     said: list[str] = []
-    gate = Limits(min_bit_agreement=1.0)
-    done = calibrate(own, moths, PLAIN, gate, notify=said.append)
+    limits = Limits(min_bit_agreement=1.0)
+    done = calibrate(own, moths, PLAIN, limits, notify=said.append)
     assert done.repair is not None and done.first is not None and done.int8 is not None
-    assert done.first.breaches(gate)
-    assert done.repair.met and not done.int8.breaches(gate)
+    assert done.first.breaches(limits)
+    assert done.repair.met and not done.int8.breaches(limits)
     assert done.record.in_float == done.repair.in_float
     assert 0 < len(done.repair.in_float) < 22
     assert any(line.startswith("INT8 misses the limits (bit agreement is 0.9") for line in said)
@@ -262,9 +262,9 @@ def test_the_limits_that_hold_if_none_are_given(
     photos = moths if labelled else [Photo(photo.path) for photo in _train(moths)]
     done = calibrate(own, photos, PLAIN)
     expected = {"max_map_drop": 0.5, "min_bit_agreement": 0.985}
-    assert done.gate.to_json() == (expected if labelled else {"min_bit_agreement": 0.99})
-    assert done.record.settings["gate"] == done.gate.to_json()
-    assert done.int8 is not None and not done.int8.breaches(done.gate)
+    assert done.limits.to_json() == (expected if labelled else {"min_bit_agreement": 0.99})
+    assert done.record.settings["limits"] == done.limits.to_json()
+    assert done.int8 is not None and not done.int8.breaches(done.limits)
     assert (done.int8.map_drop is None) == (not labelled)
 
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from fgdeploy.calibration import judge
-from fgdeploy.calibration.judge import Judge, default_gate
+from fgdeploy.calibration.judge import Judge, default_limits
 from fgdeploy.core.errors import ParityError
 from fgdeploy.proof.parity import Limits
 from tests.calibration.graphs import block, constant, noise, replace, run
@@ -17,7 +17,7 @@ from tests.checks import refused
 
 @pytest.mark.parametrize("labels", [["a", "a", "b"], ["a", "b", "b", "c"]])
 def test_with_labels_that_repeat(labels: list[str | None]) -> None:
-    assert default_gate(labels) == Limits(max_map_drop=0.5, min_bit_agreement=0.985)
+    assert default_limits(labels) == Limits(max_map_drop=0.5, min_bit_agreement=0.985)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_with_labels_that_repeat(labels: list[str | None]) -> None:
 )
 def test_without(labels: list[str | None]) -> None:
     """Some unknown, all of one class or none repeated: no mAP, so more bits must agree."""
-    assert default_gate(labels) == Limits(min_bit_agreement=0.99)
+    assert default_limits(labels) == Limits(min_bit_agreement=0.99)
 
 
 def _turned(bits: list[int]) -> onnx.ModelProto:

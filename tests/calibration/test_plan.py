@@ -16,7 +16,7 @@ from fgdeploy.calibration.balance import Balance
 from fgdeploy.calibration.cache import Calibration
 from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.plan import Plan
-from fgdeploy.calibration.ranges import METHODS
+from fgdeploy.calibration.ranges import RANGES
 from fgdeploy.core.errors import ExportError
 from tests.calibration.graphs import BITS, Draft, block, constant, maker, noise, run
 from tests.checks import refused
@@ -26,7 +26,7 @@ Frames = npt.NDArray[np.uint8]
 
 def _reread(made: Plan) -> dict[str, Balance]:
     """Return the balances after a way through `calibration.json`."""
-    record = Calibration("", {"method": "mse"}, {}, made.ranges(), [], "", {})
+    record = Calibration("", {"range": "mse"}, {}, made.ranges(), [], "", {})
     entry = json.loads(record.to_bytes())
     del entry["schema_version"]
     return Calibration(**entry).balances()
@@ -68,10 +68,10 @@ def test_the_fp32_graph_is_left_as_it_was(seen: list[Frames]) -> None:
     assert drawn.SerializeToString() == before
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("range_", RANGES)
 @pytest.mark.parametrize("balance", [True, False])
-def test_two_calibrations_are_the_same_to_the_byte(method: str, balance: bool) -> None:
-    settings = CalibrationSettings(method=method, balance=balance, seed=3)
+def test_two_calibrations_are_the_same_to_the_byte(range_: str, balance: bool) -> None:
+    settings = CalibrationSettings(range=range_, balance=balance, seed=3)
     one, two = (plan.make(block(), [noise(8), noise(8, seed=1)], settings) for _ in range(2))
     assert json.dumps(one.ranges()) == json.dumps(two.ranges())
     assert _bytes(one, []) == _bytes(two, [])

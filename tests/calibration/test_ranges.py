@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from fgdeploy.calibration.calibration_settings import CalibrationSettings
-from fgdeploy.calibration.ranges import METHODS, entropy, minmax, mse, percentile, quantise, step_of
+from fgdeploy.calibration.ranges import RANGES, entropy, minmax, mse, percentile, quantise, step_of
 from fgdeploy.core.errors import UsageError
 from tests.checks import refused
 
@@ -88,15 +88,15 @@ def test_minmax_takes_the_top_and_mse_offers_parts_of_it() -> None:
     assert mse(values, 8.0) == [8.0, 7.2, 6.4, 5.6, 4.8, 4.0]
 
 
-def test_the_methods_that_can_be_asked_for() -> None:
-    assert set(METHODS) == {"mse", "minmax", "percentile", "entropy"}
-    for name, method in METHODS.items():
-        assert CalibrationSettings(method=name).method == name
+def test_the_ranges_that_can_be_asked_for() -> None:
+    assert set(RANGES) == {"mse", "minmax", "percentile", "entropy"}
+    for name, limits_of in RANGES.items():
+        assert CalibrationSettings(range=name).range == name
         values = _values("long tail")
-        limits = method(values, float(values.max()))
+        limits = limits_of(values, float(values.max()))
         assert limits and all(0 < limit <= values.max() for limit in limits)
-    with refused(UsageError, r"no calibration method 'best'; choose mse, minmax, percentile"):
-        CalibrationSettings(method="best")
+    with refused(UsageError, r"no range 'best'; choose mse, minmax, percentile"):
+        CalibrationSettings(range="best")
 
 
 @pytest.mark.parametrize("limit", [0.0, 1e-12, 1e-3, 1.0, 6.37, 127.0, 8e6, 1e30])

@@ -53,8 +53,8 @@ def test_real_weights_keep_their_bits(tmp_path: Path) -> None:
         bits=64,
     )
     bundle = export_bundle(settings, tmp_path / "birds.fgd").bundle
-    gate = Limits(min_bit_agreement=0.5)
-    done = calibrate(bundle, _birds(), CalibrationSettings(images=24), gate)
+    limits = Limits(min_bit_agreement=0.5)
+    done = calibrate(bundle, _birds(), CalibrationSettings(images=24), limits)
     assert open_bundle(bundle.path) == done.bundle
     assert done.int8 is not None and done.fp16 is not None
     assert done.int8.photos == 24

@@ -18,7 +18,7 @@ from fgdeploy.proof.parity import Limits, Parity
 
 Frames = npt.NDArray[np.uint8]
 PARITY = Parity(9, 0.1, 0.1, 1.0, 1.0, 1.0, 1.0, 0, None, None, None, None)
-GATE = Limits(min_bit_agreement=0.9)
+KEPT = Limits(min_bit_agreement=0.9)
 
 
 class KnownJudge:
@@ -62,7 +62,7 @@ def test_the_least_number(count: int) -> None:
     for needed in range(1, count + 1):
         plan, judge = _known(count, needed)
         told: list[str] = []
-        done = repair.repair(plan, judge, GATE, say=told.append)
+        done = repair.repair(plan, judge, KEPT, say=told.append)
         assert done.met
         assert done.in_float == plan.int8[::-1][:needed]
         assert done.parity.bit_agreement == 1
@@ -77,10 +77,10 @@ def test_the_least_number(count: int) -> None:
 @pytest.mark.parametrize("count", [1, 5, 8])
 def test_limits_that_nothing_meets(count: int) -> None:
     plan, judge = _known(count, count + 1)
-    done = repair.repair(plan, judge, GATE)
+    done = repair.repair(plan, judge, KEPT)
     assert not done.met
     assert len(done.in_float) == count
-    assert done.parity.breaches(GATE)
+    assert done.parity.breaches(KEPT)
     assert len(judge.runs) == len(set(judge.runs))
 
 
@@ -107,9 +107,9 @@ def test_the_layer_that_was_broken(made: Plan, judge: Judge, name: str) -> None:
     layers = {**made.layers, name: dataclasses.replace(layer, integers=mixed)}
     broken = dataclasses.replace(made, layers=layers)
     whole = judge.parity(qdq.write(made, (), True)).bit_agreement
-    gate = Limits(min_bit_agreement=whole - 0.01)
-    assert judge.parity(qdq.write(broken, (), True)).breaches(gate)
-    done = repair.repair(broken, judge, gate)
+    limits = Limits(min_bit_agreement=whole - 0.01)
+    assert judge.parity(qdq.write(broken, (), True)).breaches(limits)
+    done = repair.repair(broken, judge, limits)
     assert done.met
     assert done.in_float == [name]
     assert len(done.sensitivities) == len(made.layers)

@@ -70,8 +70,8 @@ def many_moths(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def calibrated(bundle: Path, many_moths: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle with INT8 and FP16 graphs, whatever they cost it: do not write into it."""
     folder = Path(shutil.copytree(bundle, tmp_path_factory.mktemp("calibrated") / "eet.fgd"))
-    gate = Limits(min_bit_agreement=0.8)
-    calibrate(open_bundle(folder), read(many_moths / "split.csv"), CalibrationSettings(), gate)
+    limits = Limits(min_bit_agreement=0.8)
+    calibrate(open_bundle(folder), read(many_moths / "split.csv"), CalibrationSettings(), limits)
     return folder
 
 

@@ -169,9 +169,9 @@ def test_photos_that_cannot_be_read(run: Run, here: Path, many_moths: Path) -> N
 # --- limits
 
 
-def test_an_engine_that_misses_its_gate(run: Run, here: Path) -> None:
-    gate = ("--min-bit-agreement", "1")
-    result = run(*QUICK, "--backend", "onnxruntime", "--data", "moths/split.csv", *gate)
+def test_an_engine_that_misses_its_limits(run: Run, here: Path) -> None:
+    limits = ("--min-bit-agreement", "1")
+    result = run(*QUICK, "--backend", "onnxruntime", "--data", "moths/split.csv", *limits)
     fails(
         result, 1, r"does not keep to fp32: onnxruntime:int8: bit agreement is 0\.\d+, limit >= 1"
     )
@@ -186,7 +186,9 @@ def test_an_engine_that_misses_its_gate(run: Run, here: Path) -> None:
     assert run("hash", "moths").exit_code == 0
 
 
-def test_one_of_two_misses_its_gate(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_two_misses_its_limits(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_ = OpenVinoEngine._run
 
     def wrong(self: OpenVinoEngine, frames: Any) -> Any:

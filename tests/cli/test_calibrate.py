@@ -19,7 +19,7 @@ from fgdeploy.core import atomic
 from tests.cli.conftest import Run
 
 LENIENT = ("--min-bit-agreement", "0.8")
-PLAIN = ("--method", "minmax", "--no-balance", "--no-compensate", *LENIENT)  # the fastest
+PLAIN = ("--range", "minmax", "--no-balance", "--no-compensate", *LENIENT)  # the fastest
 
 
 def fails(result: Result, code: int, pattern: str) -> None:
@@ -58,7 +58,7 @@ def test_without_any_flags(run: Run, here: Path) -> None:
     assert last == "next: fgdeploy build-engine --int8 --bundle eet.fgd"
     rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in done.stdout.splitlines())
     assert rows["photos"] == "32 to calibrate on, 16 to check with"  # the train half only
-    assert rows["method"] == "mse + balance + compensate"
+    assert rows["range"] == "mse + balance + compensate"
     assert rows["int8 layers"] == "21 and the patch embedding"
     assert "of bits" in rows["int8"] and "mAP" in rows["int8"] and "of bits" in rows["fp16"]
     opened = open_bundle(here / "eet.fgd")
@@ -75,15 +75,15 @@ def test_without_any_flags(run: Run, here: Path) -> None:
 
 def test_json(run: Run, here: Path, many_moths: Path) -> None:
     flags = ("--data", many_moths, "--bundle", "eet.fgd", "--images", 24, *LENIENT)
-    done = run("calibrate", *flags, "--method", "minmax", "--no-balance", "--json")
+    done = run("calibrate", *flags, "--range", "minmax", "--no-balance", "--json")
     assert done.exit_code == 0, done.output
     entry = json.loads(done.stdout)
     assert set(entry) == {
-        *("method", "photos", "in_float", "bit_agreement", "map_drop", "gate", "first", "int8"),
+        *("range", "photos", "in_float", "bit_agreement", "map_drop", "limits", "first", "int8"),
         *("fp16", "repair_latency_ms", "reused", "skipped", "warnings"),
     }
-    assert (entry["method"], entry["photos"], entry["in_float"]) == ("minmax", 24, [])
-    assert entry["gate"] == {"min_bit_agreement": 0.8}
+    assert (entry["range"], entry["photos"], entry["in_float"]) == ("minmax", 24, [])
+    assert entry["limits"] == {"min_bit_agreement": 0.8}
     assert entry["int8"]["photos"] == 72
     assert (
         entry["int8"]["bit_agreement"] == entry["bit_agreement"] == entry["first"]["bit_agreement"]
@@ -91,12 +91,12 @@ def test_json(run: Run, here: Path, many_moths: Path) -> None:
     assert (entry["reused"], entry["skipped"]) == (False, [])
     assert len(entry["warnings"]) == 1 and entry["warnings"][0].startswith("only 24 photos")
     reused = json.loads(
-        run("calibrate", *flags, "--method", "minmax", "--no-balance", "--json").stdout
+        run("calibrate", *flags, "--range", "minmax", "--no-balance", "--json").stdout
     )
     assert (reused["reused"], reused["int8"]) == (True, None)
 
 
-def test_a_gate_that_int8_cannot_keep(run: Run, here: Path) -> None:
+def test_limits_that_int8_cannot_keep(run: Run, here: Path) -> None:
     fails(
         run("calibrate", "--min-bit-agreement", "2"),
         2,
@@ -213,7 +213,7 @@ def test_a_calibration_of_another_graph_is_stale(run: Run, here: Path, calibrate
 
 
 def test_mistakes_in_flags(run: Run, here: Path) -> None:
-    fails(run("calibrate", "--method", "max"), 2, "no calibration method 'max'; choose mse, minm")
+    fails(run("calibrate", "--range", "max"), 2, "no range 'max'; choose mse, minm")
     fails(run("calibrate", "--bundle", "no.fgd", "--data", "moths"), 1, "no.fgd does not exist")
     assert run("calibrate", "--images", "many").exit_code == 2
     shutil.copytree("eet.fgd", "two.fgd")

@@ -24,7 +24,7 @@ from fgdeploy.engines.openvino import OpenVinoEngine
 from fgdeploy.photos import Photo
 from fgdeploy.proof import bench, building
 from fgdeploy.proof.bench import Latency, Speed
-from fgdeploy.proof.building import GATES, build_engine, candidates, find_photos
+from fgdeploy.proof.building import LIMITS, build_engine, candidates, find_photos
 from fgdeploy.proof.parity import Limits
 
 Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
@@ -174,7 +174,7 @@ def test_nothing_to_judge_with_is_said(make: Make) -> None:
     assert done.built.record is not None and done.built.record.parity is None
 
 
-def test_an_engine_that_misses_its_gate(make: Make, refuses: Refuses) -> None:
+def test_an_engine_that_misses_its_limits(make: Make, refuses: Refuses) -> None:
     bundle = make(turned=6)
     with refuses(
         ParityError,
@@ -200,13 +200,13 @@ def test_all_that_miss_are_named(make: Make, refuses: Refuses) -> None:
     assert all(built.record is not None and built.record.failed for built in find(bundle))
 
 
-def test_a_gate_that_is_named_is_used_as_it_is(make: Make, refuses: Refuses) -> None:
-    bundle, gate = make(turned=1), Limits(min_bit_agreement=0.92)
+def test_limits_that_are_named_are_used_as_they_are(make: Make, refuses: Refuses) -> None:
+    bundle, limits = make(turned=1), Limits(min_bit_agreement=0.92)
     with refuses(ParityError, r"bit agreement is 0\.91\d*, limit >= 0\.92"):
-        build_engine(bundle, "int8", "onnxruntime", gate=gate, timed=False)
-    gate = dataclasses.replace(gate, min_bit_agreement=0.91)
-    done = build_engine(bundle, "int8", "onnxruntime", gate=gate, timed=False)
-    assert done.proof is not None and done.proof.limits == gate
+        build_engine(bundle, "int8", "onnxruntime", limits=limits, timed=False)
+    limits = dataclasses.replace(limits, min_bit_agreement=0.91)
+    done = build_engine(bundle, "int8", "onnxruntime", limits=limits, timed=False)
+    assert done.proof is not None and done.proof.limits == limits
 
 
 @pytest.mark.parametrize(("frames", "factor"), [(1, 2.0), (256, 2.0), (576, 4 / 3), (4096, 1.0)])
@@ -221,7 +221,7 @@ def test_few_frames_let_pass_what_many_would_not(
     make: Make, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
 ) -> None:
     bundle = make(turned=1)
-    monkeypatch.setitem(GATES, "int8", Limits(min_bit_agreement=0.95))
+    monkeypatch.setitem(LIMITS, "int8", Limits(min_bit_agreement=0.95))
     done = build_engine(bundle, "int8", "onnxruntime", timed=False)
     assert done.proof is not None and done.proof.limits.min_bit_agreement == pytest.approx(0.9)
     monkeypatch.setattr(building, "PHOTOS", FRAMES)
@@ -234,13 +234,13 @@ def test_the_calibration_brings_the_limits_of_int8(
 ) -> None:
     from fgdeploy.calibration import cache
 
-    gate = {"min_bit_agreement": 0.7, "max_map_drop": 2.0}
-    held = cache.Calibration("", {"gate": gate}, {}, {}, [], "", {})
+    limits = {"min_bit_agreement": 0.7, "max_map_drop": 2.0}
+    held = cache.Calibration("", {"limits": limits}, {}, {}, [], "", {})
     bundle = make()
-    assert building.limits_of(bundle, "int8") == GATES["int8"]
+    assert building.limits_of(bundle, "int8") == LIMITS["int8"]
     monkeypatch.setattr(cache, "read", lambda bundle: held)
     assert building.limits_of(bundle, "int8") == Limits(min_bit_agreement=0.7, max_map_drop=2.0)
-    assert building.limits_of(bundle, "fp32") == GATES["fp32"]
+    assert building.limits_of(bundle, "fp32") == LIMITS["fp32"]
 
 
 # --- which one is kept

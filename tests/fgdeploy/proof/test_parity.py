@@ -22,7 +22,7 @@ from fgdeploy.evaluation import mean_average_precision
 from fgdeploy.photos import Photo
 from fgdeploy.proof import comparing as parity_run
 from fgdeploy.proof.comparing import choose_candidate, compare_engines
-from fgdeploy.proof.parity import FP32_THRESHOLDS, Limits, Parity, compare
+from fgdeploy.proof.parity import FP32_LIMITS, Limits, Parity, compare
 from tests.checks import ColourEngine, colour_bundle, refused
 
 FloatArray = npt.NDArray[np.float64]
@@ -268,11 +268,11 @@ def test_a_limit_on_what_was_not_measured_is_no_breach() -> None:
 
 def test_limits_survive_a_manifest() -> None:
     assert Limits.from_json(STRICT.to_json()) == STRICT
-    assert Limits.from_json(FP32_THRESHOLDS.to_json()) == FP32_THRESHOLDS
+    assert Limits.from_json(FP32_LIMITS.to_json()) == FP32_LIMITS
     assert Limits().to_json() == {}
     assert Limits.from_json({}) == Limits()
     assert Limits.from_json({"min_top10": 1, "of_the_future": 3}) == Limits(min_top10=1.0)
-    assert FP32_THRESHOLDS.to_json() == {
+    assert FP32_LIMITS.to_json() == {
         "min_bit_agreement": 0.999,
         "min_top10": 0.99,
         "max_map_drop": 0.1,
@@ -325,7 +325,7 @@ def test_engines_that_differ(bundle: Bundle, photos: list[Photo]) -> None:
     result, _ = compare_engines(bundle, left, right, photos)
     assert result.bit_agreement == pytest.approx(21 / 24)
     assert (result.identical_codes, result.clear_bits_differ) == (0, 60)
-    assert result.breaches(FP32_THRESHOLDS) == ["bit agreement is 0.875, limit >= 0.999"]
+    assert result.breaches(FP32_LIMITS) == ["bit agreement is 0.875, limit >= 0.999"]
 
 
 def test_unreadable_photos_are_left_out_of_both(bundle: Bundle, photos: list[Photo]) -> None:
