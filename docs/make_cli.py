@@ -25,7 +25,7 @@ This page is made from the commands by `python docs/make_cli.py`; a test compare
 `fgdeploy COMMAND --help` says the same in the terminal.
 
 - Where a command takes a bundle and none is given, it takes the one `*.fgd` in the working folder.
-- Data goes to stdout; messages and progress go to stderr. The last message names the next step.
+- Data goes to stdout, messages and progress go to stderr. The last message often says what is next.
 - A mistake is one line on stderr. `fgdeploy --debug COMMAND ...` shows the traceback as well.
 
 | exit code | meaning |

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from docs import make_cli
+from fgdeploy.demo.moths import write_moths
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -69,3 +71,24 @@ def test_python_snippets_compile(page: Path) -> None:
     for language, code in _FENCE.findall(page.read_text(encoding="utf-8")):
         if language == "python":
             compile(code, _name(page), "exec")
+
+
+def test_the_python_page_runs(
+    toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_moths(tmp_path / "photos", 3, 4, size=64)
+    shutil.copytree(toy_bundle, tmp_path / "eet.fgd")
+    shutil.copy(next((tmp_path / "photos").rglob("*.jpg")), tmp_path / "bird.jpg")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for _, code in _FENCE.findall((ROOT / "docs" / "python.md").read_text(encoding="utf-8")):
+        exec(compile(code, "docs/python.md", "exec"), names)
+
+
+def test_every_page_is_listed() -> None:
+    """docs/README.md is the index of all pages, and the README leads to it."""
+    assert "docs/README.md" in _LINK.findall(_prose(ROOT / "README.md"))
+    index = ROOT / "docs" / "README.md"
+    listed = {(index.parent / link).resolve() for link in _LINK.findall(_prose(index))}
+    pages = {page for page in PAGES if page.is_relative_to(ROOT / "docs")} - {index}
+    assert {_name(page) for page in pages - listed} == set()
