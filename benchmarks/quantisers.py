@@ -200,8 +200,9 @@ JUDGES = {_BF16: "openvino-bf16"}  # ONNX Runtime for all others
 def _run_onnxruntime(graph: Path) -> Callable[[Any], Any]:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = THREADS, 3
+    from fgdeploy.engines.onnxruntime import session_options
+
+    options = session_options(THREADS)  # exact on CPUs without VNNI as well
     twin = _for_onnxruntime(graph)
     session = onnxruntime.InferenceSession(
         twin if twin.exists() else graph, options, providers=["CPUExecutionProvider"]

@@ -11,6 +11,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
+from fgdeploy.engines.onnxruntime import session_options
+
 ROWS_PER_IMAGE = 16
 # The CLS row is one of T, but it alone becomes the hash: its errors count as those of many rows.
 CLS_WEIGHT = 8.0
@@ -82,11 +84,7 @@ def observe(
 
 
 def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """Open a graph that lies in memory in ONNX Runtime's CPU provider."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.x64quantprecision", "1")  # no overflow without VNNI
+    """Open a graph that lies in memory in ONNX Runtime's CPU provider, as its engine does."""
     return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
     )

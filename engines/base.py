@@ -183,6 +183,13 @@ class GraphEngine(Engine):
         return f"{self.backend} {self.precision} ({origin})"
 
     @classmethod
+    def check_arithmetic(cls, precision: str) -> None:
+        """Raise EngineError where this machine's numbers are not those of the graph.
+
+        Asked before anything of that precision is compiled or opened.
+        """
+
+    @classmethod
     @abstractmethod
     def compile(
         cls, graph: Path, precision: str, manifest: Manifest, target: Path, settings: BuildSettings

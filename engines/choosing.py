@@ -159,8 +159,12 @@ def _load_built(bundle: Bundle, built: Built, entry: Record, threads: int | None
 
 
 def load(bundle: Bundle, kind: type[GraphEngine], source: EngineSource) -> GraphEngine:
-    """Start an engine. Raises MissingDependency, or EngineError whatever the backend raises."""
+    """Start an engine. Raises MissingDependency, or EngineError whatever the backend raises.
+
+    Refuses a precision whose numbers would not be the graph's on this machine.
+    """
     try:
+        kind.check_arithmetic(source.precision)
         return kind(bundle.manifest, source)
     except (EngineError, MissingDependency):
         raise

@@ -35,7 +35,7 @@ class OnnxRuntimeEngine(GraphEngine):
 
     def __init__(self, manifest: Manifest, source: EngineSource) -> None:
         super().__init__(manifest, source)
-        options = _options(source.threads)
+        options = session_options(source.threads)
         if source.compiled:
             onnx_scan.check(source.path)
             # Fused already: a second round could only make it another graph.
@@ -48,7 +48,7 @@ class OnnxRuntimeEngine(GraphEngine):
         cls, graph: Path, precision: str, manifest: Manifest, target: Path, settings: BuildSettings
     ) -> Mapping[str, Any]:
         """Write the graph after ONNX Runtime's fusions for this machine."""
-        options = _options(settings.threads)
+        options = session_options(settings.threads)
         options.optimized_model_filepath = str(target)
         cls._start(graph, options)
         return {"provider": cls.provider}
@@ -92,7 +92,11 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
     provider = "CUDAExecutionProvider"
 
 
-def _options(threads: int | None) -> Any:
+def session_options(threads: int | None = None) -> Any:
+    """Return the options of every session; threads: None for all cores.
+
+    With them INT8 is exact on any CPU.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or machine.cores()

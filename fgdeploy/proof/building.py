@@ -139,10 +139,12 @@ def candidates(precision: str, backend: str | None = None) -> list[str]:
     """Return the backends worth building here: TensorRT's first where a GPU is, else the CPU's.
 
     backend: the only one, unless it is None or `auto`. Raises UsageError, MissingDependency or
-    EngineError for one that is not known, not installed or broken.
+    EngineError for one that is not known, not installed or broken, and EngineError where none
+    computes the precision as the graph says.
     """
     if backend is not None and backend != "auto":
-        return [engine_type(backend).backend]
+        engine_type(backend).check_arithmetic(precision)
+        return [backend]
     names = [name for name in available() if precision in engine_type(name).graphs]
     gpu = [name for name in names if BACKENDS[name].gpu]
     chosen = gpu[:1] or names
@@ -150,7 +152,18 @@ def candidates(precision: str, backend: str | None = None) -> list[str]:
         raise UsageError(
             f"no backend that is installed here has the precision {precision}; see: fgdeploy doctor"
         )
+    refusals = [why for name in chosen if (why := _refusal(name, precision))]
+    if len(refusals) == len(chosen):
+        raise EngineError("; ".join(refusals))
     return chosen
+
+
+def _refusal(name: str, precision: str) -> str | None:
+    try:
+        engine_type(name).check_arithmetic(precision)
+    except EngineError as error:
+        return str(error)
+    return None
 
 
 def _why(names: Sequence[str], best: str = "", speeds: Sequence[Speed] = ()) -> str:

@@ -11,6 +11,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from fgdeploy.engines.onnxruntime import session_options
+
 SIDE, PATCH, WIDTH, HEADS, TOKENS, BITS = 16, 4, 32, 2, 16, 16
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -175,9 +177,7 @@ def run(
     } | {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
     for name in names:
         probe.graph.output.append(helper.make_tensor_value_info(name, kinds[name], None))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
+    options = session_options(threads=1)
     if not optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(

@@ -18,7 +18,7 @@ from fgdeploy.bundle import Bundle, checks, open_bundle
 from fgdeploy.bundle.checks import Checks
 from fgdeploy.core import machine
 from fgdeploy.core.errors import EngineError, MissingDependency, ParityError, UsageError
-from fgdeploy.engines import BuildSettings, Engine, find, open_engine
+from fgdeploy.engines import BuildSettings, Engine, find, open_engine, openvino
 from fgdeploy.engines.onnxruntime import OnnxRuntimeEngine
 from fgdeploy.engines.openvino import OpenVinoEngine
 from fgdeploy.photos import Photo
@@ -61,6 +61,18 @@ def frames_of(bundle: Bundle, count: int = FRAMES) -> bytes:
     with open_engine(bundle, "onnxruntime:fp32") as engine:
         outputs = engine.run(frames)
     return Checks(frames, outputs.hash, outputs.code).to_bytes()
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The toy's INT8 graph has no INT8 product, so OpenVINO has it right on every CPU."""
+    monkeypatch.setattr(openvino, "_int8_error", lambda: 0.0)
+
+
+@pytest.fixture
+def clipped(exact: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let OpenVINO's INT8 miss, as on a CPU without VNNI."""
+    monkeypatch.setattr(openvino, "_int8_error", lambda: 0.144)
 
 
 Make = Callable[..., Bundle]
@@ -399,6 +411,22 @@ def test_none_that_builds(make: Make, monkeypatch: pytest.MonkeyPatch, refuses: 
     assert find(bundle) == []
 
 
+@pytest.mark.usefixtures("clipped")
+def test_openvino_is_left_out_where_its_int8_clips(
+    make: Make, timing: Timing, refuses: Refuses
+) -> None:
+    asked = timing({"openvino:int8": 1.0})
+    bundle = make()
+    done = build_engine(bundle, "int8")
+    assert done.name == "onnxruntime:int8" and done.built.record is not None
+    assert "openvino:int8" not in asked
+    assert list(done.refused) == ["openvino"]
+    assert done.refused["openvino"].startswith("OpenVINO's INT8 is wrong on this CPU (")
+    assert folders(bundle) == ["onnxruntime"]
+    with refuses(EngineError, r"^OpenVINO's INT8 is wrong on this CPU .* take onnxruntime's INT8"):
+        build_engine(bundle, "int8", "openvino")
+
+
 def test_without_timing_the_first_is_taken(make: Make) -> None:
     bundle = make()
     done = build_engine(bundle, "int8", "auto", timed=False)
@@ -451,6 +479,19 @@ def test_candidates_on_a_cpu() -> None:
     assert candidates("int8", "auto") == CPUS
     assert candidates("bf16") == ["openvino"]
     assert candidates("fp32", "openvino") == ["openvino"]
+
+
+@pytest.mark.usefixtures("clipped")
+def test_candidates_where_openvinos_int8_clips(
+    monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+) -> None:
+    assert candidates("int8") == CPUS  # the build says why it leaves one out
+    assert candidates("bf16") == candidates("bf16", "openvino") == ["openvino"]
+    with refuses(EngineError, r"^OpenVINO's INT8 is wrong on this CPU"):
+        candidates("int8", "openvino")
+    monkeypatch.setattr(building, "available", lambda: ["openvino"])
+    with refuses(EngineError, r"^OpenVINO's INT8 is wrong on this CPU"):
+        candidates("int8")
 
 
 def test_a_gpu_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
