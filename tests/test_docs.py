@@ -92,3 +92,22 @@ def test_every_page_is_listed() -> None:
     listed = {(index.parent / link).resolve() for link in _LINK.findall(_prose(index))}
     pages = {page for page in PAGES if page.is_relative_to(ROOT / "docs")} - {index}
     assert {_name(page) for page in pages - listed} == set()
+
+
+def test_the_map_of_the_house_is_complete() -> None:
+    """CONTRIBUTING.md draws every package, in the folder where it lies."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    drawn: set[str] = set()
+    parents: list[str] = []
+    for indent, name in re.findall(r"^    ([│├└─ ]*)([\w/.]+)  ", text, flags=re.MULTILINE):
+        parents[len(indent) // 4 :] = [name.rstrip("/")]
+        drawn.add("/".join(parents))
+    packages = {
+        path.parent.relative_to(ROOT).as_posix()
+        for folder in ("fgdeploy", "models", "training", "export", "calibration", "engines")
+        for path in (ROOT / folder).rglob("__init__.py")
+        if not any((ROOT / parent).is_symlink() for parent in path.relative_to(ROOT).parents)
+    }
+    below_models = {name for name in packages if name.startswith("models/")}  # docs/models.md
+    assert packages - below_models <= drawn
+    assert {name for name in drawn if not (ROOT / name).exists()} == set()
