@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer.main
 
 from docs import make_cli
+from fgdeploy.cli.app import app
 from fgdeploy.demo.moths import write_moths
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,3 +115,40 @@ def test_the_map_of_the_house_is_complete() -> None:
     below_models = {name for name in packages if name.startswith("models/")}  # docs/models.md
     assert packages - below_models <= drawn
     assert {name for name in drawn if not (ROOT / name).exists()} == set()
+
+
+def _commands_in(page: Path) -> Iterator[str]:
+    """Yield each command of a page, in blocks and in running text."""
+    text = page.read_text(encoding="utf-8")
+    yield from re.findall(r"^ {4}(fgdeploy [^#\n]*)", text, flags=re.MULTILINE)
+    yield from re.findall(r"`(fgdeploy [a-z][^`|.]*)`", text)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != make_cli.PAGE], ids=_name)
+def test_commands_are_those_that_there_are(page: Path) -> None:
+    """Each command exists and takes such options, none of them hidden, and so many arguments."""
+    for line in _commands_in(page):
+        command = typer.main.get_command(app)
+        words = deque(shlex.split(line)[1:])
+        while words and hasattr(command, "commands") and words[0] in command.commands:
+            command = command.commands[words.popleft()]
+        assert not hasattr(command, "commands") or not words or words[0] == "COMMAND", line
+        known = {
+            name: one
+            for one in command.params
+            for name in [*one.opts, *one.secondary_opts]
+            if not one.hidden
+        }
+        places = [one for one in command.params if one.param_type_name == "argument"]
+        room = 99 if any(one.nargs == -1 for one in places) else len(places)
+        while words:
+            word = words.popleft()
+            if word == "--help":
+                continue
+            if word.startswith("-"):
+                assert word in known, f"{line}: no option {word}"
+                if not known[word].is_flag and words:
+                    words.popleft()
+            else:
+                room -= 1
+        assert room >= 0, f"{line}: too many arguments"
