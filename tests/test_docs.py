@@ -121,7 +121,8 @@ def _commands_in(page: Path) -> Iterator[str]:
     """Yield each command of a page, in blocks and in running text."""
     text = page.read_text(encoding="utf-8")
     yield from re.findall(r"^ {4}(fgdeploy [^#\n]*)", text, flags=re.MULTILINE)
-    yield from re.findall(r"`(fgdeploy [a-z][^`|.]*)`", text)
+    inline = re.findall(r"`(fgdeploy [a-z][^`|]*)`", text)
+    yield from (line for line in inline if "..." not in line)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != make_cli.PAGE], ids=_name)
