@@ -107,7 +107,8 @@ def calibrate(
         tools=_tools(),
         parity=dataclasses.asdict(parity),
     )
-    files = {**graphs, cache.FILE: record.to_bytes(), checks.FILE: judge.checks().to_bytes()}
+    held_to = judge.checks(onnx.load_from_string(graphs[GRAPHS["int8-u8"]]))
+    files = {**graphs, cache.FILE: record.to_bytes(), checks.FILE: held_to.to_bytes()}
     written = bundle.with_files(files, record.summary())
     return Calibrated(
         written, record, limits, first, parity, fp16, fixed, False, skipped, chosen.warnings

@@ -53,10 +53,11 @@ class Judge:
         found = run(model, self.frames, progress)
         return compare(self.hashes, self.codes, found.hash, found.code, self.labels)
 
-    def checks(self) -> Checks:
-        """Return some of the frames with what fp32 makes of them, to go along in the bundle."""
+    def checks(self, int8: onnx.ModelProto) -> Checks:
+        """Return some of the frames with what fp32 and INT8 make of them, for the bundle."""
         count = most_frames(self.frames.shape[1])
-        return Checks(self.frames[:count], self.hashes[:count], self.codes[:count])
+        frames = self.frames[:count]
+        return Checks(frames, self.hashes[:count], self.codes[:count], run(int8, frames).code)
 
     def latency_ms(self, models: Sequence[onnx.ModelProto]) -> list[float]:
         """Return the median milliseconds of one frame in ONNX Runtime, the graphs in turn."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from fgdeploy.photos import Photo
     from fgdeploy.proof.bench import Speed
     from fgdeploy.proof.building import Outcome
+    from fgdeploy.proof.parity import Parity
+    from fgdeploy.proof.proving import Proof
 
 
 def build_engine(
@@ -147,11 +149,22 @@ def _print(done: Outcome) -> None:
     for name, why in done.refused.items():
         typer.echo(f"left out: {name}: {why}")
     if done.proof is not None and done.proof.parity is not None:
-        typer.echo(f"against fp32: {show.parity_line(done.proof.parity)}")
+        _print_proof(done.proof, done.proof.parity)
     if done.speeds:
         typer.echo(speed_table(done.speeds, {done.name: record.bytes}))
     if done.verdict:
         typer.echo(done.verdict)
+
+
+def _print_proof(proof: Proof, parity: Parity) -> None:
+    typer.echo(f"against fp32: {show.parity_line(parity)}")
+    typer.echo(f"limits: {proof.limits.words()}: {proof.why}")
+    if same := proof.int8:
+        typer.echo(
+            f"against the calibrated INT8: {same.bit_agreement:.2%} of bits, "
+            f"{same.identical_codes:.1%} of codes equal; limit "
+            f"{100 * same.min_bit_agreement:.4g} % of bits, never widened"
+        )
 
 
 def speed_table(speeds: Sequence[Speed], sizes: dict[str, int]) -> str:
@@ -183,6 +196,10 @@ def _json(done: Outcome) -> dict[str, object]:
         if done.proof and done.proof.parity
         else None,
         "limits": done.proof.limits.to_json() if done.proof else None,
+        "limits_why": done.proof.why if done.proof else None,
+        "int8_codes": dataclasses.asdict(done.proof.int8)
+        if done.proof and done.proof.int8
+        else None,
         "speeds": {speed.name: speed.to_json() for speed in done.speeds},
         "verdict": done.verdict,
     }

@@ -10,41 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fgdeploy.bundle import Bundle, checks
+from fgdeploy.bundle import Bundle
 from fgdeploy.core.errors import EngineError, FgdeployError, ParityError, UsageError
 from fgdeploy.engines import BACKENDS, Built, available, build, open_engine
 from fgdeploy.engines.backends import engine_type
 from fgdeploy.engines.build_settings import BuildSettings
-from fgdeploy.photos import Photo, decode_all
+from fgdeploy.photos import Photo
 from fgdeploy.proof import bench
 from fgdeploy.proof.bench import Speed
-from fgdeploy.proof.parity import Limits, Parity, compare
+from fgdeploy.proof.parity import Limits
+from fgdeploy.proof.proving import Bars, Proof, prove
 
-PHOTOS = 1024
-# What an engine keeps to where nothing else is asked for; INT8 has its calibration's limits.
-LIMITS = {
-    "fp32": Limits(min_bit_agreement=0.999),
-    "fp16": Limits(min_bit_agreement=0.995),
-    "bf16": Limits(min_bit_agreement=0.97),
-    "int8": Limits(min_bit_agreement=0.98),
-}
-_WIDEST = 2.0  # times a limit, where few photos tell
 _SAME = 1.05  # times as fast is no difference
 _LONGEST_HEADER = 10_000  # characters of a CSV's first line
-
-Bars = Callable[[str], Callable[[int, int], None]]
-
-
-@dataclass(frozen=True)
-class Proof:
-    """An engine against fp32: the photos' parity, the limits, and those that it breaks.
-
-    parity: None where there were no numbers to compare, which breaks every limit.
-    """
-
-    parity: Parity | None
-    limits: Limits
-    broken: list[str]
 
 
 @dataclass(frozen=True)
@@ -100,16 +78,16 @@ def build_engine(
         name, one = next(iter(built.items()))
         return Outcome(one, name, None, (), "named", None)
     skipped: list[str] = []
-    proofs = _proofs(bundle, list(built), precision, photos, limits, skipped, notify, bars)
+    proofs = prove(bundle, list(built), precision, photos, limits, skipped, notify, bars)
     for name, proof in proofs.items():
-        measured = dataclasses.asdict(proof.parity) if proof.parity else {}
-        built[name] = _noted(built[name], parity={"passed": not proof.broken, **measured})
+        built[name] = _noted(built[name], parity=_measured(proof))
     sound = [name for name in built if name not in proofs or not proofs[name].broken]
     if not sound:
         lines = (f"{name}: {'; '.join(proof.broken)}" for name, proof in proofs.items())
+        why = next(iter(proofs.values())).why
         raise ParityError(
-            f"the engine does not keep to fp32: {' | '.join(lines)}; it stays for parity --bisect "
-            "but is never chosen by itself"
+            f"the engine does not keep to fp32: {' | '.join(lines)} (limits: {why}); it stays for "
+            "parity --bisect but is never chosen by itself"
         )
     refused |= {name: "; ".join(proof.broken) for name, proof in proofs.items() if proof.broken}
     if not timed:
@@ -125,6 +103,14 @@ def build_engine(
     reason = _why(names, best, [by_name[name] for name in sound])
     verdict = _verdict(by_name[best], speeds)
     return Outcome(built[best], best, proofs.get(best), speeds, reason, verdict, refused, skipped)
+
+
+def _measured(proof: Proof) -> dict[str, Any]:
+    """Return a proof as an engine's record keeps it."""
+    found = dataclasses.asdict(proof.parity) if proof.parity else {}
+    if proof.int8 is not None:
+        found["int8_bit_agreement"] = proof.int8.bit_agreement
+    return {"passed": not proof.broken, "limits": proof.limits.to_json(), **found}
 
 
 def _noted(built: Built, **changes: Any) -> Built:
@@ -179,68 +165,6 @@ def _why(names: Sequence[str], best: str = "", speeds: Sequence[Speed] = ()) -> 
 def _mean_ms(speed: Speed) -> float:
     """Return the geometric mean of the medians over the batch sizes."""
     return math.exp(sum(math.log(one.p50_ms) for one in speed.latencies) / len(speed.latencies))
-
-
-def _proofs(
-    bundle: Bundle,
-    names: Sequence[str],
-    precision: str,
-    photos: Sequence[Photo],
-    limits: Limits | None,
-    skipped: list[str],
-    notify: Callable[[str], None],
-    bars: Bars,
-) -> dict[str, Proof]:
-    reference, labels = _reference(bundle, photos[:PHOTOS], skipped, bars)
-    if reference is None:
-        notify("parity was not measured: there are no photos; give some with --data")
-        return {}
-    limits = limits or _widened(limits_of(bundle, precision), len(reference.frames))
-    proofs = {}
-    for name in names:
-        try:
-            with open_engine(bundle, name) as engine:
-                found = engine.run_all(reference.frames, progress=bars(f"parity of {name}"))
-            parity = compare(reference.hashes, reference.codes, found.hash, found.code, labels)
-        except (EngineError, ParityError) as error:  # it fails on real frames, or gives NaN
-            proofs[name] = Proof(None, limits, [str(error)])
-        else:
-            proofs[name] = Proof(parity, limits, parity.breaches(limits))
-    return proofs
-
-
-def _widened(limits: Limits, photos: int) -> Limits:
-    """Return limits for fewer photos than `PHOTOS`, whose answers scatter by 1/sqrt(photos)."""
-    factor = min(max(math.sqrt(PHOTOS / photos), 1.0), _WIDEST)
-    drop, bits = limits.max_map_drop, limits.min_bit_agreement
-    return dataclasses.replace(
-        limits,
-        max_map_drop=None if drop is None else factor * drop,
-        min_bit_agreement=None if bits is None else 1 - factor * (1 - bits),
-    )
-
-
-def limits_of(bundle: Bundle, precision: str) -> Limits:
-    """Return the limits of a precision: of INT8 those that its calibration kept."""
-    from fgdeploy.calibration import cache
-
-    held = cache.read(bundle) if precision == "int8" else None
-    return Limits.from_json(held.settings["limits"]) if held else LIMITS[precision]
-
-
-def _reference(
-    bundle: Bundle, photos: Sequence[Photo], skipped: list[str], bars: Bars
-) -> tuple[checks.Checks | None, list[str | None] | None]:
-    """Return frames and what fp32 makes of them: of photos, or those that the bundle carries."""
-    portable = [name for name in available() if not BACKENDS[name].gpu]
-    if not photos or not portable:
-        return checks.read(bundle), None
-    kept, frames = decode_all(photos, bundle.manifest.preprocess, skipped)
-    if not kept:
-        return checks.read(bundle), None
-    with open_engine(bundle, portable[0], "fp32") as engine:
-        outputs = engine.run_all(frames, progress=bars("running fp32"))
-    return checks.Checks(frames, outputs.hash, outputs.code), [photo.label for photo in kept]
 
 
 def _timed(

@@ -54,6 +54,19 @@ class Limits:
         """Return the limits that are set."""
         return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
 
+    def words(self) -> str:
+        """Return the limits in words, such as "98.5 % of bits, 0.5 points of mAP"."""
+        names = {
+            "max_hash_diff": "|hash difference| {:.3g}",
+            "min_bit_agreement": "{:.4g} % of bits",
+            "min_identical": "{:.4g} % of codes",
+            "min_top10": "{:.4g} % of the top 10",
+            "max_map_drop": "{:.3g} points of mAP",
+        }
+        shown = self.to_json().items()
+        parts = (names[key].format(100 * x if key.startswith("min_") else x) for key, x in shown)
+        return ", ".join(parts) or "none"
+
 
 # What fp32 engines keep to; exports record it in their manifest. The largest difference has no
 # limit: among thousands of photos one near-tie in a token choice moves one hash, harmlessly.

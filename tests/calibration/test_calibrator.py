@@ -76,6 +76,8 @@ def test_checks_go_along(calibrated: Calibrated) -> None:
     got = run(onnx.load(calibrated.bundle.graph()), held.frames, ["hash", "code"])
     assert np.allclose(held.hashes, got["hash"], atol=1e-5)
     assert (np.packbits(held.hashes > 0, axis=1) == held.codes).all()
+    int8 = run(onnx.load(calibrated.bundle.graph("int8-u8")), held.frames, ["code"])["code"]
+    assert (held.int8 == int8).all() and (held.int8 != held.codes).any()
 
 
 def test_what_is_told(calibrated: Calibrated) -> None:

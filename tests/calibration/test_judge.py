@@ -72,10 +72,12 @@ def test_how_much_another_differs() -> None:
 def test_checks_are_the_first_frames() -> None:
     frames = noise(70)
     one = Judge(block(), frames, [None] * 70)
-    checks = one.checks()
+    checks = one.checks(block(seed=1))
     assert (checks.frames == frames[:64]).all()
     assert (checks.hashes == one.hashes[:64]).all()
     assert (checks.codes == one.codes[:64]).all()
+    assert checks.int8 is not None
+    assert (checks.int8 == run(block(seed=1), frames[:64], ["code"])["code"]).all()
 
 
 def test_one_latency_for_each_graph() -> None:

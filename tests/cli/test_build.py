@@ -89,7 +89,12 @@ def test_from_a_bundle_and_photos_to_int8(run: Run, fresh: Path) -> None:
         "the fastest here: onnxruntime:int8 8.0 ms, openvino:int8 2.0 ms at batch 1"
     )
     assert lines[1].startswith("against fp32: ") and lines[1].endswith("on 16 photos")
-    assert lines[2].split()[:4] == ["engine", "p50", "ms,", "batch"]
+    assert lines[2] == (
+        "limits: 60 % of bits: 80 % of bits, widened for 16 photos (limits are set for 1,024)"
+    )
+    assert lines[3].startswith("against the calibrated INT8: ")
+    assert lines[3].endswith("of codes equal; limit 80 % of bits, never widened")
+    assert lines[4].split()[:4] == ["engine", "p50", "ms,", "batch"]
     assert ["openvino:int8", "2.00", "2.00", "500.0"] in [line.split()[:4] for line in lines]
     assert lines[-1].startswith("int8 is 4.0x as fast as ")
     assert done.stderr.splitlines() == [
@@ -123,7 +128,7 @@ def test_int8_calibrates_where_nothing_is_calibrated(run: Run, fresh: Path) -> N
     entry = json.loads(done.stdout)
     assert set(entry) == {
         *("engine", "name", "bytes", "reason", "refused", "parity", "limits", "speeds"),
-        "verdict",
+        *("verdict", "limits_why", "int8_codes"),
     }
     assert entry["name"] == "openvino:int8"
     assert Path(entry["engine"]).parent == Path("eet.fgd/engines")
@@ -131,6 +136,9 @@ def test_int8_calibrates_where_nothing_is_calibrated(run: Run, fresh: Path) -> N
     assert set(entry["parity"]) == PARITY and entry["parity"]["photos"] == 16
     assert entry["parity"]["map_drop"] is not None  # photos have labels, frames have not
     assert entry["limits"] == {"min_bit_agreement": 0.8}
+    assert entry["limits_why"] == "as asked for"
+    assert set(entry["int8_codes"]) == {"bit_agreement", "identical_codes", "min_bit_agreement"}
+    assert entry["int8_codes"]["bit_agreement"] > entry["int8_codes"]["min_bit_agreement"] == 0.8
     assert {"onnxruntime:int8", "onnxruntime:fp32", "openvino:fp32"} <= set(entry["speeds"])
     assert list(entry["speeds"]["openvino:int8"]) == ["1", "4", "peak_mib"]
     assert entry["verdict"].startswith("int8 is 4.0x as fast as ")

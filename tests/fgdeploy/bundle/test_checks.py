@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import zipfile
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from fgdeploy.bundle import Bundle, checks, open_bundle
@@ -25,6 +27,7 @@ def made(count: int = 3, size: int = 32) -> Checks:
     return Checks(
         rng.integers(0, 256, (count, size, size, 3), np.uint8),
         rng.standard_normal((count, 12)).astype(np.float32),
+        rng.integers(0, 256, (count, 2), np.uint8),
         rng.integers(0, 256, (count, 2), np.uint8),
     )
 
@@ -44,10 +47,27 @@ def test_what_is_written_is_read(own_bundle: Path) -> None:
     holding(own_bundle, wanted.to_bytes())
     found = checks.read(open_bundle(own_bundle))
     assert found is not None
-    for name in ("frames", "hashes", "codes"):
+    for name in ("frames", "hashes", "codes", "int8"):
         left, right = getattr(found, name), getattr(wanted, name)
         assert left.dtype == right.dtype
         np.testing.assert_array_equal(left, right)
+
+
+def test_older_ones_have_no_int8_codes(own_bundle: Path) -> None:
+    wanted = dataclasses.replace(made(), int8=None)
+    holding(own_bundle, wanted.to_bytes())
+    found = checks.read(open_bundle(own_bundle))
+    assert found is not None and found.int8 is None
+    np.testing.assert_array_equal(found.codes, wanted.codes)
+
+
+@pytest.mark.parametrize("int8", [np.zeros((3, 1), np.uint8), np.zeros((3, 2), np.int8)])
+def test_int8_codes_of_another_model(
+    own_bundle: Path, int8: npt.NDArray[Any], refuses: Refuses
+) -> None:
+    opened = holding(own_bundle, dataclasses.replace(made(), int8=int8).to_bytes())
+    with refuses(BundleError, r"which is not of this model" + AGAIN):
+        checks.read(opened)
 
 
 def test_a_bundle_without_any(toy_bundle: Path) -> None:
