@@ -16,6 +16,8 @@ __all__ = [
     "Index",
     "Photo",
     "__version__",
+    "build_engine",
+    "calibrate",
     "errors",
     "load",
     "open_bundle",
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from fgdeploy.core.errors import FgdeployError
     from fgdeploy.hasher import Hasher, load
     from fgdeploy.photos import Photo
+    from fgdeploy.proof.preparing import build_engine, calibrate
     from fgdeploy.retrieval import Index
 
 # Resolved at first use, so that `fgdeploy --help` need not import NumPy.
@@ -37,6 +40,8 @@ _HOMES = {
     "Hasher": "fgdeploy.hasher",
     "Index": "fgdeploy.retrieval",
     "Photo": "fgdeploy.photos",
+    "build_engine": "fgdeploy.proof.preparing",
+    "calibrate": "fgdeploy.proof.preparing",
     "load": "fgdeploy.hasher",
     "open_bundle": "fgdeploy.bundle",
 }

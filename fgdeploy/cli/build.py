@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fgdeploy.cli import calibrate, show
+from fgdeploy.cli import calibrate, objects, show
 from fgdeploy.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fgdeploy.bundle import Bundle
-    from fgdeploy.photos import Photo
     from fgdeploy.proof.bench import Speed
     from fgdeploy.proof.building import Outcome
     from fgdeploy.proof.parity import Parity
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def build_engine(
-    bundle: show.BundleOption = None,
+    bundle: objects.BundleArgument = None,
     int8: Annotated[bool, typer.Option("--int8", help="INT8; calibrates first if needed.")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="FP16, for GPUs.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="BF16 (CPUs, OpenVINO).")] = False,
@@ -65,16 +63,15 @@ def build_engine(
     as_json: show.JsonOption = False,
     method: calibrate.OldRangeOption = None,
     max_drop: calibrate.OldDropOption = None,
+    old_bundle: objects.OldBundleOption = None,
 ) -> None:
     """Compile an engine for this machine, hold it to fp32, and say whether it is worth it."""
-    from fgdeploy.bundle import open_bundle
     from fgdeploy.cli.bars import bars
     from fgdeploy.engines.build_settings import BuildSettings
-    from fgdeploy.proof.building import build_engine as build
-    from fgdeploy.proof.building import candidates
+    from fgdeploy.proof.preparing import build_engine as build
 
-    asked = {"int8": int8, "fp16": fp16, "bf16": bf16, "fp32": fp32}
-    chosen = [name for name, wanted in asked.items() if wanted]
+    flags = {"int8": int8, "fp16": fp16, "bf16": bf16, "fp32": fp32}
+    chosen = [flag for flag, given in flags.items() if given]
     if len(chosen) != 1:
         raise UsageError(f"choose one of --int8, --fp16, --bf16 and --fp32, got {len(chosen)}")
     precision = chosen[0]
@@ -89,21 +86,29 @@ def build_engine(
         dla=dla,
         threads=threads,
     )
-    opened = open_bundle(show.default_bundle(bundle))
+    name = objects.bundle_of(bundle, old_bundle)
+    calibration = calibrate.settings_of(range_, method, images, True, True, seed)
     limits = calibrate.limits(max_map_drop, max_drop, min_bit_agreement)
-    ranges = (method or range_, images, seed)
-    candidates(precision, backend)  # before minutes go into a calibration
-    opened, photos, skipped = _prepared(opened, precision, data, ranges, limits, again)
     with bars() as shown:
         done = build(
-            opened, precision, backend, settings, photos, limits, timed, shown.say, shown.make
+            name,
+            precision,
+            data,
+            backend,
+            settings,
+            calibration,
+            limits,
+            again,
+            timed,
+            shown.say,
+            shown.make,
         )
     if as_json:
         show.emit_json(_json(done))
     else:
         _print(done)
-    show.say(f"next: fgdeploy hash PHOTOS --bundle {opened.path}")
-    show.report_skipped(list(dict.fromkeys([*skipped, *done.skipped])))
+    show.say(f"next: fgdeploy hash PHOTOS --bundle {name}")
+    show.report_skipped(done.skipped)
 
 
 def _batches(text: str) -> tuple[int, ...]:
@@ -111,35 +116,6 @@ def _batches(text: str) -> tuple[int, ...]:
         return tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError:
         raise UsageError(f"--batch {text}: expected numbers with commas, such as 1,8,32") from None
-
-
-def _prepared(
-    bundle: Bundle,
-    precision: str,
-    data: Path | None,
-    ranges: tuple[str, int, int],
-    limits: object,
-    again: bool,
-) -> tuple[Bundle, Sequence[Photo], Sequence[str]]:
-    """Calibrate where a graph is missing; return the photos to check with and why some cannot."""
-    from fgdeploy.bundle import GRAPHS
-
-    missing = GRAPHS.get(precision, GRAPHS["fp32"]) not in bundle.manifest.files
-    if not (missing or again) and data is None:
-        return bundle, (), ()
-    range_, images, seed = ranges
-    settings = calibrate.load_settings(range_, images, True, True, seed)
-    from fgdeploy.calibration import sample
-    from fgdeploy.proof.parity import Limits
-
-    assert limits is None or isinstance(limits, Limits)
-    photos = calibrate.photos_of(data)
-    skipped: Sequence[str] = ()
-    if missing or again:
-        calibrated = calibrate.run(bundle, photos, settings, limits, again)
-        bundle, skipped = calibrated.bundle, calibrated.skipped
-    drawn = sample.draw(photos, settings.images, bundle.manifest.image_size, settings.seed)
-    return bundle, drawn.checks or drawn.calibration, skipped
 
 
 def _print(done: Outcome) -> None:

@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fgdeploy.cli import show
-from fgdeploy.core.errors import MissingDependency, UsageError
+from fgdeploy.cli import objects, show
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from fgdeploy.bundle import Bundle
     from fgdeploy.calibration.calibration_settings import CalibrationSettings
     from fgdeploy.calibration.calibrator import Calibrated
-    from fgdeploy.photos import Photo
     from fgdeploy.proof.parity import Limits
 
 DataOption = Annotated[
@@ -55,7 +50,7 @@ AgainOption = Annotated[
 
 
 def calibrate(
-    bundle: show.BundleOption = None,
+    bundle: objects.BundleArgument = None,
     data: DataOption = None,
     range_: RangeOption = "mse",
     images: ImagesOption = 256,
@@ -72,36 +67,34 @@ def calibrate(
     as_json: show.JsonOption = False,
     method: OldRangeOption = None,
     max_drop: OldDropOption = None,
+    old_bundle: objects.OldBundleOption = None,
 ) -> None:
     """Write INT8 and FP16 graphs into a bundle, held to the limits against fp32."""
-    from fgdeploy.bundle import open_bundle
+    from fgdeploy.cli.bars import bars
+    from fgdeploy.proof.preparing import calibrate as calibrate_bundle
 
-    opened = open_bundle(show.default_bundle(bundle))
-    range_ = method or range_
-    settings = load_settings(range_, images, balance, compensate, seed)
-    done = run(
-        opened, photos_of(data), settings, limits(max_map_drop, max_drop, min_bit_agreement), again
-    )
+    name = objects.bundle_of(bundle, old_bundle)
+    settings = settings_of(range_, method, images, balance, compensate, seed)
+    kept = limits(max_map_drop, max_drop, min_bit_agreement)
+    with bars() as shown:
+        done = calibrate_bundle(name, data, settings, kept, again, shown.say, shown.make)
     if as_json:
         show.emit_json(_json(done))
     elif not done.reused:
         typer.echo(show.table(_rows(done)))
-    name = opened.path
     if done.reused:
         show.say(f"{name} holds this very calibration already; --again makes it anew")
-    show.say(f"next: fgdeploy build-engine --int8 --bundle {name}")
+    show.say(f"next: fgdeploy build-engine {name} --int8")
     show.report_skipped(done.skipped)
 
 
-def load_settings(
-    range_: str, images: int, balance: bool, compensate: bool, seed: int
+def settings_of(
+    range_: str, old_range: str | None, images: int, balance: bool, compensate: bool, seed: int
 ) -> CalibrationSettings:
-    """Return the settings, or say which extra is missing."""
-    try:
-        from fgdeploy.calibration.calibration_settings import CalibrationSettings
-    except ModuleNotFoundError as error:
-        raise MissingDependency(error.name or "onnx", "calibrate", "calibrating") from None
-    return CalibrationSettings(range_, images, balance, compensate, seed)
+    """Return the settings that flags mean."""
+    from fgdeploy.calibration.calibration_settings import CalibrationSettings
+
+    return CalibrationSettings(old_range or range_, images, balance, compensate, seed)
 
 
 def limits(drop: float | None, old_drop: float | None, min_bits: float | None) -> Limits | None:
@@ -112,37 +105,6 @@ def limits(drop: float | None, old_drop: float | None, min_bits: float | None) -
     if max_drop is None and min_bits is None:
         return None
     return Limits(max_map_drop=max_drop, min_bit_agreement=min_bits)
-
-
-def photos_of(data: Path | None) -> Sequence[Photo]:
-    """Read the photos that were named, or the only ones that lie in this folder, and say which."""
-    from fgdeploy.photos import read
-    from fgdeploy.proof.building import find_photos
-
-    if data is None:
-        data = find_photos(Path())
-        if data is None:
-            raise UsageError("there are no photos here to calibrate on; name real ones with --data")
-        show.say(f"calibrating on the photos of {data}, the only ones here")
-    return read(data)
-
-
-def run(
-    bundle: Bundle,
-    photos: Sequence[Photo],
-    settings: CalibrationSettings,
-    limits: Limits | None,
-    again: bool,
-) -> Calibrated:
-    """Calibrate with bars on the terminal."""
-    from fgdeploy.cli.bars import bars
-
-    try:
-        from fgdeploy.calibration.calibrator import calibrate as calibrate_bundle
-    except ModuleNotFoundError as error:
-        raise MissingDependency(error.name or "onnx", "calibrate", "calibrating") from None
-    with bars() as shown:
-        return calibrate_bundle(bundle, photos, settings, limits, again, shown.say, shown.make)
 
 
 def _rows(done: Calibrated) -> list[tuple[str, str]]:

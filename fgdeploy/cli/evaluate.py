@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fgdeploy.cli import show
+from fgdeploy.cli import objects, show
 
 if TYPE_CHECKING:
     from fgdeploy.evaluation import Detail
 
 
 def evaluate(
-    data: Annotated[Path, typer.Argument(help="A folder of classes, or a CSV (path,class,split).")],
-    bundle: show.BundleOption = None,
-    queries: Annotated[str, typer.Option(help="Split of a CSV that asks.")] = "test",
+    data: Annotated[
+        Path,
+        typer.Argument(metavar="PHOTOS", help="A folder of classes, or a CSV (path,class,split)."),
+    ],
+    bundle: objects.BundleOption = None,
+    queries: Annotated[
+        str, typer.Option(help="Split of a CSV whose photos are the queries.")
+    ] = "test",
     gallery: Annotated[str, typer.Option(help="Split of a CSV that is searched.")] = "train",
     precision_at: Annotated[str, typer.Option(help="P@k for these k, with commas.")] = "10",
     backend: show.BackendOption = "auto",
@@ -38,9 +43,9 @@ def evaluate(
 ) -> None:
     """Measure retrieval: mAP, tie-aware mAP, R@1/2/4/8 and P@k, a column for each protocol.
 
-    asym_sign: the query split asks the gallery split of a CSV. asym_targets: it asks the target
-    codes of the training images, where the bundle has them. symmetric: it asks itself, each photo
-    all others; the only one for photos without splits.
+    asym_sign: queries of one split of a CSV against the gallery of another. asym_targets: against
+    the target codes of the training images, where the bundle has them. symmetric: among themselves,
+    each photo against all others; the only one for photos without splits.
     """
     from fgdeploy.evaluation import report as reports
     from fgdeploy.evaluation.protocol import evaluate_photos

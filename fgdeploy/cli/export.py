@@ -7,28 +7,33 @@ from typing import Annotated
 
 import typer
 
-from fgdeploy.cli import show
+from fgdeploy.cli import objects, show
 from fgdeploy.core.errors import MissingDependency
 
 
 def export(
+    ctx: typer.Context,
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN",
+            help="A training's folder, or weights: .safetensors, .pth or .pt, the authors' or "
+            "timm's names. Default: the only training in this folder, where neither --weights nor "
+            "--backbone is given.",
+        ),
+    ] = None,
     method: Annotated[str, typer.Option(help="The method: eet.")] = "eet",
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The bundle to write. Default: METHOD.fgd."),
     ] = None,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(help="Weights: .safetensors, .pth or .pt, the authors' or timm's names."),
-    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", hidden=True)] = None,
     weights: Annotated[
-        str, typer.Option(help="Without --checkpoint: pretrained (timm's hub) or random (trials).")
+        str, typer.Option(help="Without RUN: pretrained (timm's hub) or random (trials).")
     ] = "pretrained",
     backbone: Annotated[
         str | None,
-        typer.Option(
-            help="A timm ViT or DeiT. Default: told from the checkpoint, else the method's."
-        ),
+        typer.Option(help="A timm ViT or DeiT. Default: told from the weights, else the method's."),
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Input side in pixels.")] = None,
     stages: Annotated[
@@ -76,10 +81,13 @@ def export(
         from fgdeploy.export.exporter import export_bundle
     except ModuleNotFoundError as error:
         raise MissingDependency(error.name or "torch", "export", "exporting") from None
+    source = objects.training_of(run, checkpoint)
+    if source is None and not _chose_weights(ctx) and (source := objects.only_training()):
+        show.say(f"exporting {source}, the only training here; --weights pretrained for timm's")
     settings = ExportSettings(
         method=method,
         backbone=backbone,
-        checkpoint=checkpoint,
+        checkpoint=source,
         weights=weights,
         head=head,
         bits=bits,
@@ -118,3 +126,11 @@ def export(
     if manifest.weights["source"] == "random":
         show.say("random weights: good for trying the way through, not for ranking")
     show.say(f"wrote {target}; next: fgdeploy index add gallery.fgi PHOTOS --bundle {target}")
+
+
+def _chose_weights(ctx: typer.Context) -> bool:
+    """Tell whether weights other than a training's were named on the command line."""
+    return any(
+        getattr(ctx.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT"
+        for name in ("weights", "backbone")
+    )

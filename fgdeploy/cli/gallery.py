@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fgdeploy.cli import show
+from fgdeploy.cli import objects, show
 
 if TYPE_CHECKING:
     from fgdeploy.retrieval import Item, Stats
@@ -21,16 +21,17 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Build and keep a gallery index."
 )
 
-GalleryArgument = Annotated[Path, typer.Argument(help="The index, NAME.fgi.")]
+GalleryArgument = Annotated[Path, typer.Argument(metavar="INDEX", help="The index, NAME.fgi.")]
 
 
 @app.command("add")
 def add(
     gallery: GalleryArgument,
     source: Annotated[
-        Path, typer.Argument(help="A folder, an image, or a CSV (path,class,split).")
+        Path,
+        typer.Argument(metavar="PHOTOS", help="A folder, an image, or a CSV (path,class,split)."),
     ],
-    bundle: show.BundleOption = None,
+    bundle: objects.BundleOption = None,
     labels: Annotated[
         Path | None,
         typer.Option(help="CSV (path,class) of labels. Default: the name of a photo's folder."),
@@ -100,7 +101,7 @@ def remove(
 
 @app.command("list")
 def list_items(
-    gallery: GalleryArgument,
+    gallery: objects.IndexArgument = None,
     where: show.WhereOption = None,
     limit: Annotated[int | None, typer.Option("--limit", "-n", help="At most so many.")] = None,
     as_json: show.JsonOption = False,
@@ -111,6 +112,7 @@ def list_items(
 
     if limit is not None and limit < 0:
         raise UsageError(f"--limit {limit}: expected a number of items")
+    gallery = objects.index_of(gallery)
     with Index.open(gallery) as index:
         for item in islice(index.items(where), limit):
             if as_json:
@@ -127,7 +129,7 @@ def _as_json(item: Item) -> dict[str, Any]:
 
 @app.command("compact")
 def compact(
-    gallery: GalleryArgument,
+    gallery: objects.IndexArgument = None,
     multi_index: Annotated[
         bool | None,
         typer.Option(
@@ -139,6 +141,7 @@ def compact(
     """Write all codes anew as one file, so that search is fast."""
     from fgdeploy.retrieval import Index
 
+    gallery = objects.index_of(gallery)
     with Index.open(gallery) as index:
         before = index.stats()
         index.compact(show.progress("compacting"), multi_index)
@@ -158,7 +161,7 @@ def _segments(stats: Stats) -> str:
 
 
 @app.command("verify")
-def verify(gallery: GalleryArgument, as_json: show.JsonOption = False) -> None:
+def verify(gallery: objects.IndexArgument = None, as_json: show.JsonOption = False) -> None:
     """Check all of an index; exit 1 if it is damaged.
 
     That is its database, every item and every derived file; derived files that are damaged are made
@@ -166,6 +169,7 @@ def verify(gallery: GalleryArgument, as_json: show.JsonOption = False) -> None:
     """
     from fgdeploy.retrieval import Index
 
+    gallery = objects.index_of(gallery)
     with Index.open(gallery) as index:
         problems = index.verify(show.progress("verifying"))
         damaged = any(problem.fatal for problem in problems)
@@ -182,17 +186,18 @@ def verify(gallery: GalleryArgument, as_json: show.JsonOption = False) -> None:
             for problem in problems:
                 kind = "error" if problem.fatal else "repaired" if problem.repaired else "note"
                 typer.echo(show.plain(f"{kind}: {problem.what}"))
-            state = "damaged; restore a copy, or build it again" if damaged else "sound"
+            state = "damaged; restore a copy, or build it again" if damaged else "intact"
             typer.echo(f"{gallery}: {len(index)} items of {index.bits} bits, {state}")
     if damaged:
         raise typer.Exit(1)
 
 
 @app.command("stats")
-def stats(gallery: GalleryArgument, as_json: show.JsonOption = False) -> None:
+def stats(gallery: objects.IndexArgument = None, as_json: show.JsonOption = False) -> None:
     """Show what an index holds and where its codes lie."""
     from fgdeploy.retrieval import Index
 
+    gallery = objects.index_of(gallery)
     with Index.open(gallery) as index:
         found = index.stats()
     if as_json:

@@ -7,17 +7,18 @@ from typing import Annotated
 
 import typer
 
-from fgdeploy.cli import show
+from fgdeploy.cli import objects, show
 
 
 def hash_photos(
     source: Annotated[
-        Path, typer.Argument(help="A folder, an image, or a CSV (path,class,split).")
+        Path,
+        typer.Argument(metavar="PHOTOS", help="A folder, an image, or a CSV (path,class,split)."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path(
         "codes.npz"
     ),
-    bundle: show.BundleOption = None,
+    bundle: objects.BundleOption = None,
     backend: show.BackendOption = "auto",
     threads: show.ThreadsOption = None,
     batch: show.BatchOption = None,

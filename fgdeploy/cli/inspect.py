@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-from fgdeploy.cli import show
+from fgdeploy.cli import objects, show
 
 
 def inspect(
-    path: Annotated[
-        Path | None, typer.Argument(help="The bundle. Default: the one *.fgd in this folder.")
-    ] = None,
+    path: objects.BundleArgument = None,
     as_json: show.JsonOption = False,
+    old_bundle: objects.OldBundleOption = None,
 ) -> None:
     """Verify a bundle and show its stages, token counts, MACs and files."""
     from fgdeploy.bundle import open_bundle
 
-    bundle = open_bundle(show.default_bundle(path))
+    bundle = open_bundle(objects.bundle_of(path, old_bundle))
     manifest = bundle.manifest
     if as_json:
         show.emit_json(manifest.to_json())

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from fgdeploy.cli import show
+from fgdeploy.cli import objects, show
 
 
 def pack(
-    bundle: show.BundleOption = None,
+    bundle: objects.BundleArgument = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The file to write. Default: NAME.fgdz here."),
@@ -25,11 +25,12 @@ def pack(
         bool, typer.Option("--overwrite", help="Replace a file of that name.")
     ] = False,
     as_json: show.JsonOption = False,
+    old_bundle: objects.OldBundleOption = None,
 ) -> None:
     """Verify a bundle and write it as one file, to be carried to a device."""
     from fgdeploy.bundle.packing import SUFFIX, pack
 
-    source = show.default_bundle(bundle)
+    source = objects.bundle_of(bundle, old_bundle)
     target = Path(source.resolve().stem + SUFFIX) if output is None else output
     packed = pack(source, target, engines, overwrite, _megabytes("packing"))
     if as_json:

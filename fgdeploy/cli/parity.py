@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fgdeploy.cli import show
+from fgdeploy.cli import objects, show
 
 if TYPE_CHECKING:
     from fgdeploy.bundle import Bundle
@@ -17,8 +17,14 @@ if TYPE_CHECKING:
 
 
 def parity(
-    source: Annotated[Path, typer.Argument(help="Photos: a folder, an image, or a CSV.")],
-    bundle: show.BundleOption = None,
+    first: objects.BundleArgument = None,
+    second: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="PHOTOS",
+            help="A folder, an image, or a CSV. Default: the only ones in this folder.",
+        ),
+    ] = None,
     reference: Annotated[
         str | None,
         typer.Option(
@@ -55,14 +61,17 @@ def parity(
     ] = False,
     strict: show.StrictOption = False,
     as_json: show.JsonOption = False,
+    data: Annotated[Path | None, typer.Option("--data", hidden=True)] = None,
+    old_bundle: objects.OldBundleOption = None,
 ) -> None:
     """Compare two engines on the same photos; exit 1 if a limit is not kept.
 
-    Limits come from the bundle's manifest; an option replaces the one it names.
+    Limits come from the bundle's manifest; an option replaces the one it names. PHOTOS may come
+    first, or alone where one bundle lies in this folder.
     """
     from fgdeploy.bundle import open_bundle
     from fgdeploy.core.errors import ParityError, UsageError
-    from fgdeploy.photos import read, spread
+    from fgdeploy.photos import named_or_found, spread
     from fgdeploy.proof.comparing import (
         choose_candidate,
         choose_reference,
@@ -73,15 +82,18 @@ def parity(
 
     if images < 1:
         raise UsageError(f"--images {images}: compare at least one photo")
-    opened = open_bundle(show.default_bundle(bundle))
+    words = [word for word in (first, second) if word is not None]
+    bundle, source = objects.bundle_and_photos(words, old_bundle, data)
+    opened = open_bundle(bundle)
     if layers:
-        _bisect(opened, spread(read(source), images), as_json)
+        listed = named_or_found(source, "to compare on", show.say)
+        _bisect(opened, spread(listed, images), as_json)
         return
     flags = Limits(max_hash_diff, min_bit_agreement, min_identical, min_top10, max_map_drop)
     limits = Limits.from_json({**opened.manifest.thresholds, **flags.to_json()})
     reference = reference or choose_reference()
     name = candidate or choose_candidate(reference)
-    photos = spread(read(source), images)
+    photos = spread(named_or_found(source, "to compare on", show.say), images)
     with (
         open_by_name(opened, reference, checkpoint) as left,
         open_by_name(opened, name, checkpoint) as right,
@@ -91,7 +103,7 @@ def parity(
         )
     unmeasured = result.unmeasured(limits)
     broken = result.breaches(limits)
-    broken += [f"{asked} cannot be measured here" for asked in result.unmeasured(flags)]
+    broken += [f"{limit} cannot be measured here" for limit in result.unmeasured(flags)]
     entry = {"reference": reference, "candidate": name, **dataclasses.asdict(result)}
     if record:
         opened.record_parity(entry)

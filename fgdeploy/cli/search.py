@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fgdeploy.cli import show
+from fgdeploy.cli import objects, show
 
 if TYPE_CHECKING:
     from fgdeploy.gallery import Query, QuerySettings
@@ -23,20 +23,30 @@ RERANK = ("asymmetric",)
 
 def search(
     photos: Annotated[
-        list[Path] | None, typer.Argument(metavar="PHOTO", help="Photos to look for.")
+        list[Path] | None,
+        typer.Argument(metavar="QUERY", help="Photos to find the like of."),
     ] = None,
-    *,
-    gallery: Annotated[Path, typer.Option("--index", "-i", help="The index, NAME.fgi.")],
-    bundle: show.BundleOption = None,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(
+            "--index",
+            "-i",
+            help="The index. Default: the one *.fgi in this folder.",
+            metavar="INDEX",
+        ),
+    ] = None,
+    bundle: objects.BundleOption = None,
     ids: Annotated[
         list[int] | None,
-        typer.Option("--id", help="Look for what is like this item of the index.", metavar="ID"),
+        typer.Option(
+            "--id", help="Query: this item of the index, for what is like it.", metavar="ID"
+        ),
     ] = None,
     codes: Annotated[
-        list[str] | None, typer.Option("--code", help="Look for this code.", metavar="HEX")
+        list[str] | None, typer.Option("--code", help="Query: this code.", metavar="HEX")
     ] = None,
     code_file: Annotated[
-        Path | None, typer.Option("--codes", help="Look for all codes of a file, NAME.npz.")
+        Path | None, typer.Option("--codes", help="Queries: all codes of a file, NAME.npz.")
     ] = None,
     k: Annotated[
         int | None, typer.Option("-k", help=f"How many answers. Default: {DEFAULT_K}.")
@@ -65,6 +75,7 @@ def search(
 
     others = bool(ids or codes or code_file)
     _check(bool(photos), others, k, radius, rerank, html)
+    gallery = objects.index_of(gallery, "name one with --index")
     with ExitStack() as stack:
         index = stack.enter_context(Index.open(gallery))
         queries = _others(index, ids or [], codes or [], code_file)
@@ -89,9 +100,9 @@ def _check(
     from fgdeploy.core.errors import UsageError
 
     if not photos and not others:
-        raise UsageError("nothing to look for; give photos, --id, --code or --codes")
+        raise UsageError("there is no query; give photos, --id, --code or --codes")
     if k is not None and k < 1:
-        raise UsageError(f"-k {k}: ask for at least one answer")
+        raise UsageError(f"-k {k}: expected at least one answer")
     if radius is not None and radius < 0:
         raise UsageError(f"--radius {radius}: expected a number of bits, 0 or more")
     if radius is not None and k is not None:

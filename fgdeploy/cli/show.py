@@ -1,4 +1,4 @@
-"""What commands have in common: where output goes, the default bundle, tables and progress."""
+"""What commands have in common: options, where output goes, tables and progress."""
 
 from __future__ import annotations
 
@@ -11,17 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fgdeploy.core.errors import UsageError
+from fgdeploy.cli import objects
 
 if TYPE_CHECKING:
     from fgdeploy.hasher import Hasher
 
 SKIPPED = 3  # exit code when photos were left out
 
-BundleOption = Annotated[
-    Path | None,
-    typer.Option("--bundle", "-b", help="The bundle. Default: the one *.fgd in this folder."),
-]
 BackendOption = Annotated[
     str,
     typer.Option(
@@ -67,17 +63,6 @@ def emit_json(value: Any) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False))
 
 
-def default_bundle(given: Path | None) -> Path:
-    """Return the bundle that is meant: `given`, or the only *.fgd here. Raises UsageError."""
-    if given is not None:
-        return given
-    found = sorted(path for path in Path().glob("*.fgd") if path.is_dir())
-    if len(found) == 1:
-        return found[0]
-    what = f"{len(found)} bundles ({', '.join(map(str, found[:4]))})" if found else "no bundle"
-    raise UsageError(f"{what} in this folder; name one with --bundle")
-
-
 def open_hasher(
     bundle: Path | None,
     backend: str,
@@ -88,9 +73,8 @@ def open_hasher(
     """Open the bundle that is meant, and say which engine runs if there was a choice."""
     from fgdeploy.hasher import load
 
-    hasher = load(
-        default_bundle(bundle), backend, "auto", threads, batch, fallback=fallback, notify=say
-    )
+    path = objects.bundle_of(None, bundle, "name one with --bundle")
+    hasher = load(path, backend, "auto", threads, batch, fallback=fallback, notify=say)
     if hasher.engine.reason not in ("", "none built"):
         say(f"engine: {hasher.engine.describe()}, {hasher.engine.reason}")
     return hasher

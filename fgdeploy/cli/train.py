@@ -92,7 +92,7 @@ def train(
     strict: show.StrictOption = False,
     as_json: show.JsonOption = False,
 ) -> None:
-    """Train a method on labelled photos and evaluate it; export --checkpoint takes the result."""
+    """Train a method on labelled photos and evaluate it; `export RUN` takes the result."""
     from fgdeploy.cli.bars import bars
     from fgdeploy.models.stages import parse
 
@@ -207,7 +207,6 @@ def _report(done: Trained, folder: Path, as_json: bool) -> None:
     else:
         show.say("no photos were held out, so there are no scores; see --holdout")
     show.say(
-        f"wrote {done.weights}; next: fgdeploy export --checkpoint {done.weights} -o "
-        f"{folder.resolve().name}.fgd"
+        f"wrote {done.weights}; next: fgdeploy export {done.weights} -o {folder.resolve().name}.fgd"
     )
     show.report_skipped(list(done.skipped), told=True)

@@ -1,4 +1,4 @@
-"""`fgdeploy build-engine`: choose a backend, compile, prove, time, say whether it is worth it."""
+"""Engines of one bundle: choose a backend, compile, prove, time, say whether it is worth it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from fgdeploy.bundle import Bundle
@@ -22,7 +21,6 @@ from fgdeploy.proof.parity import Limits
 from fgdeploy.proof.proving import Bars, Proof, prove
 
 _SAME = 1.05  # times as fast is no difference
-_LONGEST_HEADER = 10_000  # characters of a CSV's first line
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Outcome:
     skipped: Sequence[str] = ()
 
 
-def build_engine(
+def build_proven(
     bundle: Bundle,
     precision: str,
     backend: str | None = None,
@@ -81,8 +79,8 @@ def build_engine(
     proofs = prove(bundle, list(built), precision, photos, limits, skipped, notify, bars)
     for name, proof in proofs.items():
         built[name] = _noted(built[name], parity=_measured(proof))
-    sound = [name for name in built if name not in proofs or not proofs[name].broken]
-    if not sound:
+    kept = [name for name in built if name not in proofs or not proofs[name].broken]
+    if not kept:
         lines = (f"{name}: {'; '.join(proof.broken)}" for name, proof in proofs.items())
         why = next(iter(proofs.values())).why
         raise ParityError(
@@ -91,16 +89,16 @@ def build_engine(
         )
     refused |= {name: "; ".join(proof.broken) for name, proof in proofs.items() if proof.broken}
     if not timed:
-        first = sound[0]
+        first = kept[0]
         why = _why(names)
         return Outcome(built[first], first, proofs.get(first), (), why, None, refused, skipped)
-    speeds = _timed(bundle, built, sound, precision, settings, notify, bars)
+    speeds = _timed(bundle, built, kept, precision, settings, notify, bars)
     by_name = {speed.name: speed for speed in speeds}
-    best = min(sound, key=lambda name: _mean_ms(by_name[name]))
+    best = min(kept, key=lambda name: _mean_ms(by_name[name]))
     built[best] = _noted(built[best], speed=by_name[best].to_json())
     for name in set(built) - {best}:
         shutil.rmtree(built[name].folder, ignore_errors=True)
-    reason = _why(names, best, [by_name[name] for name in sound])
+    reason = _why(names, best, [by_name[name] for name in kept])
     verdict = _verdict(by_name[best], speeds)
     return Outcome(built[best], best, proofs.get(best), speeds, reason, verdict, refused, skipped)
 
@@ -170,15 +168,15 @@ def _mean_ms(speed: Speed) -> float:
 def _timed(
     bundle: Bundle,
     built: dict[str, Built],
-    sound: Sequence[str],
+    kept: Sequence[str],
     precision: str,
     settings: BuildSettings,
     notify: Callable[[str], None],
     bars: Bars,
 ) -> list[Speed]:
     """Time the engines built against fp32 and half precision in the same backends."""
-    names = list(sound)
-    for name in sound:
+    names = list(kept)
+    for name in kept:
         backend = name.partition(":")[0]
         for other in ("fp32", "fp16", "bf16"):
             rival = f"{backend}:{other}"
@@ -226,34 +224,3 @@ def _verdict(best: Speed, speeds: Sequence[Speed]) -> str:
                 f"{rival.at(latency.batch).p50_ms:.1f} ms, {precision} {latency.p50_ms:.1f} ms"
             )
     return f"{precision} is {'; '.join(lines)}"
-
-
-def find_photos(folder: Path) -> Path | None:
-    """Return the one place in a folder where photos lie: a CSV of paths and classes, or a folder.
-
-    None if there is none. Raises UsageError if there are several.
-    """
-    from fgdeploy.photos import images
-
-    tables = (path for path in sorted(folder.glob("*.csv")) if path.is_file())
-    places = [path for path in tables if _lists_photos(path)]
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and path.suffix not in (".fgd", ".fgi") and path.name[0] not in "._":
-            inside = path / "split.csv"
-            if inside.is_file() and _lists_photos(inside):
-                places.append(inside)
-            elif any(True for _ in images.find(path)):
-                places.append(path)
-    if len(places) > 1:
-        raise UsageError(
-            f"photos lie in {', '.join(str(path.relative_to(folder)) for path in places[:4])}; "
-            "name one with --data"
-        )
-    return places[0] if places else None
-
-
-def _lists_photos(path: Path) -> bool:
-    with open(path, encoding="utf-8-sig", errors="replace") as stream:
-        line = stream.readline(_LONGEST_HEADER)
-    header = [name.strip().strip('"').lower() for name in line.split(",")]
-    return "path" in header and "class" in header

@@ -124,7 +124,7 @@ def test_from_a_bundle_and_photos_to_int8(run: Run, fresh: Path) -> None:
 def test_int8_calibrates_where_nothing_is_calibrated(run: Run, fresh: Path) -> None:
     done = run("build-engine", "--int8", *LENIENT, "--batch", "4,1,4", "--json")
     assert done.exit_code == 0, done.output
-    assert "calibrating on the photos of moths/split.csv, the only ones here" in done.stderr
+    assert "photos to calibrate on: moths/split.csv, the only ones here" in done.stderr
     entry = json.loads(done.stdout)
     assert set(entry) == {
         *("engine", "name", "bytes", "reason", "refused", "parity", "limits", "speeds"),
@@ -144,7 +144,7 @@ def test_int8_calibrates_where_nothing_is_calibrated(run: Run, fresh: Path) -> N
     assert entry["verdict"].startswith("int8 is 4.0x as fast as ")
     assert open_bundle("eet.fgd").manifest.calibration is not None
     again = run(*QUICK, *LENIENT)
-    assert again.exit_code == 0 and "calibrating" not in again.stderr
+    assert again.exit_code == 0 and "to calibrate on" not in again.stderr
     assert again.stderr.splitlines()[-1] == "next: fgdeploy hash PHOTOS --bundle eet.fgd"
 
 
@@ -170,7 +170,7 @@ def test_where_openvinos_int8_clips_it_is_left_out(
     monkeypatch.setattr(openvino, "_int8_error", lambda: 0.144)
     asked = run("build-engine", "--int8", "--backend", "openvino")
     fails(asked, 1, r"OpenVINO's INT8 is wrong on this CPU \(.*take onnxruntime's INT8")
-    assert "calibrating" not in asked.stderr  # no minutes for what cannot be
+    assert "to calibrate on" not in asked.stderr  # no minutes for what cannot be
     done = run("build-engine", "--int8", *LENIENT)
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("built eet.fgd/engines/onnxruntime-int8-")
@@ -183,7 +183,7 @@ def test_photos_that_are_named_judge(run: Run, here: Path) -> None:
     done = run(*QUICK, "--data", "moths/split.csv", "--backend", "auto", *LENIENT, "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["parity"]["map_drop"] is not None
-    assert "calibrating" not in done.stderr
+    assert "to calibrate on" not in done.stderr
     assert engines() == ["onnxruntime:int8", "openvino:int8"]
 
 
@@ -392,4 +392,4 @@ def test_a_measurement_that_fails(run: Run, here: Path, monkeypatch: pytest.Monk
         1,
         "onnxruntime:int8 cannot be measured: exit code -9; see: fgdeploy doctor",
     )
-    assert engines() == ["onnxruntime:int8"]  # it is sound, only not timed
+    assert engines() == ["onnxruntime:int8"]  # it keeps to its limits, only its time is not known

@@ -54,8 +54,8 @@ def test_without_any_flags(run: Run, here: Path) -> None:
     done = run("calibrate", *LENIENT)
     assert done.exit_code == 0, done.output
     first, *_, last = done.stderr.splitlines()
-    assert first == "calibrating on the photos of moths/split.csv, the only ones here"
-    assert last == "next: fgdeploy build-engine --int8 --bundle eet.fgd"
+    assert first == "photos to calibrate on: moths/split.csv, the only ones here"
+    assert last == "next: fgdeploy build-engine eet.fgd --int8"
     rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in done.stdout.splitlines())
     assert rows["photos"] == "32 to calibrate on, 16 to check with"  # the train half only
     assert rows["range"] == "mse + balance + compensate"

@@ -182,8 +182,8 @@ def test_verify_repairs_what_it_can(run: Run) -> None:
     assert found.exit_code == 0
     first, last = found.stdout.splitlines()
     assert first.startswith("repaired: segment-")
-    assert last == "g.fgi: 18 items of 32 bits, sound"
-    assert run("index", "verify", "g.fgi").stdout == "g.fgi: 18 items of 32 bits, sound\n"
+    assert last == "g.fgi: 18 items of 32 bits, intact"
+    assert run("index", "verify", "g.fgi").stdout == "g.fgi: 18 items of 32 bits, intact\n"
 
 
 def test_verify_notes_photos_that_are_gone(run: Run) -> None:
@@ -333,3 +333,18 @@ def test_a_pipe_that_closes(arguments: list[str], tmp_path: Path) -> None:
         errors = process.stderr.read().decode()
     assert process.returncode in (0, 1)
     assert errors == ""
+
+
+def test_labels_and_splits_from_csv(run: Run, moths: Path, bundle: Path, tmp_path: Path) -> None:
+    photo = sorted(moths.rglob("*.jpg"))[0]
+    relative = photo.relative_to(moths).as_posix()
+    (tmp_path / "labels.csv").write_text(f"path,class\n{relative},a rare moth\n")
+    run("index", "add", "g.fgi", moths, "-b", bundle, "--labels", "labels.csv")
+    items = [
+        json.loads(line) for line in run("index", "list", "g.fgi", "--json").stdout.split("\n")[:-1]
+    ]
+    labels = {item["path"]: item["label"] for item in items}
+    assert labels.pop(str(photo.resolve())) == "a rare moth"
+    assert all(Path(path).parent.name == label for path, label in labels.items())
+    run("index", "add", "t.fgi", moths / "split.csv", "-b", bundle, "--split", "train")
+    assert "9 items" in run("index", "verify", "t.fgi").stdout

@@ -30,7 +30,7 @@ def photos(moths: Path) -> list[Path]:
     return sorted(moths.rglob("*.jpg"))
 
 
-def asked(result: Result) -> list[dict[str, Any]]:
+def answers_of(result: Result) -> list[dict[str, Any]]:
     assert result.exit_code == 0, result.output
     return [json.loads(line) for line in result.stdout.splitlines()]
 
@@ -43,13 +43,13 @@ def ids_of(result: dict[str, Any]) -> list[int]:
 
 
 def test_items_need_no_bundle_and_are_not_their_own_answer(run: Run) -> None:
-    first, second = asked(run("search", "--id", "3", "--id", "8", *IN, "-k", "4", "--json"))
+    first, second = answers_of(run("search", "--id", "3", "--id", "8", *IN, "-k", "4", "--json"))
     assert (first["query"], second["query"]) == ("id 3", "id 8")
     for number, found in ((3, first), (8, second)):
         assert len(found["hits"]) == 4
         assert number not in ids_of(found)
         assert [hit["rank"] for hit in found["hits"]] == [1, 2, 3, 4]
-    (everything,) = asked(run("search", "--id", "3", *IN, "-k", "18", "--json"))
+    (everything,) = answers_of(run("search", "--id", "3", *IN, "-k", "18", "--json"))
     assert sorted(ids_of(everything)) == [1, 2, *range(4, 19)]
 
 
@@ -57,14 +57,16 @@ def test_equal_codes_do_not_push_an_item_into_its_own_answers(run: Run) -> None:
     with Index.create("h.fgi", "ab" * 32, 32) as index:
         index.add_codes(np.zeros((5, 4), np.uint8))
     for number in (1, 3, 5):
-        (found,) = asked(run("search", "--id", number, "-i", "h.fgi", "-k", "2", "--json"))
+        (found,) = answers_of(run("search", "--id", number, "-i", "h.fgi", "-k", "2", "--json"))
         assert ids_of(found) == [n for n in range(1, 6) if n != number][:2]
-        (near,) = asked(run("search", "--id", number, "-i", "h.fgi", "--radius", "0", "--json"))
+        (near,) = answers_of(
+            run("search", "--id", number, "-i", "h.fgi", "--radius", "0", "--json")
+        )
         assert ids_of(near) == [n for n in range(1, 6) if n != number]
 
 
 def test_a_photo_is_among_its_own_answers(run: Run, photos: list[Path], bundle: Path) -> None:
-    (found,) = asked(run("search", photos[2], *IN, "-b", bundle, "--json"))
+    (found,) = answers_of(run("search", photos[2], *IN, "-b", bundle, "--json"))
     assert found["hits"][0]["path"] == str(photos[2])
     assert found["hits"][0]["distance"] == 0
 
@@ -72,7 +74,7 @@ def test_a_photo_is_among_its_own_answers(run: Run, photos: list[Path], bundle: 
 def test_codes_in_hex(run: Run) -> None:
     with Index.open("g.fgi") as index:
         code = index.get([5])[0].code.hex()
-    (found,) = asked(run("search", "--code", code.upper(), *IN, "-k", "1", "--json"))
+    (found,) = answers_of(run("search", "--code", code.upper(), *IN, "-k", "1", "--json"))
     assert found["query"] == code
     assert found["hits"][0]["distance"] == 0
     assert "label" not in found
@@ -82,18 +84,18 @@ def test_codes_of_a_file(
     run: Run, photos: list[Path], bundle: Path, moths: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("hash", moths, "-b", bundle, "-o", "c.npz")
-    by_file = asked(run("search", "--codes", "c.npz", *IN, "-k", "3", "--json"))
-    by_photo = asked(run("search", *photos, *IN, "-b", bundle, "-k", "3", "--json"))
+    by_file = answers_of(run("search", "--codes", "c.npz", *IN, "-k", "3", "--json"))
+    by_photo = answers_of(run("search", *photos, *IN, "-b", bundle, "-k", "3", "--json"))
     assert by_file == by_photo
     assert len(by_file) == 18
     monkeypatch.setattr("fgdeploy.gallery.queries.QUERIES_AT_ONCE", 5)
-    assert asked(run("search", "--codes", "c.npz", *IN, "-k", "3", "--json")) == by_file
+    assert answers_of(run("search", "--codes", "c.npz", *IN, "-k", "3", "--json")) == by_file
 
 
 def test_all_kinds_at_once(run: Run, photos: list[Path], bundle: Path, moths: Path) -> None:
     run("hash", moths, "-b", bundle, "-o", "c.npz")
     names = ("--code", "00000000", "--codes", "c.npz", "--id", "1", photos[4])
-    found = asked(run("search", *names, *IN, "-b", bundle, "-k", "2", "--json"))
+    found = answers_of(run("search", *names, *IN, "-b", bundle, "-k", "2", "--json"))
     assert [result["query"] for result in found[:3]] == [str(photos[4]), "id 1", "00000000"]
     assert len(found) == 3 + 18
     assert all(len(result["hits"]) == 2 for result in found)
@@ -106,21 +108,21 @@ def test_a_filter(run: Run) -> None:
     with Index.open("g.fgi") as index:
         label = index.get([9])[0].label
     where = f"label = '{label}' and id <> 9 and time > '2020-01-01'"
-    (found,) = asked(run("search", "--id", "1", *IN, "--where", where, "--json"))
+    (found,) = answers_of(run("search", "--id", "1", *IN, "--where", where, "--json"))
     assert sorted(ids_of(found)) == [7, 8, 10, 11, 12]
     shown = run("search", "--id", "1", *IN, "--where", "id > 99")
     assert shown.stdout == "id 1\nnothing found\n"
 
 
 def test_a_radius(run: Run) -> None:
-    (nearest,) = asked(run("search", "--id", "1", *IN, "-k", "17", "--json"))
+    (nearest,) = answers_of(run("search", "--id", "1", *IN, "-k", "17", "--json"))
     for radius in (0, 3, 8, 32, 10**30):
-        (found,) = asked(run("search", "--id", "1", *IN, "--radius", radius, "--json"))
+        (found,) = answers_of(run("search", "--id", "1", *IN, "--radius", radius, "--json"))
         assert found["hits"] == [hit for hit in nearest["hits"] if hit["distance"] <= radius]
 
 
 def test_more_answers_than_items(run: Run) -> None:
-    (found,) = asked(run("search", "--code", "00000000", *IN, "-k", 10**30, "--json"))
+    (found,) = answers_of(run("search", "--code", "00000000", *IN, "-k", 10**30, "--json"))
     assert len(found["hits"]) == 18
 
 
@@ -128,7 +130,7 @@ def test_re_ranking_follows_the_real_valued_hash(
     run: Run, photos: list[Path], bundle: Path
 ) -> None:
     flags = (*IN, "-b", bundle, "-k", "18")
-    (found,) = asked(run("search", photos[6], *flags, "--rerank", "asymmetric", "--json"))
+    (found,) = answers_of(run("search", photos[6], *flags, "--rerank", "asymmetric", "--json"))
     with load(bundle) as hasher, Index.open("g.fgi") as index:
         values = hasher.encode_full(photos[6]).hash[0].astype(np.float64)
         codes = {item.id: np.frombuffer(item.code, np.uint8) for item in index.items()}
@@ -138,7 +140,7 @@ def test_re_ranking_follows_the_real_valued_hash(
         assert hit["distance"] == unequal.sum()
     order = [(hit["cost"], hit["distance"], hit["id"]) for hit in found["hits"]]
     assert order == sorted(order)
-    (plain,) = asked(run("search", photos[6], *flags, "--json"))
+    (plain,) = answers_of(run("search", photos[6], *flags, "--json"))
     assert sorted(ids_of(plain)) == sorted(ids_of(found))
     assert "cost" not in plain["hits"][0]
     shown = run("search", photos[6], *flags, "--rerank", "asymmetric").stdout.splitlines()
@@ -156,12 +158,12 @@ def test_labels_of_queries(run: Run, photos: list[Path], bundle: Path, tmp_path:
         copy.parent.mkdir()
         copy.write_bytes(photos[0].read_bytes())
     flags = (*IN, "-b", bundle, "-k", "1", "--json")
-    by_folder, none, item = asked(run("search", known, unknown, "--id", "1", *flags))
+    by_folder, none, item = answers_of(run("search", known, unknown, "--id", "1", *flags))
     assert (by_folder["label"], item["label"]) == (label, label)
     assert "label" not in none
     with Index.open("g.fgi") as index:
         index.relabel({str(photos[0]): "corrected"})
-    (own,) = asked(run("search", photos[0], *flags))
+    (own,) = answers_of(run("search", photos[0], *flags))
     assert own["label"] == "corrected"
 
 
@@ -171,7 +173,7 @@ def test_the_contact_sheet_says_what_is_correct(run: Run, photos: list[Path], bu
     assert (result.stdout, result.stderr) == ("", "wrote s.html\n")
     page = Path("s.html").read_text(encoding="utf-8")
     html.parser.HTMLParser().feed(page)
-    answers = asked(run("search", *names, *IN, "-b", bundle, "-k", "5", "--json"))
+    answers = answers_of(run("search", *names, *IN, "-b", bundle, "-k", "5", "--json"))
     first, second, last = page.split("<section>")[1:]
     for section, answer, counted in ((first, answers[0], 4), (second, answers[1], 5)):
         hits = [hit for hit in answer["hits"] if hit["path"] != answer["query"]]
@@ -186,7 +188,7 @@ def test_the_contact_sheet_says_what_is_correct(run: Run, photos: list[Path], bu
 
 def test_json_and_a_sheet_together(run: Run) -> None:
     result = run("search", "--id", "1", *IN, "--json", "--html", "s.html")
-    assert len(asked(result)) == 1
+    assert len(answers_of(result)) == 1
     assert Path("s.html").is_file()
 
 
@@ -200,15 +202,15 @@ def test_items_without_photos(run: Run) -> None:
     assert page.count("no photo") == page.count("not on this disk") == 2
 
 
-# What cannot be asked
+# Queries that cannot be
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "pattern"),
     [
-        ([], 2, "nothing to look for; give photos, --id, --code or --codes"),
-        (["x.jpg", "-k", "0"], 2, "-k 0: ask for at least one answer"),
-        (["--id", "1", "-k", "-5"], 2, "-k -5: ask for at least one answer"),
+        ([], 2, "there is no query; give photos, --id, --code or --codes"),
+        (["x.jpg", "-k", "0"], 2, "-k 0: expected at least one answer"),
+        (["--id", "1", "-k", "-5"], 2, "-k -5: expected at least one answer"),
         (["--id", "1", "--radius", "-1"], 2, "--radius -1: expected a number of bits"),
         (["--id", "1", "--radius", "3", "-k", "3"], 2, "-k 3 and --radius 3: give one of the two"),
         (["--id", "1", "--html", "no/s.html"], 2, "in a folder that exists"),

@@ -16,6 +16,7 @@ from typer.testing import Result
 
 from fgdeploy.bundle import open_bundle, seal
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets
+from tests.cli.outcome import fails
 
 Run = Callable[..., Result]
 SCORES = {"queries", "gallery", "map", "tie_aware_map", "recall", "precision", "without_relevant"}
@@ -124,3 +125,20 @@ def test_report_where_none_can_be(
     assert result.exit_code == 1
     assert result.stderr.startswith("error: drawing the PR curve needs the package matplotlib,")
     assert not (tmp_path / "report").exists()
+
+
+def test_eval(run: Run, moths: Path, bundle: Path) -> None:
+    split = json.loads(run("eval", moths / "split.csv", "-b", bundle, "--json").stdout)
+    assert (split["queries"], split["gallery"]) == (9, 9)
+    assert set(split["recall"]) == {"1", "2", "4", "8"}
+    assert 0 < split["map"] <= 1
+    whole = run("eval", moths, "-b", bundle, "--precision-at", "1,5")
+    assert whole.exit_code == 0
+    assert "each of 18 photos against all others, 32 bits" in whole.stdout
+    assert "P@5" in whole.stdout
+    fails(run("eval", moths, "-b", bundle, "--precision-at", "x"), 2, "--precision-at 'x'")
+    lonely = sorted(moths.iterdir())[0]
+    fails(run("eval", lonely, "-b", bundle), 1, "all photos are of one class")
+    fails(
+        run("eval", moths / "split.csv", "-b", bundle, "--queries", "val"), 1, "no photos of split"
+    )

@@ -1,0 +1,97 @@
+"""A bundle made ready for this machine in one call: calibrated where that is needed, then built."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from fgdeploy.bundle import GRAPHS, Bundle, open_bundle
+from fgdeploy.core.errors import MissingDependency
+from fgdeploy.engines.build_settings import BuildSettings
+from fgdeploy.photos import Photo, Photos, named_or_found
+from fgdeploy.proof.building import Outcome, build_proven, candidates
+from fgdeploy.proof.parity import Limits
+
+if TYPE_CHECKING:
+    from fgdeploy.calibration.calibration_settings import CalibrationSettings
+    from fgdeploy.calibration.calibrator import Calibrated
+
+# Makes a progress callback (done, total) for a label.
+Bars = Callable[[str], Callable[[int, int], None]]
+_PURPOSE = "to calibrate on"
+
+
+def calibrate(
+    bundle: Bundle | str | os.PathLike[str],
+    photos: Photos | None = None,
+    settings: CalibrationSettings | None = None,
+    limits: Limits | None = None,
+    again: bool = False,
+    notify: Callable[[str], None] = lambda message: None,
+    bars: Bars = lambda label: lambda done, total: None,
+) -> Calibrated:
+    """Write INT8 and FP16 graphs into a bundle: `fgdeploy.calibrate("eet.fgd", "birds")`.
+
+    photos: real ones, by default the only ones that lie in the working folder. limits: what INT8
+    keeps to against fp32, by default half a point of mAP and 98.5 % of code bits. again: whatever
+    the bundle holds already. Raises what `calibration.calibrator.calibrate` raises, UsageError
+    where there are no photos, MissingDependency without the onnx package.
+    """
+    try:
+        from fgdeploy.calibration.calibration_settings import CalibrationSettings
+        from fgdeploy.calibration.calibrator import calibrate as run
+    except ModuleNotFoundError as error:
+        raise MissingDependency(error.name or "onnx", "calibrate", "calibrating") from None
+    opened, chosen = _opened(bundle), named_or_found(photos, _PURPOSE, notify)
+    return run(opened, chosen, settings or CalibrationSettings(), limits, again, notify, bars)
+
+
+def build_engine(
+    bundle: Bundle | str | os.PathLike[str],
+    precision: str,
+    photos: Photos | None = None,
+    backend: str | None = None,
+    settings: BuildSettings | None = None,
+    calibration: CalibrationSettings | None = None,
+    limits: Limits | None = None,
+    again: bool = False,
+    timed: bool = True,
+    notify: Callable[[str], None] = lambda message: None,
+    bars: Bars = lambda label: lambda done, total: None,
+) -> Outcome:
+    """Build an engine for this machine: `fgdeploy.build_engine("eet.fgd", "int8")`.
+
+    It is held to fp32 and timed. A precision whose graph the bundle lacks is calibrated first, any
+    other if `again`. photos: to calibrate on and to hold the engine against fp32 with; by default
+    the only ones in the working folder if a calibration needs them, else the frames in the bundle
+    judge. backend: by default the best for this machine. Raises what `calibrate` and
+    `building.build_proven` raise.
+    """
+    opened = _opened(bundle)
+    candidates(precision, backend)  # before minutes go into a calibration
+    missing = GRAPHS.get(precision, GRAPHS["fp32"]) not in opened.manifest.files
+    skipped: Sequence[str] = ()
+    judges: Sequence[Photo] = ()
+    if missing or again or photos is not None:
+        from fgdeploy.calibration import sample
+        from fgdeploy.calibration.calibration_settings import CalibrationSettings
+
+        calibration = calibration or CalibrationSettings()
+        chosen = named_or_found(photos, _PURPOSE, notify)
+        if missing or again:
+            done = calibrate(opened, chosen, calibration, limits, again, notify, bars)
+            opened, skipped = done.bundle, done.skipped
+        size, seed = opened.manifest.image_size, calibration.seed
+        drawn = sample.draw(chosen, calibration.images, size, seed)
+        judges = drawn.checks or drawn.calibration
+    outcome = build_proven(
+        opened, precision, backend, settings, judges, limits, timed, notify, bars
+    )
+    every = dict.fromkeys([*skipped, *outcome.skipped])
+    return dataclasses.replace(outcome, skipped=list(every))
+
+
+def _opened(bundle: Bundle | str | os.PathLike[str]) -> Bundle:
+    return bundle if isinstance(bundle, Bundle) else open_bundle(bundle)

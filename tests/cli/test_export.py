@@ -1,0 +1,42 @@
+"""`fgdeploy export` as a user types it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from typer.testing import Result
+
+from tests.cli.outcome import fails
+
+Run = Callable[..., Result]
+
+
+def test_export(run: Run, tmp_path: Path) -> None:
+    flags = ["--backbone", "test_vit", "--weights", "random", "--image-size", "64"]
+    result = run("export", "--method", "eet", *flags, "--stages", "2:9,5:3", "--bits", "12")
+    assert result.exit_code == 0, result.output
+    assert "2:9, 5:3" in result.stdout
+    assert "next: fgdeploy index add gallery.fgi PHOTOS --bundle eet.fgd" in result.stderr
+    manifest = json.loads((tmp_path / "eet.fgd" / "manifest.json").read_text())
+    assert [stage["keep"] for stage in manifest["stages"]] == [9, 3]
+    fails(run("export", *flags, "--stages", "2:9"), 1, "eet.fgd is there already; pass --over")
+    fails(run("export", *flags, "--stages", "2-9", "-o", "x.fgd"), 2, "expected BLOCK:TOKENS")
+    fails(run("export", *flags, "--stages", "2:17", "-o", "x.fgd"), 1, "keeps 17.*16 arrive")
+    fails(run("export", *flags, "--bits", "7", "-o", "x.fgd"), 2, "8 to 512 bits, not 7")
+    fails(run("export", *flags, "--checkpoint", "no.pth", "-o", "x.fgd"), 1, "no checkpoint at")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["eet.fgd"]
+
+
+def test_the_weights_are_the_first_word_or_the_only_training(run: Run, tmp_path: Path) -> None:
+    fails(run("export", "no.pth"), 1, "no checkpoint at no.pth")
+    fails(run("export", "--checkpoint", "no.pth"), 1, "no checkpoint at no.pth")
+    fails(run("export", "no.pth", "--checkpoint", "b.pth"), 2, "name two checkpoints; give one of")
+    (tmp_path / "moth-run").mkdir()
+    (tmp_path / "moth-run" / "model.safetensors").write_bytes(b"damaged")
+    told = run("export")
+    assert told.exit_code == 1
+    assert told.stderr.startswith("exporting moth-run, the only training here; --weights pretrai")
+    chosen = run("export", "--weights", "random", "--backbone", "no_vit")
+    assert chosen.exit_code != 0 and "moth-run" not in chosen.stderr

@@ -1,0 +1,72 @@
+"""`fgdeploy hash` as a user types it, and photos that cannot be read in all that hash."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from typer.testing import Result
+
+from fgdeploy.core.codes import CodeFile
+from tests.cli.outcome import fails
+
+Run = Callable[..., Result]
+
+
+def test_hash(run: Run, moths: Path, bundle: Path, tmp_path: Path) -> None:
+    result = run("hash", moths, "--bundle", bundle, "-o", "out.npz")
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    codes = CodeFile.load(tmp_path / "out.npz")
+    assert codes.codes.shape == (18, 4)
+    assert codes.labels[0] == Path(codes.paths[0]).parent.name
+    fails(run("hash", moths, "-b", bundle, "-o", "x.txt"), 1, r"-o x.txt: expected a name ending")
+    fails(run("hash", moths, "-b", bundle, "-o", "no/x.npz"), 1, "in a folder that exists")
+
+
+def test_codes_do_not_depend_on_the_batch(run: Run, moths: Path, bundle: Path) -> None:
+    run("hash", moths, "-b", bundle, "-o", "one.npz", "--batch", "1")
+    run("hash", moths, "-b", bundle, "-o", "many.npz", "--batch", "7", "--threads", "1")
+    assert np.array_equal(
+        CodeFile.load(Path("one.npz")).codes, CodeFile.load(Path("many.npz")).codes
+    )
+
+
+def test_photos_that_cannot_be_read(run: Run, moths: Path, bundle: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(moths, mixed)
+    photos = sorted(mixed.rglob("*.jpg"))
+    photos[0].write_text("this is text")
+    photos[1].write_bytes(photos[1].read_bytes()[:800])
+    (mixed / "empty.jpg").touch()
+    for command in (
+        ["hash", mixed, "-o", "x.npz"],
+        ["index", "add", "g.fgi", mixed],
+        ["eval", mixed],
+    ):
+        result = run(*command, "--bundle", bundle)
+        assert result.exit_code == 3, result.output
+        for path in (photos[0], photos[1], mixed / "empty.jpg"):
+            assert result.stderr.count(f"skipped: {path}") == 1
+        assert "3 photos skipped" in result.stderr
+        strict = run(*command, "--bundle", bundle, "--strict")
+        assert strict.exit_code == 1
+    assert len(CodeFile.load(tmp_path / "x.npz").paths) == 16
+    fails(run("search", photos[0], "-i", "g.fgi", "-b", bundle), 1, "is not an image")
+    fails(run("search", "none.jpg", "-i", "g.fgi", "-b", bundle), 1, "none.jpg: no such file")
+
+
+def test_nothing_to_read_leaves_nothing(run: Run, bundle: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    fails(run("index", "add", "g.fgi", empty, "-b", bundle), 1, r"no images in .*empty")
+    fails(run("hash", empty, "-b", bundle), 1, "no images in")
+    fails(run("hash", "gone", "-b", bundle), 1, "no folder, image or CSV at gone")
+    (empty / "a.jpg").write_text("text")
+    result = run("index", "add", "g.fgi", empty, "-b", bundle)
+    assert result.exit_code == 3
+    assert "skipped:" in result.stderr
+    fails(run("hash", empty, "-b", bundle), 1, "none of 1 photos can be read")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["empty"]

@@ -1,0 +1,108 @@
+"""Which photos are meant: those that lie around, or those that were named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from fgdeploy.core.errors import DataError, UsageError
+from fgdeploy.photos import Photo, find_photos, named_or_found
+
+Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
+
+
+def put(path: Path, text: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_no_photos_to_find(tmp_path: Path) -> None:
+    put(tmp_path / "notes.txt")
+    put(tmp_path / "readings.csv", "time,value\n1,2\n")
+    put(tmp_path / "docs" / "a.md")
+    put(tmp_path / "eet.fgd" / "a.jpg")
+    put(tmp_path / "g.fgi" / "a.jpg")
+    put(tmp_path / ".cache" / "a.jpg")
+    put(tmp_path / "_build" / "a.jpg")
+    put(tmp_path / "photos" / ".thumbs" / "a.jpg")
+    put(tmp_path / "lying.jpg")
+    (tmp_path / "folder.csv").mkdir()
+    assert find_photos(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("list.csv", "path,class\n", "list.csv"),
+        ("list.csv", "\ufeffPath, Class ,split\n", "list.csv"),
+        ("list.csv", '"class","path"\r\n', "list.csv"),
+        ("photos/gull/a.jpg", "", "photos"),
+        ("photos/deep/er/a.PNG", "", "photos"),
+        ("photos/split.csv", "path,class,split\n", "photos/split.csv"),
+    ],
+)
+def test_the_only_photos(tmp_path: Path, name: str, text: str, found: str) -> None:
+    put(tmp_path / name, text)
+    put(tmp_path / "eet.fgd" / "manifest.json")
+    assert find_photos(tmp_path) == tmp_path / found
+
+
+def test_a_list_inside_a_folder_of_photos_comes_first(tmp_path: Path) -> None:
+    put(tmp_path / "moths" / "a" / "0.jpg")
+    table = put(tmp_path / "moths" / "split.csv", "path,class,split\n")
+    assert find_photos(tmp_path) == table
+    table.write_text("nonsense\n")
+    assert find_photos(tmp_path) == tmp_path / "moths"
+
+
+def test_several_are_too_many(tmp_path: Path, refuses: Refuses) -> None:
+    put(tmp_path / "b.csv", "path,class\n")
+    put(tmp_path / "a" / "0.jpg")
+    with refuses(UsageError, r"^photos lie in b\.csv, a; name one with --data$"):
+        find_photos(tmp_path)
+
+
+def test_two_lists_with_the_same_name_can_be_told_apart(tmp_path: Path, refuses: Refuses) -> None:
+    for name in ("one", "two"):
+        put(tmp_path / name / "split.csv", "path,class\n")
+    with refuses(UsageError, r"^photos lie in one/split\.csv, two/split\.csv; name one"):
+        find_photos(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00path\x00,class", b"\x00" * 50_000])
+def test_a_csv_that_cannot_be_read_lists_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.csv").write_bytes(content)
+    assert find_photos(tmp_path) is None
+
+
+# --- named or found
+
+
+def test_photos_that_are_named_are_read(tmp_path: Path) -> None:
+    photo = put(tmp_path / "gull" / "a.jpg")
+    told: list[str] = []
+    listed = [Photo(Path("any.jpg"))]
+    for named in (tmp_path, str(tmp_path)):
+        assert named_or_found(named, "to look at", told.append) == [Photo(photo, "gull")]
+    assert named_or_found(listed, "to look at", told.append) is listed
+    assert told == []
+
+
+def test_else_those_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told: list[str] = []
+    with refuses(UsageError, r"^there are no photos here to look at; name real ones with --data$"):
+        named_or_found(None, "to look at", told.append)
+    put(tmp_path / "birds" / "gull" / "a.jpg")
+    assert named_or_found(None, "to look at", told.append) == [
+        Photo(Path("birds/gull/a.jpg"), "gull")
+    ]
+    assert told == ["photos to look at: birds, the only ones here"]
+    with refuses(DataError, "no folder, image or CSV at gone"):
+        named_or_found("gone", "to look at")

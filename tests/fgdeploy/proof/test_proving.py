@@ -1,0 +1,217 @@
+"""What judges an engine that was built: photos or frames, limits, and the calibrated codes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fgdeploy.bundle import checks
+from fgdeploy.core.errors import EngineError, ParityError
+from fgdeploy.engines import find, open_engine
+from fgdeploy.engines.openvino import OpenVinoEngine
+from fgdeploy.photos import Photo
+from fgdeploy.proof import proving
+from fgdeploy.proof.building import build_proven
+from fgdeploy.proof.parity import Limits
+from fgdeploy.proof.proving import LIMITS, SameCodes
+from tests.fgdeploy.proof.conftest import FRAMES, Make, Refuses
+
+
+def test_the_frames_in_the_bundle_judge(make: Make) -> None:
+    bundle = make()
+    told: list[str] = []
+    done = build_proven(bundle, "int8", "onnxruntime", timed=False, notify=told.append)
+    assert done.name == "onnxruntime:int8"
+    assert done.proof is not None and done.proof.broken == []
+    assert done.proof.parity.photos == FRAMES
+    assert done.proof.parity.bit_agreement == 1
+    assert done.proof.parity.map_drop is None
+    assert (done.speeds, done.verdict, done.refused) == ((), None, {})
+    assert done.reason == "the one asked for or the only one for this machine"
+    assert told == ["compiling onnxruntime int8"]
+    entry = done.built.record
+    assert entry is not None and entry.parity is not None
+    assert entry.parity["passed"] is True and entry.parity["photos"] == FRAMES
+    assert find(bundle) == [done.built]
+    with open_engine(bundle) as engine:
+        assert engine.describe() == "onnxruntime int8 (compiled here)"
+
+
+def test_photos_judge_where_there_are_some(make: Make, grey_photos: list[Photo]) -> None:
+    done = build_proven(make(), "int8", "openvino", photos=grey_photos, timed=False)
+    assert done.proof is not None
+    assert done.proof.parity.photos == 12
+    assert done.proof.parity.map_drop == 0
+    assert done.proof.parity.top10_overlap == 1
+
+
+def test_photos_that_cannot_be_read_leave_it_to_the_frames(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("text")
+    done = build_proven(
+        make(), "int8", "onnxruntime", photos=[Photo(tmp_path / "a.jpg")], timed=False
+    )
+    assert done.proof is not None and done.proof.parity.photos == FRAMES
+
+
+def test_nothing_to_judge_with_is_said(make: Make) -> None:
+    bundle = make(turned=12, frames=0)
+    told: list[str] = []
+    done = build_proven(bundle, "int8", "onnxruntime", timed=False, notify=told.append)
+    assert done.proof is None
+    assert told[-1] == "parity was not measured: there are no photos; give some with --data"
+    assert done.built.record is not None and done.built.record.parity is None
+
+
+def test_an_engine_that_misses_its_limits(make: Make, refuses: Refuses) -> None:
+    bundle = make(turned=6)
+    with refuses(
+        ParityError,
+        r"does not keep to fp32: onnxruntime:int8: bit agreement is 0\.5\d*, limit >= 0\.96 "
+        r"\(limits: 98 % of bits, widened for 40 photos \(limits are set for 1,024\)\); it stays "
+        r"for parity --bisect but is never chosen by itself$",
+    ):
+        build_proven(bundle, "int8", "onnxruntime")
+    (built,) = find(bundle)
+    assert built.record is not None and built.record.failed
+    assert built.record.speed is None
+    with refuses(EngineError, r"it failed parity"):
+        open_engine(bundle)
+    with open_engine(bundle, fallback=True) as engine:
+        assert engine.precision == "fp32"
+    with open_engine(bundle, "onnxruntime:int8") as engine:  # for whoever wants to look at it
+        assert "compiled here" in engine.describe()
+
+
+def test_all_that_miss_are_named(make: Make, refuses: Refuses) -> None:
+    bundle = make(turned=12)
+    with refuses(ParityError, r"onnxruntime:int8: bit agreement.* \| openvino:int8: bit agr"):
+        build_proven(bundle, "int8")
+    assert all(built.record is not None and built.record.failed for built in find(bundle))
+
+
+def test_limits_that_are_named_are_used_as_they_are(make: Make, refuses: Refuses) -> None:
+    bundle, limits = make(turned=1), Limits(min_bit_agreement=0.92)
+    with refuses(ParityError, r"bit agreement is 0\.91\d*, limit >= 0\.92"):
+        build_proven(bundle, "int8", "onnxruntime", limits=limits, timed=False)
+    limits = dataclasses.replace(limits, min_bit_agreement=0.91)
+    done = build_proven(bundle, "int8", "onnxruntime", limits=limits, timed=False)
+    assert done.proof is not None and done.proof.limits == limits
+
+
+@pytest.mark.parametrize(("frames", "factor"), [(1, 2.0), (256, 2.0), (576, 4 / 3), (4096, 1.0)])
+def test_few_photos_widen_the_limits(frames: int, factor: float) -> None:
+    found, why = proving.widened(Limits(max_map_drop=0.5, min_bit_agreement=0.98), frames)
+    assert found.max_map_drop == pytest.approx(0.5 * factor)
+    assert found.min_bit_agreement == pytest.approx(1 - 0.02 * factor)
+    if factor == 1:
+        assert why == "as they are set, for 4,096 photos"
+    else:
+        assert why == (
+            f"98 % of bits, 0.5 points of mAP, widened for {frames} photos (limits are set for "
+            "1,024)"
+        )
+    assert proving.widened(Limits(min_top10=0.9), frames)[0] == Limits(min_top10=0.9)
+
+
+def off_by(bits: int) -> Callable[[OpenVinoEngine, Any], Any]:
+    """Return a run of OpenVINO that has some of a photo's twelve bits wrong."""
+    run = OpenVinoEngine._run
+
+    def wrong(self: OpenVinoEngine, frames: Any) -> Any:
+        outputs = run(self, frames)
+        outputs.code[::8, 0] ^= np.uint8((1 << bits) - 1)
+        return outputs
+
+    return wrong
+
+
+def test_int8_is_held_to_the_calibrated_codes(make: Make) -> None:
+    """One bit of twelve is not fp32's, and the engine has it as the calibrated graph has it."""
+    done = build_proven(
+        make(turned=1), "int8", "openvino", limits=Limits(min_bit_agreement=0.9), timed=False
+    )
+    assert done.proof is not None and done.proof.parity is not None
+    assert done.proof.parity.bit_agreement == pytest.approx(11 / 12)
+    assert done.proof.int8 == SameCodes(1.0, 1.0, 0.9)
+    assert done.proof.why == "as asked for"
+    assert done.built.record is not None and done.built.record.parity is not None
+    assert done.built.record.parity["int8_bit_agreement"] == 1
+    assert done.built.record.parity["limits"] == {"min_bit_agreement": 0.9}
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_what_widened_limits_let_pass_the_calibrated_codes_do_not(
+    make: Make, stored: bool, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+) -> None:
+    """3 of 96 bits: within the 96 % that 98 % become for 40 photos, but not within 98 %."""
+    bundle = make()
+    if not stored:  # a bundle that was calibrated before they were kept
+        held = checks.read(bundle)
+        assert held is not None
+        older = dataclasses.replace(held, int8=None).to_bytes()
+        bundle = bundle.with_files({checks.FILE: older}, {"range": "mse"})
+    monkeypatch.setattr(OpenVinoEngine, "_run", off_by(3))
+    with refuses(
+        ParityError,
+        r"openvino:int8: bit agreement with the calibrated INT8 is 0\.96875, limit >= 0\.98 \(",
+    ):
+        build_proven(bundle, "int8", "openvino", timed=False)
+    (built,) = find(bundle)
+    assert built.record is not None and built.record.failed
+
+
+def test_photos_are_run_in_the_calibrated_graph(make: Make, grey_photos: list[Photo]) -> None:
+    done = build_proven(make(turned=12), "int8", "onnxruntime", photos=grey_photos, timed=False,
+        limits=Limits(max_map_drop=100))  # fmt: skip
+    assert done.proof is not None and done.proof.parity is not None
+    assert done.proof.parity.bit_agreement == 0
+    assert done.proof.int8 == SameCodes(1.0, 1.0, 0.98)
+
+
+def test_without_the_exact_codes_that_is_said(
+    make: Make, grey_photos: list[Photo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proving, "available", lambda: ["openvino"])
+    told: list[str] = []
+    done = build_proven(
+        make(), "int8", "openvino", photos=grey_photos, timed=False, notify=told.append
+    )
+    assert done.proof is not None and done.proof.int8 is None and done.proof.broken == []
+    assert told[1].startswith("not held to the calibrated INT8 codes: the bundle does not carry")
+    assert "onnxruntime, which gives them exactly, is not installed; run: pip install" in told[1]
+
+
+def test_other_precisions_have_no_calibrated_codes(make: Make) -> None:
+    done = build_proven(make(), "fp32", "onnxruntime", timed=False)
+    assert done.proof is not None and done.proof.int8 is None
+
+
+def test_few_frames_let_pass_what_many_would_not(
+    make: Make, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+) -> None:
+    bundle = make(turned=1)
+    monkeypatch.setitem(LIMITS, "int8", Limits(min_bit_agreement=0.95))
+    done = build_proven(bundle, "int8", "onnxruntime", timed=False)
+    assert done.proof is not None and done.proof.limits.min_bit_agreement == pytest.approx(0.9)
+    monkeypatch.setattr(proving, "PHOTOS", FRAMES)
+    with refuses(ParityError, "limit >= 0.95"):
+        build_proven(bundle, "int8", "onnxruntime", timed=False)
+
+
+def test_the_calibration_brings_the_limits_of_int8(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fgdeploy.calibration import cache
+
+    limits = {"min_bit_agreement": 0.7, "max_map_drop": 2.0}
+    held = cache.Calibration("", {"limits": limits}, {}, {}, [], "", {})
+    bundle = make()
+    assert proving.limits_of(bundle, "int8") == LIMITS["int8"]
+    monkeypatch.setattr(cache, "read", lambda bundle: held)
+    assert proving.limits_of(bundle, "int8") == Limits(min_bit_agreement=0.7, max_map_drop=2.0)
+    assert proving.limits_of(bundle, "fp32") == LIMITS["fp32"]
