@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING
 from fgdeploy.bundle import GRAPHS, Bundle, open_bundle
 from fgdeploy.core.errors import MissingDependency
 from fgdeploy.engines.build_settings import BuildSettings
-from fgdeploy.photos import Photo, Photos, named_or_found
+from fgdeploy.photos import Photo, Photos, named_or_found, spread
 from fgdeploy.proof.building import Outcome, build_proven, candidates
 from fgdeploy.proof.parity import Limits
+from fgdeploy.proof.proving import PHOTOS, Bars
 
 if TYPE_CHECKING:
     from fgdeploy.calibration.calibration_settings import CalibrationSettings
     from fgdeploy.calibration.calibrator import Calibrated
 
-# Makes a progress callback (done, total) for a label.
-Bars = Callable[[str], Callable[[int, int], None]]
 _PURPOSE = "to calibrate on"
 
 
@@ -75,7 +74,6 @@ def build_engine(
     skipped: Sequence[str] = ()
     judges: Sequence[Photo] = ()
     if missing or again or photos is not None:
-        from fgdeploy.calibration import sample
         from fgdeploy.calibration.calibration_settings import CalibrationSettings
 
         calibration = calibration or CalibrationSettings()
@@ -83,9 +81,7 @@ def build_engine(
         if missing or again:
             done = calibrate(opened, chosen, calibration, limits, again, notify, bars)
             opened, skipped = done.bundle, done.skipped
-        size, seed = opened.manifest.image_size, calibration.seed
-        drawn = sample.draw(chosen, calibration.images, size, seed)
-        judges = drawn.checks or drawn.calibration
+        judges = _judges(chosen, precision, opened.manifest.image_size, calibration)
     outcome = build_proven(
         opened, precision, backend, settings, judges, limits, timed, notify, bars
     )
@@ -95,3 +91,15 @@ def build_engine(
 
 def _opened(bundle: Bundle | str | os.PathLike[str]) -> Bundle:
     return bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+
+
+def _judges(
+    photos: Sequence[Photo], precision: str, image_size: int, settings: CalibrationSettings
+) -> Sequence[Photo]:
+    """Return the photos that judge an engine, INT8 by others than calibrated it if any are left."""
+    from fgdeploy.calibration import sample
+
+    if precision != "int8":
+        return spread(photos, PHOTOS, settings.seed)
+    drawn = sample.draw(photos, settings.images, image_size, settings.seed)
+    return drawn.checks or drawn.calibration

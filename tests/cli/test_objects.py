@@ -123,6 +123,7 @@ def test_the_bundle_is_the_first_word_and_the_option_of_before(run: Run, command
 
 @pytest.mark.parametrize("command", ["list", "compact", "verify", "stats"])
 def test_the_only_index_is_the_default(run: Run, gallery: Path, command: str) -> None:
+    run("index", "compact", "g.fgi")
     assert run("index", command).output == run("index", command, "g.fgi").output
     shutil.copytree(gallery, "h.fgi")
     fails(run("index", command), 2, r"2 indexes \(g\.fgi, h\.fgi\) in this folder")

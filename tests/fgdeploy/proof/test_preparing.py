@@ -70,6 +70,14 @@ def test_what_is_there_is_not_calibrated_again(
     assert [call[-1] for call in calls] == [True]
 
 
+def test_any_photos_judge_what_no_photos_calibrated(
+    own_bundle: Path, grey_photos: list[Photo], calls: list[tuple[Any, ...]]
+) -> None:
+    done = fgdeploy.build_engine(own_bundle, "fp32", grey_photos[:3], "onnxruntime", timed=False)
+    assert done.proof is not None and done.proof.parity is not None
+    assert (calls, done.proof.parity.photos) == ([], 3)
+
+
 def test_photos_in_the_working_folder_calibrate(
     own_bundle: Path,
     grey_photos: list[Photo],
