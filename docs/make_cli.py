@@ -24,7 +24,8 @@ _INTRODUCTION = """\
 This page is made from the commands by `python docs/make_cli.py`; a test compares the two.
 `fgdeploy COMMAND --help` says the same in the terminal.
 
-- Where a command takes a bundle and none is given, it takes the one `*.fgd` in the working folder.
+- What a command is about comes first: `fgdeploy inspect eet.fgd`. Where only one bundle, index or
+  run lies in the working folder, it may be left out.
 - Data goes to stdout, messages and progress go to stderr. The last message often says what is next.
 - A mistake is one line on stderr. `fgdeploy --debug COMMAND ...` shows the traceback as well.
 
