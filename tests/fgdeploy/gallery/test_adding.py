@@ -1,70 +1,28 @@
+"""Photos into an index: hashed once, known again, moved, copied or skipped."""
+
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from fgdeploy import gallery
 from fgdeploy.bundle import sha256
-from fgdeploy.core.codes import CodeFile
-from fgdeploy.core.errors import DataError, FgdeployError, ImageError, IndexStoreError, UsageError
+from fgdeploy.core.errors import FgdeployError, ImageError, IndexStoreError
 from fgdeploy.gallery import (
-    Query,
-    QuerySettings,
     add_photos,
-    answer,
-    code_queries,
-    file_queries,
     find_id,
-    item_queries,
     open_or_create,
-    photo_queries,
 )
 from fgdeploy.hasher import Hasher
 from fgdeploy.photos import Photo
 from fgdeploy.retrieval import Index, Item
-from tests.checks import ColourEngine, colour_bundle, refused
-
-SIZE, BITS = 8, 24
-MODEL = "ab" * 32
-
-
-def colour_hasher(fingerprint: str = MODEL, batch: int = 3) -> Hasher:
-    bundle = colour_bundle(fingerprint)
-    return Hasher(bundle, ColourEngine(bundle.manifest), batch)
-
-
-def frames_run(hasher: Hasher) -> int:
-    assert isinstance(hasher.engine, ColourEngine)
-    return hasher.engine.frames
-
-
-def paint(path: Path, colour: tuple[int, int, int], label: str | None = None) -> Photo:
-    Image.new("RGB", (SIZE, SIZE), colour).save(path)
-    return Photo(path, label)
-
-
-@pytest.fixture
-def hasher() -> Iterator[Hasher]:
-    with colour_hasher() as made:
-        yield made
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    with Index.create(tmp_path / "gallery.fgi", MODEL, BITS) as made:
-        yield made
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> list[Photo]:
-    return [paint(tmp_path / f"{n}.png", (n, 0, 255), f"class {n % 2}") for n in range(8)]
+from tests.checks import refused
+from tests.fgdeploy.gallery.conftest import BITS, MODEL, colour_hasher, frames_run, paint
 
 
 def test_photos_become_items(index: Index, hasher: Hasher, photos: list[Photo]) -> None:
@@ -245,9 +203,6 @@ def test_a_file_name_that_is_not_utf8(
         assert len(index) >= len(photos)
 
 
-# Opening
-
-
 def test_an_index_is_made_once(hasher: Hasher, tmp_path: Path) -> None:
     path = tmp_path / "new.fgi"
     index, created = open_or_create(path, hasher)
@@ -270,43 +225,6 @@ def test_a_folder_that_is_no_index(hasher: Hasher, tmp_path: Path) -> None:
     (tmp_path / "photos.fgi").mkdir()
     with refused(IndexStoreError, r"no index at .*photos\.fgi"):
         open_or_create(tmp_path / "photos.fgi", hasher)
-
-
-# Naming an item
-
-
-def test_an_item_is_found_by_id_and_by_path(
-    index: Index, hasher: Hasher, photos: list[Photo], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add_photos(index, hasher, photos)
-    monkeypatch.chdir(photos[0].path.parent)
-    for item, photo in zip(index.items(), photos, strict=True):
-        assert find_id(index, str(item.id)) == item.id
-        assert find_id(index, str(photo.path)) == item.id
-        assert find_id(index, photo.path.name) == item.id
-        assert find_id(index, f"./{photo.path.name}") == item.id
-
-
-def test_the_photo_need_not_be_there_any_more(
-    index: Index, hasher: Hasher, photos: list[Photo]
-) -> None:
-    add_photos(index, hasher, photos)
-    photos[4].path.unlink()
-    number = find_id(index, str(photos[4].path))
-    assert index.remove([number]) == 1
-    path = str(photos[4].path.resolve())
-    assert index.by_path([path]) == {}
-
-
-@pytest.mark.parametrize("name", ["elsewhere.png", "-1", "1.0", "", "²"])
-def test_neither_id_nor_path(name: str, index: Index, hasher: Hasher, photos: list[Photo]) -> None:
-    add_photos(index, hasher, photos)
-    words = rf"^{name} is neither an id nor the path of an item; see: fgdeploy index list$"
-    with refused(DataError, words):
-        find_id(index, name)
-
-
-# The same photo at another place
 
 
 def test_a_photo_that_moved_keeps_its_id(
@@ -375,74 +293,3 @@ def test_of_copies_that_come_together_the_first_goes_in(
     (item,) = index.items()
     assert (item.path, item.label) == (str(tmp_path / "cat" / "1.png"), "cat")
     assert find_id(index, str(tmp_path / "cat" / "1.png")) == item.id
-
-
-# Queries
-
-
-def answers(index: Index, queries: Iterable[Query], **ask: Any) -> list[list[int]]:
-    return [[hit.id for hit in hits] for _, hits in answer(index, queries, QuerySettings(**ask))]
-
-
-@pytest.mark.parametrize("at_once", [1, 3, 100])
-def test_queries_of_all_kinds_give_the_same_answers(
-    index: Index,
-    hasher: Hasher,
-    photos: list[Photo],
-    at_once: int,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("fgdeploy.gallery.queries.QUERIES_AT_ONCE", at_once)
-    add_photos(index, hasher, photos)
-    codes = np.array([[n, 0, 255] for n in range(8)], np.uint8)
-    expected = [[hit.id for hit in hits] for hits in index.search(codes, 4)]
-    file = CodeFile(codes, [f"{n}" for n in range(8)], [""] * 8, BITS, MODEL)
-    paths = [photo.path for photo in photos]
-    assert answers(index, photo_queries(index, hasher, paths), k=4) == expected
-    assert answers(index, code_queries(index, [bytes(c).hex() for c in codes]), k=4) == expected
-    assert answers(index, file_queries(index, file), k=4) == expected
-    others = [[n for n in row if n != own] for own, row in enumerate(expected, start=1)]
-    assert answers(index, item_queries(index, range(1, 9)), k=3) == others
-    elsewhere = answers(index, item_queries(index, [1]), k=3, where="id > 2")
-    assert [len(row) for row in elsewhere] == [3]
-    assert answers(index, [], k=3) == []
-
-
-def test_labels_of_photos_that_ask(
-    index: Index, hasher: Hasher, photos: list[Photo], tmp_path: Path
-) -> None:
-    add_photos(index, hasher, photos)
-    paths = [photos[2].path]
-    for folder in ("class 1", "Class 1", "class"):
-        (tmp_path / folder).mkdir()
-        paths.append(paint(tmp_path / folder / "a.png", (7, 7, 7)).path)
-    labels = [query.label for query in photo_queries(index, hasher, paths)]
-    assert labels == ["class 0", "class 1", None, None]
-
-
-def test_a_query_whose_name_is_not_utf8(index: Index, hasher: Hasher, tmp_path: Path) -> None:
-    bad = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
-    (query,) = photo_queries(index, hasher, [paint(bad, (1, 2, 3)).path])
-    assert (query.code, query.label) == (bytes([1, 2, 3]), None)
-
-
-def test_re_ranking_needs_hashes(index: Index, hasher: Hasher, photos: list[Photo]) -> None:
-    add_photos(index, hasher, photos)
-    paths = [photo.path for photo in photos]
-    ranked = answer(index, photo_queries(index, hasher, paths), QuerySettings(k=2, rerank=True))
-    assert all(hit.cost == hit.distance for _, hits in ranked for hit in hits)  # all |h| are 1
-    with refused(UsageError, "re-ranking needs real-valued hashes, which only photos have"):
-        answers(index, item_queries(index, [1]), rerank=True)
-    with refused(UsageError, "re-ranking orders the k nearest; leave out the radius"):
-        QuerySettings(radius=3, rerank=True)
-
-
-def test_queries_of_another_model(index: Index, photos: list[Photo]) -> None:
-    file = CodeFile(np.zeros((1, 3), np.uint8), ["a"], [""], BITS, "cd" * 32)
-    with (
-        colour_hasher("cd" * 32) as other,
-        refused(IndexStoreError, "holds 24-bit codes of model abab"),
-    ):
-        list(photo_queries(index, other, [photos[0].path]))
-    with refused(IndexStoreError, "holds 24-bit codes of model abab"):
-        list(file_queries(index, file))

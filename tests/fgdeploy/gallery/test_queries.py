@@ -1,0 +1,129 @@
+"""Queries against an index: photos, items, codes; and their answers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fgdeploy.core.codes import CodeFile
+from fgdeploy.core.errors import DataError, IndexStoreError, UsageError
+from fgdeploy.gallery import (
+    Query,
+    QuerySettings,
+    add_photos,
+    answer,
+    code_queries,
+    file_queries,
+    find_id,
+    item_queries,
+    photo_queries,
+)
+from fgdeploy.hasher import Hasher
+from fgdeploy.photos import Photo
+from fgdeploy.retrieval import Index
+from tests.checks import refused
+from tests.fgdeploy.gallery.conftest import BITS, MODEL, colour_hasher, paint
+
+
+def answers(index: Index, queries: Iterable[Query], **how: Any) -> list[list[int]]:
+    return [[hit.id for hit in hits] for _, hits in answer(index, queries, QuerySettings(**how))]
+
+
+def test_an_item_is_found_by_id_and_by_path(
+    index: Index, hasher: Hasher, photos: list[Photo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_photos(index, hasher, photos)
+    monkeypatch.chdir(photos[0].path.parent)
+    for item, photo in zip(index.items(), photos, strict=True):
+        assert find_id(index, str(item.id)) == item.id
+        assert find_id(index, str(photo.path)) == item.id
+        assert find_id(index, photo.path.name) == item.id
+        assert find_id(index, f"./{photo.path.name}") == item.id
+
+
+def test_the_photo_need_not_be_there_any_more(
+    index: Index, hasher: Hasher, photos: list[Photo]
+) -> None:
+    add_photos(index, hasher, photos)
+    photos[4].path.unlink()
+    number = find_id(index, str(photos[4].path))
+    assert index.remove([number]) == 1
+    path = str(photos[4].path.resolve())
+    assert index.by_path([path]) == {}
+
+
+@pytest.mark.parametrize("name", ["elsewhere.png", "-1", "1.0", "", "²"])
+def test_neither_id_nor_path(name: str, index: Index, hasher: Hasher, photos: list[Photo]) -> None:
+    add_photos(index, hasher, photos)
+    words = rf"^{name} is neither an id nor the path of an item; see: fgdeploy index list$"
+    with refused(DataError, words):
+        find_id(index, name)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+def test_queries_of_all_kinds_give_the_same_answers(
+    index: Index,
+    hasher: Hasher,
+    photos: list[Photo],
+    at_once: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fgdeploy.gallery.queries.QUERIES_AT_ONCE", at_once)
+    add_photos(index, hasher, photos)
+    codes = np.array([[n, 0, 255] for n in range(8)], np.uint8)
+    expected = [[hit.id for hit in hits] for hits in index.search(codes, 4)]
+    file = CodeFile(codes, [f"{n}" for n in range(8)], [""] * 8, BITS, MODEL)
+    paths = [photo.path for photo in photos]
+    assert answers(index, photo_queries(index, hasher, paths), k=4) == expected
+    assert answers(index, code_queries(index, [bytes(c).hex() for c in codes]), k=4) == expected
+    assert answers(index, file_queries(index, file), k=4) == expected
+    others = [[n for n in row if n != own] for own, row in enumerate(expected, start=1)]
+    assert answers(index, item_queries(index, range(1, 9)), k=3) == others
+    elsewhere = answers(index, item_queries(index, [1]), k=3, where="id > 2")
+    assert [len(row) for row in elsewhere] == [3]
+    assert answers(index, [], k=3) == []
+
+
+def test_labels_of_photos_that_are_queries(
+    index: Index, hasher: Hasher, photos: list[Photo], tmp_path: Path
+) -> None:
+    add_photos(index, hasher, photos)
+    paths = [photos[2].path]
+    for folder in ("class 1", "Class 1", "class"):
+        (tmp_path / folder).mkdir()
+        paths.append(paint(tmp_path / folder / "a.png", (7, 7, 7)).path)
+    labels = [query.label for query in photo_queries(index, hasher, paths)]
+    assert labels == ["class 0", "class 1", None, None]
+
+
+def test_a_query_whose_name_is_not_utf8(index: Index, hasher: Hasher, tmp_path: Path) -> None:
+    bad = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    (query,) = photo_queries(index, hasher, [paint(bad, (1, 2, 3)).path])
+    assert (query.code, query.label) == (bytes([1, 2, 3]), None)
+
+
+def test_re_ranking_needs_hashes(index: Index, hasher: Hasher, photos: list[Photo]) -> None:
+    add_photos(index, hasher, photos)
+    paths = [photo.path for photo in photos]
+    ranked = answer(index, photo_queries(index, hasher, paths), QuerySettings(k=2, rerank=True))
+    assert all(hit.cost == hit.distance for _, hits in ranked for hit in hits)  # all |h| are 1
+    with refused(UsageError, "re-ranking needs real-valued hashes, which only photos have"):
+        answers(index, item_queries(index, [1]), rerank=True)
+    with refused(UsageError, "re-ranking orders the k nearest; leave out the radius"):
+        QuerySettings(radius=3, rerank=True)
+
+
+def test_queries_of_another_model(index: Index, photos: list[Photo]) -> None:
+    file = CodeFile(np.zeros((1, 3), np.uint8), ["a"], [""], BITS, "cd" * 32)
+    with (
+        colour_hasher("cd" * 32) as other,
+        refused(IndexStoreError, "holds 24-bit codes of model abab"),
+    ):
+        list(photo_queries(index, other, [photos[0].path]))
+    with refused(IndexStoreError, "holds 24-bit codes of model abab"):
+        list(file_queries(index, file))
