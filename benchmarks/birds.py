@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/birds.py DATA/split.csv WEIGHTS.pth [--bits 32,64,128]
 
-Each row is `fgdeploy export` (ITQ fitted on the train split) and `fgdeploy eval` (test split asks
-the train split), as a user would run them. Seed 0.
+Each row is `fgdeploy export` (ITQ fitted on the train split) and `fgdeploy eval` (test split
+against train split), as a user would run them. Seed 0.
 """
 
 from __future__ import annotations

@@ -47,8 +47,8 @@ def _straightforward(queries: Side, gallery: Side, bits: int) -> float:
     asked_classes, classes = np.split(classes, [len(gallery[1])])
     total = 0.0
     for code, own in zip(queries[0], classes, strict=True):
-        asked = unpack(code[None], bits)[0].astype(np.float32) * 2 - 1
-        distances = ((bits - asked @ signs) / 2).astype(np.int64)
+        signs_of_query = unpack(code[None], bits)[0].astype(np.float32) * 2 - 1
+        distances = ((bits - signs_of_query @ signs) / 2).astype(np.int64)
         relevant = asked_classes[np.argsort(distances, kind="stable")] == own
         ranks = np.flatnonzero(relevant) + 1
         if len(ranks):

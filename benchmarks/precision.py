@@ -77,7 +77,7 @@ def _measure(bundle: Path, data: Path, folder: Path) -> None:
     print(
         f"\n{bundle.name}, {bits} bits; back in float: {', '.join(facts['in_float']) or 'none'}\n"
     )
-    asking, asking_labels = _frames(bundle, data, "test", folder)
+    query_frames, query_labels = _frames(bundle, data, "test", folder)
     gallery, gallery_labels = _frames(bundle, data, "train", folder)
     print("| engine | bits equal | codes equal | mAP asym_sign | mAP symmetric |")
     print("|---|---|---|---|---|")
@@ -85,15 +85,15 @@ def _measure(bundle: Path, data: Path, folder: Path) -> None:
     first: tuple[float, float] = (0.0, 0.0)
     for name in _engines(bundle):
         codes = []
-        for frames in (asking, gallery):
+        for frames in (query_frames, gallery):
             target = folder / "codes.npy"
             _hash(bundle, name, frames, target)
             codes.append(np.load(target))
         queries, database = codes
         scores = (
-            100 * mean_average_precision(queries, asking_labels, database, gallery_labels),
+            100 * mean_average_precision(queries, query_labels, database, gallery_labels),
             100
-            * mean_average_precision(queries, asking_labels, queries, asking_labels, same_set=True),
+            * mean_average_precision(queries, query_labels, queries, query_labels, same_set=True),
         )
         if reference is None:
             reference, first = queries, scores

@@ -93,7 +93,7 @@ def build(path: Path, seed: int) -> None:
         index.add(item(n) for n in range(820, 900))
 
 
-def ask(path: Path) -> dict[str, tuple[str, object]]:
+def answers_of(path: Path) -> dict[str, tuple[str, object]]:
     """Return what comes of each question: the answer, or the words in which it was refused."""
     found: dict[str, tuple[str, object]] = {}
     try:
@@ -113,7 +113,7 @@ def ask(path: Path) -> dict[str, tuple[str, object]]:
 def judge(path: Path, right: dict[str, tuple[str, object]], what: str, outcomes: Outcomes) -> bool:
     """Count what came of each question; print wrong answers, and whether `verify` finds them."""
     good = True
-    for name, (kind, value) in ask(path).items():
+    for name, (kind, value) in answers_of(path).items():
         if kind == "refused":
             outcomes[what, "refused in words"] += 1
             assert "\n" not in str(value)
@@ -153,7 +153,7 @@ def damages(whole: bytes, other: bytes, chooser: random.Random) -> Iterator[tupl
 
 def damage_derived(folder: Path, path: Path, chooser: random.Random, outcomes: Outcomes) -> bool:
     """Damage each derived file in every way, where it can be mended and where it cannot."""
-    right, good = ask(path), True
+    right, good = answers_of(path), True
     build(folder / "other.fgi", 99)
     others = sorted((folder / "other.fgi").glob("*.codes"))
     for number, name in enumerate(sorted(file.name for file in path.glob("*.codes"))):
@@ -203,8 +203,8 @@ def is_whole_again(path: Path) -> bool:
 def damage_database(
     folder: Path, path: Path, flips: int, chooser: random.Random, outcomes: Outcomes
 ) -> bool:
-    """Flip a bit, a byte or a whole stretch of the database, each time from the sound one."""
-    right, good = ask(path), True
+    """Flip a bit, a byte or a whole stretch of the database, each time from the undamaged one."""
+    right, good = answers_of(path), True
     whole = (path / DATABASE).read_bytes()
     roots = pages(path)
     used = [at for at in range(PAGE, len(whole)) if whole[at] and at // PAGE + 1 in roots]
@@ -316,7 +316,7 @@ def read_only_media(folder: Path, path: Path) -> str:
         return "read-only media: not tried, needs root that may mount"
     try:
         subprocess.run(again, check=True, capture_output=True)
-        assert ask(mount / path.name) == ask(path)
+        assert answers_of(mount / path.name) == answers_of(path)
         with Index.open(mount / path.name) as index:
             assert not [problem for problem in index.verify() if problem.fatal]
             try:
@@ -355,7 +355,7 @@ def main() -> int:
     chooser, outcomes = random.Random(options.seed), Outcomes()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        path = folder / "sound" / "gallery.fgi"
+        path = folder / "undamaged" / "gallery.fgi"
         path.parent.mkdir()
         build(path, 0)
         good = damage_derived(folder, path, chooser, outcomes)

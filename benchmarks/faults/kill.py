@@ -235,9 +235,9 @@ def search_right(index: Index) -> None:
     """Compare searches with ones over a plain list of the items."""
     items = list(index.items())
     for query in (bytes(8), b"\xff" * 8, hashlib.blake2b(b"query", digest_size=8).digest()):
-        asked = int.from_bytes(query, "big")
+        value = int.from_bytes(query, "big")
         order = sorted(
-            ((int.from_bytes(item.code, "big") ^ asked).bit_count(), item.id, item.path)
+            ((int.from_bytes(item.code, "big") ^ value).bit_count(), item.id, item.path)
             for item in items
         )
         hits = index.search(np.frombuffer(query, np.uint8)[None], 30)[0]

@@ -4,7 +4,7 @@
 
 Codes: resampled from a file of `fgdeploy hash` (64 bits), each bit flipped as often as it differs
 between photos of one class. Clustered queries are drawn the same way, uniform ones are random bits.
-The scan and then the tables are asked, one query at a time and all at once; both must give the
+The scan and then the tables answer, one query at a time and all at once; both must give the
 same rows. Queries that are not proven would be scanned as well.
 """
 
@@ -57,20 +57,20 @@ def draw(
 
 
 def timed(
-    ask: Callable[[npt.NDArray[np.uint8]], Any], parts: Sequence[npt.NDArray[np.uint8]]
+    answer: Callable[[npt.NDArray[np.uint8]], Any], parts: Sequence[npt.NDArray[np.uint8]]
 ) -> tuple[list[float], list[Any]]:
     """Return the seconds a query of each call, all calls of one way after another, and answers."""
-    ask(parts[0])  # compiled, in the cache
+    answer(parts[0])  # compiled, in the cache
     took, answers = [], []
     for part in parts:
         start = time.perf_counter()
-        answers.append(ask(part))
+        answers.append(answer(part))
         took.append((time.perf_counter() - start) / len(part))
     return took, answers
 
 
 def main() -> None:
-    """Build both, ask both, compare."""
+    """Build both, query both, compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("--codes", type=int, default=100_000_000)
@@ -95,11 +95,11 @@ def main() -> None:
         "| queries | at once | scan, ms per query | tables | p95 | proven | ratio | equal |\n"
         "|---|---|---|---|---|---|---|---|"
     )
-    for name, asked in (("clustered", queries), ("uniform", uniform)):
-        for at_once in (1, len(asked)):
+    for name, wanted in (("clustered", queries), ("uniform", uniform)):
+        for at_once in (1, len(wanted)):
             parts = [
-                asked[first : first + at_once]
-                for first in range(0, min(len(asked), 32 * at_once), at_once)
+                wanted[first : first + at_once]
+                for first in range(0, min(len(wanted), 32 * at_once), at_once)
             ]
             scan = functools.partial(search_codes, codes=codes, k=K, kernel="numba")
             look = functools.partial(

@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/retrieval/rerank.py DATA/split.csv MODEL.fgd [MODEL.fgd ...]
 
-Test photos ask the codes of training photos. "whole": every gallery item re-ranked. "k = n": the
-first n answers, found among the POOL * n nearest, as `fgdeploy search -k n --rerank asymmetric`
-does; AP over the first n, divided by min(n, relevant items).
+Test photos are queries against the codes of training photos. "whole": every gallery item
+re-ranked. "k = n": the first n answers, found among the POOL * n nearest, as `fgdeploy search -k n
+--rerank asymmetric` does; AP over the first n, divided by min(n, relevant items).
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ def main() -> None:
     )
     for model in options.models:
         with load(model) as hasher:
-            asking = hash_all(hasher, of_split(photos, "test"))
-            asked = hash_all(hasher, of_split(photos, "train"))
-        queries, gallery = asking.outputs.code, asked.outputs.code
-        labels = [np.array([p.label for p in run.photos]) for run in (asking, asked)]
+            of_queries = hash_all(hasher, of_split(photos, "test"))
+            of_gallery = hash_all(hasher, of_split(photos, "train"))
+        queries, gallery = of_queries.outputs.code, of_gallery.outputs.code
+        labels = [np.array([p.label for p in run.photos]) for run in (of_queries, of_gallery)]
         same = labels[0][:, None] == labels[1][None, :]
         distances = hamming(queries, gallery)
         cost = np.stack(
             [
-                rerank.costs(asking.outputs.hash[i : i + 1], gallery[None])[0]
+                rerank.costs(of_queries.outputs.hash[i : i + 1], gallery[None])[0]
                 for i in range(len(queries))
             ]
         )
@@ -66,7 +66,7 @@ def main() -> None:
             before = average_precision(np.take_along_axis(same, plain[:, :cut], 1), most)
             after = average_precision(np.take_along_axis(same, order[:, :cut], 1), most)
             what = "whole" if cut == len(gallery) else f"k = {cut}"
-            bits = f"{model.name}, {asking.outputs.hash.shape[1]} bits"
+            bits = f"{model.name}, {of_queries.outputs.hash.shape[1]} bits"
             print(
                 f"| {bits} | {what} | {100 * before:.2f} | {100 * after:.2f} "
                 f"| {100 * (after - before):+.2f} |"

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 THREADS = len(os.sched_getaffinity(0))
-ASKED = {"1 query": (1, 10), "64 queries": (64, 10), "1 query, k=10,000": (1, 10_000)}
+CASES = {"1 query": (1, 10), "64 queries": (64, 10), "1 query, k=10,000": (1, 10_000)}
 
 
 def _faiss(codes: np.ndarray) -> Callable[[np.ndarray, int], np.ndarray]:
@@ -46,13 +46,13 @@ def _faiss(codes: np.ndarray) -> Callable[[np.ndarray, int], np.ndarray]:
 def _usearch(codes: np.ndarray) -> Callable[[np.ndarray, int], np.ndarray]:
     from usearch.index import MetricKind, search
 
-    def ask(queries: np.ndarray, k: int) -> np.ndarray:
+    def answer(queries: np.ndarray, k: int) -> np.ndarray:
         found = search(
             codes, queries, k, MetricKind.Hamming, exact=True, threads=THREADS, dtype="b1"
         )
         return np.asarray(found.distances).reshape(len(queries), k)
 
-    return ask
+    return answer
 
 
 def _fgdeploy(codes: np.ndarray, kernel: str = "numba") -> Callable[[np.ndarray, int], np.ndarray]:
@@ -61,7 +61,7 @@ def _fgdeploy(codes: np.ndarray, kernel: str = "numba") -> Callable[[np.ndarray,
     return lambda queries, k: search_codes(queries, codes, k, threads=THREADS, kernel=kernel)[1]
 
 
-SLOW = "usearch"  # which is asked at most four queries at once, in one round, and never "busy"
+SLOW = "usearch"  # which gets at most four queries at once, in one round, and never "busy"
 CONTENDERS = {"FAISS": _faiss, "usearch": _usearch, "fgdeploy": _fgdeploy}
 FIRSTS = {  # as it comes a process answers its first queries with NumPy
     **CONTENDERS,
@@ -73,16 +73,16 @@ FIRSTS = {  # as it comes a process answers its first queries with NumPy
 def _one(name: str, file: Path, seconds: float) -> dict[str, list[Any]]:
     """Return for each case the median of calls in ms a query, and a hash of each query's answer."""
     codes, queries = np.load(file), np.load(file.with_suffix(".queries.npy"))
-    ask, results = CONTENDERS[name](codes), {}
-    for label, (count, k) in ASKED.items():
-        asked = queries[: min(count, 4) if name == SLOW else count]
+    answer, results = CONTENDERS[name](codes), {}
+    for label, (count, k) in CASES.items():
+        some = queries[: min(count, 4) if name == SLOW else count]
         if name == "fgdeploy":
-            ask(asked, k)  # which may compile
+            answer(some, k)  # which may compile
         times, end = [], time.perf_counter() + seconds
         while not times or time.perf_counter() < end:
             start = time.perf_counter()
-            distances = ask(asked, k)
-            times.append(1e3 * (time.perf_counter() - start) / len(asked))
+            distances = answer(some, k)
+            times.append(1e3 * (time.perf_counter() - start) / len(some))
         digests = [hashlib.sha256(row.astype(np.int64).tobytes()).hexdigest() for row in distances]
         results[label] = [statistics.median(times), digests]
     return results
@@ -150,7 +150,7 @@ def _compare(files: dict[str, Path], rounds: int, seconds: float) -> None:
     for turn in range(rounds):
         for kind, file in files.items():
             for busy in (False, True) if kind == next(iter(files)) else (False,):
-                answers: dict[str, list[list[str]]] = {label: [] for label in ASKED}
+                answers: dict[str, list[list[str]]] = {label: [] for label in CASES}
                 for place in range(len(CONTENDERS)):
                     name = list(CONTENDERS)[(turn + place) % len(CONTENDERS)]
                     if name == SLOW and (turn or busy):
@@ -193,22 +193,22 @@ def _short(count: int) -> None:
     from fgdeploy.retrieval.scan.buckets import Buckets
 
     codes, queries = _random(count, 2), np.random.default_rng(1).bytes(2 * 4096)
-    asked = np.frombuffer(queries, np.uint8).reshape(-1, 2)
+    some = np.frombuffer(queries, np.uint8).reshape(-1, 2)
     print("\n| 16 bits, 4096 queries | s in all | ms a query |\n|---|---|---|")
-    search_codes(asked[:99], codes[:99], 10, kernel="numba")  # which may compile
+    search_codes(some[:99], codes[:99], 10, kernel="numba")  # which may compile
     start = time.perf_counter()
     buckets = Buckets(codes)
     sorting = time.perf_counter() - start
     answers = []
     for label, before, search in (
-        ("scan", 0, lambda: search_codes(asked, codes, 10, threads=THREADS, kernel="numba")),
-        ("buckets", 0, lambda: buckets.nearest(asked, 10)),
-        ("buckets and the sort", sorting, lambda: buckets.nearest(asked, 10)),
+        ("scan", 0, lambda: search_codes(some, codes, 10, threads=THREADS, kernel="numba")),
+        ("buckets", 0, lambda: buckets.nearest(some, 10)),
+        ("buckets and the sort", sorting, lambda: buckets.nearest(some, 10)),
     ):
         start = time.perf_counter()
         answers.append(search())
         took = before + time.perf_counter() - start
-        print(f"| {label} | {took:.2f} | {1e3 * took / len(asked):.3f} |")
+        print(f"| {label} | {took:.2f} | {1e3 * took / len(some):.3f} |")
     assert all(np.array_equal(one, two) for one, two in zip(*answers[:2], strict=True))
 
 

@@ -28,7 +28,7 @@ from fgdeploy.retrieval import Index, Item
 MODEL, WIDTH, CHUNK = "ab" * 32, 8, 1 << 22
 DROP = Path("/proc/sys/vm/drop_caches")
 
-ASK = """
+QUERIES = """
 import json, sys, time
 import numpy as np
 
@@ -111,17 +111,17 @@ def filtering(path: Path) -> None:
             )
 
 
-def ask(path: Path) -> dict[str, float]:
+def measure(path: Path) -> dict[str, float]:
     """Return what a fresh process measures."""
     run = subprocess.run(
-        [sys.executable, "-c", ASK, str(path)], check=True, capture_output=True, text=True
+        [sys.executable, "-c", QUERIES, str(path)], check=True, capture_output=True, text=True
     )
     answer: dict[str, float] = json.loads(run.stdout)
     return answer
 
 
 def main() -> None:
-    """Build, ask, print."""
+    """Build, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--codes", type=int, default=100_000_000)
     parser.add_argument("--folder", type=Path, help="where there is room; default: a temporary one")
@@ -151,14 +151,14 @@ def main() -> None:
             index._keeper.rebuild()
             seconds = time.perf_counter() - start
             print(f"| the same from the database, as a repair | {seconds:.1f} s |", flush=True)
-        ask(path)  # compiles the kernel where it is not cached yet
+        measure(path)  # compiles the kernel where it is not cached yet
         for what in ("warm", "page cache dropped"):
             if what != "warm":
                 try:
                     DROP.write_text("3")
                 except OSError:
                     continue
-            for key, value in ask(path).items():
+            for key, value in measure(path).items():
                 print(f"| {what}: {key} | {value:,.4g} |", flush=True)
 
 

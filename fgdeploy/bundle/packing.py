@@ -148,8 +148,8 @@ def _check_names(names: Collection[str], where: str) -> None:
     """Refuse names that leave the bundle, and those that some file system takes for another."""
     for name in names:
         parts = name.split("/")
-        sound = name.isprintable() and "\\" not in name and ":" not in name
-        if not sound or not {"", ".", ".."}.isdisjoint(parts):
+        harmless = name.isprintable() and "\\" not in name and ":" not in name
+        if not harmless or not {"", ".", ".."}.isdisjoint(parts):
             raise BundleError(f"{where} holds {_short(name)}, which leaves the bundle; {_NEXT}")
         if len(name.encode()) > _LONGEST_NAME:
             raise BundleError(

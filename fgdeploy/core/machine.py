@@ -1,4 +1,4 @@
-"""What this machine is: CPU, usable cores, memory, NVIDIA GPUs. Asks the system; never raises."""
+"""What this machine is: CPU, usable cores, memory, NVIDIA GPUs. Never raises."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def nvidia_driver() -> str | None:
 
 
 def gpus() -> list[Gpu]:
-    """Return the GPUs that CUDA sees here, in its order; none without a driver. Asked once."""
+    """Return the GPUs that CUDA sees here, in its order; none without a driver. Looked up once."""
     return list(_gpus())
 
 
@@ -99,10 +99,10 @@ def _gpus() -> tuple[Gpu, ...]:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return ()
-    return tuple(ask_cuda(library))
+    return tuple(read_cuda(library))
 
 
-def ask_cuda(library: Any) -> list[Gpu]:
+def read_cuda(library: Any) -> list[Gpu]:
     """Return the GPUs that a CUDA driver library reports, none if any call fails.
 
     Creates no context: that would take GPU memory and get in the way of engines.

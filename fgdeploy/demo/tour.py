@@ -44,8 +44,8 @@ ProgressMaker = Callable[[str], Callable[[int, int], None]]
 class DemoReport:
     """What happened: (step, seconds, result) and (model, runtime, mAP, R@1, G MACs, ms) rows.
 
-    mAP and R@1: test photos, which were never trained on, ask the training photos' codes. ms: one
-    photo's time in the engine, decoding left out, median over calls with 8 photos.
+    mAP and R@1: test photos, never trained on, are queries against the training photos' codes.
+    ms: one photo's time in the engine, decoding left out, median over calls with 8 photos.
     """
 
     chance: float
@@ -206,9 +206,9 @@ class _Demo:
         return done.bundle
 
     def search(self, bundle: Bundle) -> None:
-        """Index the training photos and ask with four of the others."""
+        """Index the training photos and search with four of the others."""
         start = time.monotonic()
-        asking = photos.spread(photos.of_split(self._photos, "test"), 4)
+        queries = photos.spread(photos.of_split(self._photos, "test"), 4)
         gallery = photos.of_split(self._photos, "train")
         with load(bundle.path) as hasher:
             index, _ = open_or_create(self.folder / "gallery.fgi", hasher)
@@ -217,8 +217,8 @@ class _Demo:
                 added = add_photos(index, hasher, gallery, True, progress).added
                 self._done("index", start, f"{added} codes of {hasher.bits} bits")
                 start = time.monotonic()
-                answers = index.search(hasher.encode([photo.path for photo in asking]), 8)
-            pairs = [(photo.path, hits) for photo, hits in zip(asking, answers, strict=True)]
+                answers = index.search(hasher.encode([photo.path for photo in queries]), 8)
+            pairs = [(photo.path, hits) for photo, hits in zip(queries, answers, strict=True)]
             sheet = self.folder / "search.html"
             write_contact_sheet(sheet, pairs, hasher.bits)
         self._done("search", start, f"{len(pairs)} queries, see {sheet}")

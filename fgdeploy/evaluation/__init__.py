@@ -1,6 +1,7 @@
 """How good the ranking is: mAP, tie-aware mAP, recall and precision at k on packed codes.
 
-`evaluate` scores codes, `protocol` says who asks whom, `report` writes curves and tables.
+`evaluate` scores codes, `protocol` says which queries search which gallery, `report` writes curves
+and tables.
 """
 
 from fgdeploy.evaluation.metrics import (

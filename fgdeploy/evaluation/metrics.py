@@ -120,10 +120,10 @@ def evaluate_in_detail(
     _check_pair(query_codes, gallery_codes, same_set)
     cuts = tuple(dict.fromkeys(precision_at))
     if min(cuts, default=1) < 1:
-        raise DataError(f"precision at {min(cuts)} has no meaning; ask for 1 or more")
+        raise DataError(f"precision at {min(cuts)} has no meaning; give 1 or more")
     bits = _checked_bits(bits, query_codes, gallery_codes)
-    classes, asking, asked = _encode(query_labels, gallery_labels)
-    ranked = rank(query_codes, asking, gallery_codes, asked, same_set, cuts, bits, threads)
+    classes, of_queries, of_gallery = _encode(query_labels, gallery_labels)
+    ranked = rank(query_codes, of_queries, gallery_codes, of_gallery, same_set, cuts, bits, threads)
     return Detail(
         Scores(
             queries=len(query_codes),
@@ -138,7 +138,7 @@ def evaluate_in_detail(
             without_relevant=int((ranked.relevant == 0).sum()),
         ),
         _curve(ranked),
-        _class_scores(ranked, classes, asking),
+        _class_scores(ranked, classes, of_queries),
     )
 
 
@@ -215,11 +215,11 @@ def _curve(ranked: Ranked) -> Curve:
 
 
 def _class_scores(
-    ranked: Ranked, names: Sequence[str], asking: ClassIndices
+    ranked: Ranked, names: Sequence[str], of_queries: ClassIndices
 ) -> tuple[ClassScores, ...]:
-    queries = np.bincount(asking, minlength=len(names))
+    queries = np.bincount(of_queries, minlength=len(names))
     sums = [
-        np.bincount(asking, weights=values, minlength=len(names))
+        np.bincount(of_queries, weights=values, minlength=len(names))
         for values in (ranked.average_precision, ranked.tie_aware, _within(ranked, 1))
     ]
     return tuple(

@@ -1,4 +1,4 @@
-"""Who asks whom: labelled photos, hashed and scored by up to three protocols.
+"""Queries against galleries: labelled photos, hashed and scored by up to three protocols.
 
 asym_targets    queries against the target codes of the training images; the EET paper's numbers.
                 The labels of the training images enter the codes that are searched.
@@ -29,9 +29,9 @@ PROTOCOLS = (ASYM_TARGETS, ASYM_SIGN, SYMMETRIC)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores by protocol, who asked whom in words, and the photos that could not be read.
+    """Scores by protocol, the headline in words, and the photos that could not be read.
 
-    protocol: the words for the headline. absent: why a protocol is not among `protocols`.
+    protocol: those words. absent: why a protocol is not among `protocols`.
     """
 
     protocols: Mapping[str, Detail]
@@ -119,11 +119,11 @@ def evaluate_photos(
         detail = evaluate_in_detail(*side, *side, True, precision_at, hasher.bits, threads)
         words = f"each of {detail.scores.queries} photos against all others"
         return Evaluation({SYMMETRIC: detail}, words, run.skipped, {})
-    asking, asked = of_split(photos, query_split), of_split(photos, gallery_split)
+    sides = of_split(photos, query_split), of_split(photos, gallery_split)
     if query_split == gallery_split:
         raise DataError(f"queries and gallery are both {query_split!r}; choose two splits")
     targets = targets_of(hasher.bundle)
-    run = hash_all(hasher, [*asking, *asked], strict, progress)
+    run = hash_all(hasher, [*sides[0], *sides[1]], strict, progress)
     cut = sum(photo.split == query_split for photo in run.photos)
     names, codes = _labels(run), run.outputs.code
     queries, gallery = (codes[:cut], names[:cut]), (codes[cut:], names[cut:])

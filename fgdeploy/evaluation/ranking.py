@@ -123,9 +123,9 @@ def _rank_chunk(task: _Task, chunk: range) -> Ranked:
         count -= 1  # it now stands last
 
     order = np.argsort(distances, axis=1, kind="stable")[:, :count]
-    asked = task.query_classes[chunk.start : chunk.stop, None]
+    wanted = task.query_classes[chunk.start : chunk.stop, None]
     # One entry for each relevant item, row by row, nearest first
-    row, column = np.divmod(np.flatnonzero(task.gallery_classes[order] == asked), count)
+    row, column = np.divmod(np.flatnonzero(task.gallery_classes[order] == wanted), count)
     relevant = np.bincount(row, minlength=rows)
     start = np.cumsum(relevant) - relevant
     ranks = column + 1

@@ -60,12 +60,12 @@ def _split_folders(source: Path, found: Sequence[Path]) -> dict[str, str]:
     """Return the split of each top folder where these are train and test (or val), of classes."""
     inside = [path.relative_to(source).parts for path in found if source in path.parents]
     names = {parts[0]: parts[0].lower() for parts in inside}
-    asked = {"test", "val"} & set(names.values())
-    if "train" not in names.values() or not asked or not set(names.values()) <= {"train", *asked}:
+    others = {"test", "val"} & set(names.values())
+    if "train" not in names.values() or not others or not set(names.values()) <= {"train", *others}:
         return {}
     if min(map(len, inside)) < 3:  # split/class/photo
         return {}
-    only_val = asked == {"val"}
+    only_val = others == {"val"}
     return {top: "test" if only_val and name == "val" else name for top, name in names.items()}
 
 

@@ -168,9 +168,9 @@ def test_where_openvinos_int8_clips_it_is_left_out(
     run: Run, fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openvino, "_int8_error", lambda: 0.144)
-    asked = run("build-engine", "--int8", "--backend", "openvino")
-    fails(asked, 1, r"OpenVINO's INT8 is wrong on this CPU \(.*take onnxruntime's INT8")
-    assert "to calibrate on" not in asked.stderr  # no minutes for what cannot be
+    refused = run("build-engine", "--int8", "--backend", "openvino")
+    fails(refused, 1, r"OpenVINO's INT8 is wrong on this CPU \(.*take onnxruntime's INT8")
+    assert "to calibrate on" not in refused.stderr  # no minutes for what cannot be
     done = run("build-engine", "--int8", *LENIENT)
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("built eet.fgd/engines/onnxruntime-int8-")

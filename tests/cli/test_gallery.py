@@ -208,9 +208,9 @@ def test_verify_finds_damage(run: Run) -> None:
     assert found.exit_code == 1
     assert "error: item 4: it is not what was added (CRC)\n" in found.stdout
     assert "18 items of 32 bits, damaged; restore a copy" in found.stdout
-    asked = run("index", "verify", "g.fgi", "--json")
-    assert asked.exit_code == 1
-    assert json.loads(asked.stdout)["problems"][0]["fatal"]
+    checked = run("index", "verify", "g.fgi", "--json")
+    assert checked.exit_code == 1
+    assert json.loads(checked.stdout)["problems"][0]["fatal"]
 
 
 # export and import

@@ -68,7 +68,7 @@ def test_json_and_names(run: Run, tmp_path: Path) -> None:
     assert sorted(os.listdir("out")) == ["a.fgdz", "b.fgd"]
 
 
-def test_engines_go_along_when_asked(run: Run, tmp_path: Path) -> None:
+def test_engines_go_along_on_request(run: Run, tmp_path: Path) -> None:
     fails(run("pack", "--engines"), 1, "toy.fgd holds no engines; leave out --engines")
     home = tmp_path / "toy.fgd" / "engines" / "openvino-int8"
     home.mkdir(parents=True)

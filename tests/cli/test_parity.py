@@ -30,9 +30,9 @@ def test_parity(run: Run, moths: Path, bundle: Path) -> None:
     few = run("parity", one, "--bundle", bundle)
     assert few.exit_code == 0
     assert "not measured (too few photos, or no labels): top-10 overlap, mAP drop" in few.stderr
-    asked = run("parity", one, "--bundle", bundle, "--min-top10", "0.5")
-    assert asked.exit_code == 1
-    assert "top-10 overlap cannot be measured here" in asked.stderr
+    unanswered = run("parity", one, "--bundle", bundle, "--min-top10", "0.5")
+    assert unanswered.exit_code == 1
+    assert "top-10 overlap cannot be measured here" in unanswered.stderr
     breach = run("parity", moths, "--bundle", bundle, "--max-hash-diff", "0")
     assert breach.exit_code == 1
     assert "does not keep to onnxruntime:fp32: max |hash difference| is" in breach.stderr
@@ -44,7 +44,7 @@ def test_parity(run: Run, moths: Path, bundle: Path) -> None:
     fails(run("parity", moths, "-b", bundle, "--candidate", "abacus"), 2, "no backend 'abacus'")
 
 
-def test_parity_is_recorded_when_asked(run: Run, moths: Path, bundle: Path, tmp_path: Path) -> None:
+def test_parity_is_recorded_on_request(run: Run, moths: Path, bundle: Path, tmp_path: Path) -> None:
     shutil.copytree(bundle, tmp_path / "own.fgd")
     assert run("parity", moths, "--record").exit_code == 0
     entry = json.loads((tmp_path / "own.fgd" / "manifest.json").read_text())["parity"]

@@ -66,15 +66,15 @@ def nearest(
     threads: int,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
     """Return rows and distances (Q, k), and for which queries they are proven, others void."""
-    asked, ticket = as_words(queries), np.zeros(1, np.int64)
+    words, ticket = as_words(queries), np.zeros(1, np.int64)
     keys, proven = np.zeros((len(queries), k), np.int64), np.zeros(len(queries), np.bool_)
     masks, ends = _masks()
     place, width = codes.ctypes.data, codes.shape[1]
     bitmap = NO_WORDS if allowed is None else allowed
 
     def work(_: int) -> None:
-        _ask(
-            asked, place, width, parts_of(width), starts, rows, masks, ends, bitmap,
+        _answer(
+            words, place, width, parts_of(width), starts, rows, masks, ends, bitmap,
             len(codes) // _ROWS_SHARE, ticket, keys, proven,
         )  # fmt: skip
 
@@ -122,7 +122,7 @@ def _list_rows(place: int, width: int, parts: Any, starts: Any, rows: Any, ticke
 
 
 @compiled
-def _ask(
+def _answer(
     queries: Any, place: int, width: int, parts: Any, starts: Any, rows: Any, masks: Any,
     ends: Any, bitmap: Any, most_rows: int, ticket: Any, keys: Any, proven: Any,
 ) -> None:  # fmt: skip
@@ -133,14 +133,14 @@ def _ask(
         number = take_ticket(ticket)
         if number >= len(queries):
             break
-        proven[number] = _ask_one(
+        proven[number] = _answer_one(
             queries[number], place, width, parts, starts, rows, masks, ends, bitmap,
             most_rows, found, counts, keys[number],
         )  # fmt: skip
 
 
 @compiled
-def _ask_one(
+def _answer_one(
     query: Any, place: int, width: int, parts: Any, starts: Any, rows: Any, masks: Any,
     ends: Any, bitmap: Any, most_rows: int, found: Any, counts: Any, keys: Any,
 ) -> bool:  # fmt: skip

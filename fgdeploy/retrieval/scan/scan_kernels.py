@@ -208,7 +208,7 @@ def scan_many(
     table = scratch + 8 * words * BLOCK
     plane = table + 8 * scratch_words(words)  # the admitted rows in the order of a plane
     bits = plane + BLOCK // 8
-    lines = -(-BLOCK * width // (64 * count))  # of the next block that each query asks for
+    lines = -(-BLOCK * width // (64 * count))  # of the next block that each query fetches
     while True:
         chunk = take_ticket(ticket) * chunk_rows
         if chunk >= rows:
@@ -230,12 +230,12 @@ def scan_many(
                 for _ in range(lines):
                     prefetch(ahead)
                     ahead += 64
-                asked = offsets.ctypes.data + 2 * offsets.shape[1] * number
+                offset = offsets.ctypes.data + 2 * offsets.shape[1] * number
                 bound = limits.ctypes.data + 8 * limits.shape[1] * limit[number]
                 headed = words == 1 and limit[number] <= HEAD_LIMIT
-                if headed and not perhaps_closer(table, asked, bound, plane):
+                if headed and not perhaps_closer(table, offset, bound, plane):
                     continue
-                if any_closer(table, asked, bound, plane, shape):
+                if any_closer(table, offset, bound, plane, shape):
                     _visit(
                         place, 8 * BLOCK, first, 0, BLOCK, rows, number,
                         queries + 8 * words * number, bitmap, k,

@@ -111,10 +111,10 @@ def within(
     query: UInt8Array, codes: UInt8Array, radius: int, allowed: Words | None, threads: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]:
     """Return all rows within `radius` of one query (bytes,), ascending, and their distances."""
-    asked, chunks = as_words(query[None]), -(-len(codes) // CHUNK)
+    words, chunks = as_words(query[None]), -(-len(codes) // CHUNK)
     bitmap = NO_WORDS if allowed is None else allowed
-    common = (*_place(codes), asked.ctypes.data, bitmap, radius, CHUNK)
-    shape = (0,) * asked.shape[1]
+    common = (*_place(codes), words.ctypes.data, bitmap, radius, CHUNK)
+    shape = (0,) * words.shape[1]
 
     def pass_over(
         starts: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], gaps: npt.NDArray[np.uint16]

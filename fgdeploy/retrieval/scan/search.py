@@ -178,7 +178,7 @@ def has_numba() -> bool:
 def check_k(k: int, available: int) -> int:
     """Return how many answers there will be. Raises UsageError for k below 1."""
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise UsageError(f"k is {k}; ask for at least one result")
+        raise UsageError(f"k is {k}; expected at least one result")
     return min(int(k), available)
 
 

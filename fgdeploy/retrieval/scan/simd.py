@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 _LANES = 8
 STEP = 8 * _LANES  # rows of `least_distance` come in multiples of this
-_FAR = 3072  # bytes that codes are asked for before they are laid out
+_FAR = 3072  # bytes that codes are fetched ahead before they are laid out
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _VECTOR, _HALVES = ir.VectorType(_I64, _LANES), ir.VectorType(_I32, 2 * _LANES)
@@ -115,19 +115,19 @@ def take_ticket(typing: Any, counter: Any) -> Any:
     return types.int64(counter), generate
 
 
-def _distances(builder: Any, words: int, place: Any, apart: Any, asked: list[Any]) -> Any:
+def _distances(builder: Any, words: int, place: Any, apart: Any, wanted: list[Any]) -> Any:
     """Return the distances of 8 codes: word w of the first one lies at place + w * apart."""
     counted = _function(builder, "ctpop.v8i64", _VECTOR, [_VECTOR])
     total = None
     for w in range(words):
         at = builder.add(place, builder.mul(apart, ir.Constant(_I64, w))) if w else place
         codes = builder.load(builder.inttoptr(at, _VECTOR.as_pointer()), align=8)
-        bits = builder.call(counted, [builder.xor(codes, asked[w])])
+        bits = builder.call(counted, [builder.xor(codes, wanted[w])])
         total = bits if total is None else builder.add(total, bits)
     return total
 
 
-def _asked(builder: Any, words: int, query: Any) -> list[Any]:
+def _query_words(builder: Any, words: int, query: Any) -> list[Any]:
     """Return each word of the query at address `query`, in all lanes of a vector."""
     places = [builder.add(query, ir.Constant(_I64, 8 * w)) for w in range(words)]
     return [
@@ -147,7 +147,7 @@ def least_distance(typing: Any, place: Any, apart: Any, query: Any, rows: Any, s
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place, apart, query, rows, _ = arguments
-        asked = _asked(builder, words, query)
+        wanted = _query_words(builder, words, query)
         # Distances are small: the minimum of 32-bit halves is cheaper, and AVX2 has no other.
         least = [cgutils.alloca_once(builder, _HALVES) for _ in range(STEP // _LANES)]
         for held in least:
@@ -157,7 +157,7 @@ def least_distance(typing: Any, place: Any, apart: Any, query: Any, rows: Any, s
             first = builder.add(place, builder.mul(row, ir.Constant(_I64, 8)))
             for number, held in enumerate(least):
                 at = builder.add(first, ir.Constant(_I64, 8 * _LANES * number))
-                halves = builder.bitcast(_distances(builder, words, at, apart, asked), _HALVES)
+                halves = builder.bitcast(_distances(builder, words, at, apart, wanted), _HALVES)
                 so_far = builder.load(held)
                 less = builder.icmp_signed("<", halves, so_far)
                 builder.store(builder.select(less, halves, so_far), held)
@@ -181,11 +181,11 @@ def closer_than(typing: Any, limit: Any, place: Any, apart: Any, query: Any, sha
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         limit, place, apart, query, _ = arguments
-        asked, most = _asked(builder, words, query), _splat(builder, limit)
+        wanted, most = _query_words(builder, words, query), _splat(builder, limit)
         mask = ir.Constant(_I64, 0)
         for number in range(64 // _LANES):
             at = builder.add(place, ir.Constant(_I64, 8 * _LANES * number))
-            near = builder.icmp_unsigned("<", _distances(builder, words, at, apart, asked), most)
+            near = builder.icmp_unsigned("<", _distances(builder, words, at, apart, wanted), most)
             bits = builder.zext(builder.bitcast(near, ir.IntType(_LANES)), _I64)
             mask = builder.or_(mask, builder.shl(bits, ir.Constant(_I64, _LANES * number)))
         return mask

@@ -61,8 +61,10 @@ class Index(Closing):
         uid, width = bytes.fromhex(meta["uid"]), code_bytes(self.bits)
         self._reader = Reader(session.folder, width, uid, machine.cores())
         self._keeper = Keeper(session, self._reader, notify)
-        self._sound = Integrity(session.folder)
-        self._asking = Querying(session, self.bits, self._reader, self._sound, self._keeper.heal)
+        self._integrity = Integrity(session.folder)
+        self._querying = Querying(
+            session, self.bits, self._reader, self._integrity, self._keeper.heal
+        )
 
     @classmethod
     def create(
@@ -159,7 +161,7 @@ class Index(Closing):
         while page:
             with self._session.reading() as connection:
                 if not last:
-                    self._sound.require_whole(connection)
+                    self._integrity.require_whole(connection)
                 found = upsert.rows_after(connection, self.path, last, _PAGE)
                 page = [items.item_of(row) for row in found]
             yield from page
@@ -174,11 +176,11 @@ class Index(Closing):
         """
         with self._session.reading() as connection:
             if checked:
-                self._sound.require(connection)
+                self._integrity.require(connection)
             return matching_ids(connection, where, params)
 
     def get(self, ids: Sequence[int]) -> list[Item]:
-        """Return items by id, in the order asked. Raises IndexStoreError that names unknown ids."""
+        """Return items in the order of `ids`. Raises IndexStoreError that names unknown ids."""
         with self._session.reading() as connection:
             rows = upsert.checked_rows(connection, self.path, "id", {n for n in ids if _is_id(n)})
             found = {row[0]: items.item_of(row) for row in rows}
@@ -191,7 +193,7 @@ class Index(Closing):
         checked: where some are not there, make sure of it, as `matching` does.
         """
         with self._session.reading() as connection:
-            rows = self._sound.rows_by(connection, "path", set(paths), checked)
+            rows = self._integrity.rows_by(connection, "path", set(paths), checked)
             return {str(row[2]): items.item_of(row) for row in rows}
 
     def by_content(self, digests: Iterable[str], *, checked: bool = True) -> dict[str, Item]:
@@ -200,7 +202,7 @@ class Index(Closing):
         checked: as in `by_path`.
         """
         with self._session.reading() as connection:
-            rows = self._sound.rows_by(connection, "sha256", set(digests), checked)
+            rows = self._integrity.rows_by(connection, "sha256", set(digests), checked)
             ordered = sorted(rows, key=lambda row: -row[0])
             return {str(row[4]): items.item_of(row) for row in ordered}
 
@@ -358,7 +360,7 @@ class Index(Closing):
         nearest answers are then ordered by (cost, distance, id), see `rerank`. threads: default one
         for each core. Raises UsageError for bad arguments.
         """
-        return self._asking.hits(codes, k, where, params, hashes, threads)
+        return self._querying.hits(codes, k, where, params, hashes, threads)
 
     def search_ids(
         self,
@@ -370,7 +372,7 @@ class Index(Closing):
         threads: int | None = None,
     ) -> Found:
         """Return what `search` finds as ids int64 and distances uint16 (Q, min(k, N)): fastest."""
-        return self._asking.nearest(codes, k, where, params, threads)
+        return self._querying.nearest(codes, k, where, params, threads)
 
     def search_radius(
         self,
@@ -382,7 +384,7 @@ class Index(Closing):
         threads: int | None = None,
     ) -> list[Hit]:
         """Return all items within `radius` bits of one code (bytes,), by (distance, id)."""
-        return self._asking.within(code, radius, where, params, threads)
+        return self._querying.within(code, radius, where, params, threads)
 
     def _refuse_unknown(self, unknown: Sequence[int], so: str) -> None:
         if unknown:

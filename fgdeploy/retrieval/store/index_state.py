@@ -23,8 +23,8 @@ CHANGED = "its state was changed (CRC)"
 
 def state_of(connection: sqlite3.Connection, folder: Path) -> IndexState:
     """Return the state that the open transaction sees. Raises IndexStoreError if it is damaged."""
-    state, sound = read(connection, folder)
-    if not sound:
+    state, intact = read(connection, folder)
+    if not intact:
         raise damaged(folder, CHANGED)
     return state
 
@@ -38,6 +38,6 @@ def read(connection: sqlite3.Connection, folder: Path) -> tuple[IndexState, bool
 
 
 def seal(connection: sqlite3.Connection) -> None:
-    """Set the checksum of the state, at the end of a transaction that began with a sound one."""
+    """Set the checksum of the state, at the end of a transaction that began with an intact one."""
     (state,) = connection.execute("SELECT version, items, last_id FROM state")
     connection.execute("UPDATE state SET crc = ?", (state_checksum(*state),))

@@ -39,7 +39,7 @@ class Keeper:
             self.clear()
 
     def compact(self, progress: derived.Progress, multi_index: bool | None) -> None:
-        """Write all codes anew, from derived files that are sound; arguments as `rebuild`'s."""
+        """Write all codes anew, from undamaged derived files; arguments as `rebuild`'s."""
         try:
             with self._session.transaction() as connection:
                 derived.compact(connection, self._folder, self._reader, progress, multi_index)

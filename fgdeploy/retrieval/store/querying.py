@@ -22,7 +22,7 @@ from fgdeploy.retrieval.store.segment import Ids, SegmentError
 from fgdeploy.retrieval.store.session import Session
 from fgdeploy.retrieval.store.snapshot import Reader, Snapshot
 from fgdeploy.retrieval.store.sqlite_errors import damaged
-from fgdeploy.retrieval.store.where import Params, asks_the_clock, matching_ids
+from fgdeploy.retrieval.store.where import Params, matching_ids, reads_the_clock
 
 _FILTERS_KEPT = 8
 
@@ -35,10 +35,10 @@ class Querying:
         session: Session,
         bits: int,
         reader: Reader,
-        sound: Integrity,
+        integrity: Integrity,
         heal: Callable[[SegmentError], None],
     ) -> None:
-        self._session, self._reader, self._sound, self._heal = session, reader, sound, heal
+        self._session, self._reader, self._integrity, self._heal = session, reader, integrity, heal
         self._bits, self._width = bits, code_bytes(bits)
         self._mutex = threading.Lock()
         self._snapshot: Snapshot | None = None
@@ -157,9 +157,9 @@ class Querying:
         with self._mutex:
             if (kept := self._filters.get(key)) is not None:
                 return kept
-        self._sound.require(connection)
+        self._integrity.require(connection)
         found = snapshot.only(matching_ids(connection, where, params))
-        if asks_the_clock(where):
+        if reads_the_clock(where):
             return found
         with self._mutex:
             while len(self._filters) >= _FILTERS_KEPT:
@@ -180,13 +180,13 @@ class Querying:
         distances: npt.NDArray[np.uint16],
         costs: npt.NDArray[np.float64] | None,
     ) -> list[Hit]:
-        asked, hits = int.from_bytes(code.tobytes(), "big"), []
+        query, hits = int.from_bytes(code.tobytes(), "big"), []
         for index, (number, distance) in enumerate(
             zip(ids.tolist(), distances.tolist(), strict=True)
         ):
             row = rows.get(number)
             # Derived files and database must agree on every answer that is given.
-            if row is None or (int.from_bytes(row[1], "big") ^ asked).bit_count() != distance:
+            if row is None or (int.from_bytes(row[1], "big") ^ query).bit_count() != distance:
                 raise damaged(self._session.folder, f"its files disagree on item {number}")
             cost = None if costs is None else float(costs[index])
             hits.append(Hit(index + 1, distance, number, row[2], row[3], cost))

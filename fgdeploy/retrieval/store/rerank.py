@@ -42,11 +42,11 @@ def costs(hashes: Hashes, codes: UInt8Array) -> npt.NDArray[np.float64]:
     queries, _, width = codes.shape
     weights = np.zeros((queries, 8 * width))
     weights[:, : hashes.shape[1]] = np.abs(hashes)
-    asked = np.packbits(hashes > 0, axis=1)
+    own = np.packbits(hashes > 0, axis=1)
     # What each of the 256 values of a byte costs, for each byte of each query.
     values = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float64)
     table = np.einsum("qbj,vj->qbv", weights.reshape(queries, width, 8), values)
-    different = codes ^ asked[:, None, :]
+    different = codes ^ own[:, None, :]
     total = np.zeros(codes.shape[:2])
     rows = np.arange(queries)[:, None]
     for byte in range(width):  # in this order always, so sums are the same everywhere

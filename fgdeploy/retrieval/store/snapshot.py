@@ -26,7 +26,7 @@ from fgdeploy.retrieval.store.tables import MOST_K, Tables
 
 _BUCKETS_FROM = 1 << 20  # short codes from which sorting them pays, after so many queries:
 _BUCKETS_AFTER = 512
-# Queries that look-up tables are asked at once. A larger batch is faster in one scan, unless the
+# Queries that look-up tables answer at once. A larger batch is faster in one scan, unless the
 # tables prove the first ones of it, as they do where codes lie in clusters.
 _FEW, _FIRST = 7, 2
 
@@ -72,7 +72,7 @@ class Part:
     def __init__(self, source: Codes, alive: Allowed | None, tables: Tables | None = None) -> None:
         self.source, self.alive, self._tables = source, alive, tables
         self._buckets: Buckets | None = None
-        self._asked = 0
+        self._queries = 0
 
     @property
     def live(self) -> int:
@@ -104,17 +104,17 @@ class Part:
         codes = self.source.codes
         admitted = self.alive if allowed is None else allowed
         top = min(k, len(codes) if admitted is None else admitted.count)
-        self._asked += len(queries)
+        self._queries += len(queries)
         if self._tables is not None and 0 < top <= MOST_K and allowed is None:
-            ask = functools.partial(self._tables.nearest, threads=threads)
-            if len(queries) <= _FEW or ask(queries[:_FIRST], codes, top, admitted)[1].all():
-                found, proven = ask(queries, codes, top, admitted)
+            look_up = functools.partial(self._tables.nearest, threads=threads)
+            if len(queries) <= _FEW or look_up(queries[:_FIRST], codes, top, admitted)[1].all():
+                found, proven = look_up(queries, codes, top, admitted)
                 if not proven.all():
                     rest = search.nearest(queries[~proven], codes, top, admitted, threads, kernel)
                     found[0][~proven], found[1][~proven] = rest
                 return self.source.ids(found[0]), found[1]
         short = codes.shape[1] <= MAX_BYTES and len(codes) >= _BUCKETS_FROM and admitted is None
-        if short and self._asked >= _BUCKETS_AFTER:
+        if short and self._queries >= _BUCKETS_AFTER:
             self._buckets = self._buckets or Buckets(codes)
             rows, distances = self._buckets.nearest(queries, top)
         else:

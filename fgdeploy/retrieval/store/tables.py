@@ -25,7 +25,7 @@ _HEADER = struct.Struct("<8sHHQI16s")
 _MAGIC = b"FGDTAB1\0"
 _START, _BLOCK = 4096, 1 << 22
 WIDTHS = (8, 16)  # bytes of a code for which they pay
-MOST_K = 1000  # answers that they are asked for
+MOST_K = 1000  # answers of one query
 
 
 def path_of(folder: Path, number: int) -> Path:

@@ -63,8 +63,8 @@ def inspect(
     except IndexStoreError:  # a damaged item, which is named below
         note = "derived files were not compared"
     checks = _Items(connection, bits, snapshot)
-    (_, expected, _), sound = state.read(connection, folder)
-    if not sound:
+    (_, expected, _), intact = state.read(connection, folder)
+    if not intact:
         problems.append(Problem(f"database: {state.CHANGED}"))
     for done in checks.run():
         progress(done, expected)
@@ -103,9 +103,9 @@ class _Items:
             self._connection.execute(f"SELECT {columns} FROM items ORDER BY id")
         ) as rows:
             while part := rows.fetchmany(BLOCK_ROWS):
-                sound = [row for row in part if self._check(row)]
+                intact = [row for row in part if self._check(row)]
                 self.count += len(part)
-                self._compare(sound)
+                self._compare(intact)
                 yield self.count
 
     def _check(self, row: tuple[Any, ...]) -> bool:

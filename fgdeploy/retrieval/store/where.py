@@ -60,7 +60,7 @@ def matching_ids(
     return ids
 
 
-def asks_the_clock(where: str) -> bool:
+def reads_the_clock(where: str) -> bool:
     """Return whether an expression may hold for other items a moment later."""
     return _CLOCK.search(where) is not None
 

@@ -121,11 +121,11 @@ def _put(out: Any, kind: Any, value: int) -> None:
 def test_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     with_files(monkeypatch, {})
     expected = [Gpu("NVIDIA Orin", "8.7", 8192, "CUDA 12.6")]
-    assert machine.ask_cuda(Driver()) == expected
+    assert machine.read_cuda(Driver()) == expected
     with_files(monkeypatch, {"/etc/nv_tegra_release": "# R36 (release)\nmore\n"})
-    assert machine.ask_cuda(Driver())[0].driver == "# R36 (release)"
-    assert len(machine.ask_cuda(Driver(count=2))) == 2
-    assert machine.ask_cuda(Driver(count=0)) == []
+    assert machine.read_cuda(Driver())[0].driver == "# R36 (release)"
+    assert len(machine.read_cuda(Driver(count=2))) == 2
+    assert machine.read_cuda(Driver(count=0)) == []
 
 
 @pytest.mark.parametrize(
@@ -141,11 +141,11 @@ def test_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_driver_that_fails(broken: str) -> None:
-    assert machine.ask_cuda(Driver(broken)) == []
+    assert machine.read_cuda(Driver(broken)) == []
 
 
 def test_a_driver_without_functions() -> None:
-    assert machine.ask_cuda(SimpleNamespace()) == []
+    assert machine.read_cuda(SimpleNamespace()) == []
 
 
 def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,16 +43,16 @@ def thumbnail(pixels: Pixels, side: int) -> Rows:
     return np.asarray(grey.resize((side, side), Image.Resampling.BOX), np.float64).ravel()
 
 
-def distances(asking: Rows, asked: Rows, measure: str) -> Rows:
+def distances(queries: Rows, gallery: Rows, measure: str) -> Rows:
     if measure == "cosine":
-        lengths = [np.linalg.norm(rows, axis=1, keepdims=True) for rows in (asking, asked)]
-        cosines: Rows = (asking / lengths[0]) @ (asked / lengths[1]).T
+        lengths = [np.linalg.norm(rows, axis=1, keepdims=True) for rows in (queries, gallery)]
+        cosines: Rows = (queries / lengths[0]) @ (gallery / lengths[1]).T
         return -cosines
     lines = []
-    for row in asking:
-        apart = np.abs(row - asked)
+    for row in queries:
+        apart = np.abs(row - gallery)
         if measure == "chi2":
-            apart = apart**2 / (row + asked + 1e-12)
+            apart = apart**2 / (row + gallery + 1e-12)
         lines.append((apart**2 if measure == "L2" else apart).sum(axis=1))
     return np.stack(lines)
 
@@ -217,9 +217,9 @@ def test_a_colour_histogram_does_not_solve_the_task(
     twenty_four: Moths, histogram: Callable[[Pixels], Rows], measure: str
 ) -> None:
     rows = np.stack([histogram(pixels) for pixels in twenty_four.pixels])
-    asking, asked = rows[~twenty_four.train], rows[twenty_four.train]
+    queries, gallery = rows[~twenty_four.train], rows[twenty_four.train]
     labels = twenty_four.labels[twenty_four.train]
-    assert twenty_four.recall(distances(asking, asked, measure), labels) < 0.20
+    assert twenty_four.recall(distances(queries, gallery, measure), labels) < 0.20
 
 
 @pytest.mark.slow
@@ -231,9 +231,9 @@ def test_thumbnails_and_mean_images_do_not_solve_the_task(
     rows = np.stack([thumbnail(pixels, side) for pixels in twenty_four.pixels])
     if normalised:
         rows = (rows - rows.mean(axis=1, keepdims=True)) / rows.std(axis=1, keepdims=True)
-    asking, asked = rows[~twenty_four.train], rows[twenty_four.train]
+    queries, gallery = rows[~twenty_four.train], rows[twenty_four.train]
     labels = twenty_four.labels[twenty_four.train]
-    means = np.stack([asked[labels == label].mean(axis=0) for label in range(24)])
+    means = np.stack([gallery[labels == label].mean(axis=0) for label in range(24)])
     for measure in ("L1", "L2", "cosine"):
-        assert twenty_four.recall(distances(asking, asked, measure), labels) < 0.20
-        assert twenty_four.recall(distances(asking, means, measure), np.arange(24)) < 0.20
+        assert twenty_four.recall(distances(queries, gallery, measure), labels) < 0.20
+        assert twenty_four.recall(distances(queries, means, measure), np.arange(24)) < 0.20

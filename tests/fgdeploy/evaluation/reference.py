@@ -18,8 +18,8 @@ Names = npt.NDArray[np.str_]
 
 
 def distances_of(query: UInt8Array, gallery: UInt8Array) -> list[int]:
-    asked = int.from_bytes(query.tobytes(), "big")
-    return [bin(asked ^ int.from_bytes(code.tobytes(), "big")).count("1") for code in gallery]
+    value = int.from_bytes(query.tobytes(), "big")
+    return [bin(value ^ int.from_bytes(code.tobytes(), "big")).count("1") for code in gallery]
 
 
 def average_precision(relevant: Sequence[bool]) -> Fraction:

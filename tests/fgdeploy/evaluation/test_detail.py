@@ -34,9 +34,9 @@ def draw(chooser: np.random.Generator, count: int, bits: int, names: Sequence[st
 
 
 def assert_is_the_reference(
-    found: Detail, asking: Side, asked: Side, same_set: bool, bits: int
+    found: Detail, of_queries: Side, of_gallery: Side, same_set: bool, bits: int
 ) -> None:
-    expected = reference(*asking, *asked, same_set, CUTS)
+    expected = reference(*of_queries, *of_gallery, same_set, CUTS)
     scores = found.scores
     assert (scores.queries, scores.gallery) == (expected.queries, expected.gallery)
     assert scores.without_relevant == expected.without_relevant
@@ -44,8 +44,8 @@ def assert_is_the_reference(
     assert scores.tie_aware_map == pytest.approx(expected.tie_aware_map, abs=TOLERANCE)
     assert scores.recall == pytest.approx(expected.recall, abs=TOLERANCE)
     assert scores.precision == pytest.approx(expected.precision, abs=TOLERANCE)
-    assert found.curve == reference_curve(*asking, *asked, same_set, bits)
-    rows = reference_classes(*asking, *asked, same_set)
+    assert found.curve == reference_curve(*of_queries, *of_gallery, same_set, bits)
+    rows = reference_classes(*of_queries, *of_gallery, same_set)
     assert [(row.name, row.queries) for row in found.classes] == [
         (row.name, row.queries) for row in rows
     ]
@@ -69,12 +69,12 @@ def test_all_of_it_is_as_defined(
     seed: int, queries: int, gallery: int, bits: int, absent: int, cells: int, threads: int
 ) -> None:
     chooser = np.random.default_rng(seed)
-    asking = draw(chooser, queries, bits, NAMES)
-    asked = draw(chooser, gallery, bits, NAMES[: len(NAMES) - absent])
+    of_queries = draw(chooser, queries, bits, NAMES)
+    of_gallery = draw(chooser, gallery, bits, NAMES[: len(NAMES) - absent])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranking, "_CHUNK_CELLS", cells)
-        found = evaluate_in_detail(*asking, *asked, False, CUTS, bits, threads)
-    assert_is_the_reference(found, asking, asked, False, bits)
+        found = evaluate_in_detail(*of_queries, *of_gallery, False, CUTS, bits, threads)
+    assert_is_the_reference(found, of_queries, of_gallery, False, bits)
 
 
 @settings(derandomize=True, deadline=None, max_examples=120)
@@ -111,15 +111,15 @@ def test_neither_chunks_nor_threads_change_a_digit(
     same_set: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chooser = np.random.default_rng(7)
-    asked = draw(chooser, 90, 64, NAMES)
-    asking = asked if same_set else draw(chooser, 70, 64, NAMES)
-    whole = evaluate_in_detail(*asking, *asked, same_set, CUTS, threads=1)
+    of_gallery = draw(chooser, 90, 64, NAMES)
+    of_queries = of_gallery if same_set else draw(chooser, 70, 64, NAMES)
+    whole = evaluate_in_detail(*of_queries, *of_gallery, same_set, CUTS, threads=1)
     for cells in (1, 89, 90, 91, 181, 2700, 90 * 69, 1 << 20):
         monkeypatch.setattr(ranking, "_CHUNK_CELLS", cells)
         for threads in (None, 1, 2, 3, 100):
-            found = evaluate_in_detail(*asking, *asked, same_set, CUTS, threads=threads)
+            found = evaluate_in_detail(*of_queries, *of_gallery, same_set, CUTS, threads=threads)
             assert found == whole, (cells, threads)
-    assert evaluate(*asking, *asked, same_set, CUTS) == whole.scores
+    assert evaluate(*of_queries, *of_gallery, same_set, CUTS) == whole.scores
 
 
 def test_many_classes_and_queries_at_once() -> None:

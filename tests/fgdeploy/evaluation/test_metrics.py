@@ -56,12 +56,12 @@ def draw(
 def test_scores_are_those_of_the_definitions(
     seed: int, queries: int, gallery: int, width: int, different: int, classes: int, cells: int
 ) -> None:
-    asking = draw(seed, queries, width, different, classes)
-    asked = draw(seed + 1, gallery, width, different, classes)
+    of_queries = draw(seed, queries, width, different, classes)
+    of_gallery = draw(seed + 1, gallery, width, different, classes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranking, "_CHUNK_CELLS", cells)
-        found = evaluate(*asking, *asked, precision_at=CUTS)
-    assert_same(found, reference(*asking, *asked, False, CUTS))
+        found = evaluate(*of_queries, *of_gallery, precision_at=CUTS)
+    assert_same(found, reference(*of_queries, *of_gallery, False, CUTS))
 
 
 @thorough
@@ -168,14 +168,14 @@ def test_four_queries_by_hand() -> None:
     query_labels = np.array(["A", "B", "C", "D"])
     scores = evaluate(queries, query_labels, gallery, gallery_labels, precision_at=(2, 10))
 
-    # A asks from 00000000, distances 0 1 2 3 4 8: items 0 1 2 3 4 5, relevant at ranks 1, 2, 4.
+    # A searches from 00000000, distances 0 1 2 3 4 8: items 0 1 2 3 4 5, relevant at ranks 1, 2, 4.
     #   AP = (1/1 + 2/2 + 3/4) / 3 = 11/12, and no ties.
-    # B asks from 00000001, distances 1 0 1 2 3 7: items 1 0 2 3 4 5, relevant at ranks 3, 5.
+    # B searches from 00000001, distances 1 0 1 2 3 7: items 1 0 2 3 4 5, relevant at ranks 3, 5.
     #   AP = (1/3 + 2/5) / 2 = 11/30. Items 0 and 2 tie at ranks 2 and 3, so the first precision
     #   is 1/2 or 1/3: (5/12 + 2/5) / 2 = 49/120.
-    # C asks from 11110000, distances 4 5 6 7 8 4: items 0 5 1 2 3 4, relevant at rank 2.
+    # C searches from 11110000, distances 4 5 6 7 8 4: items 0 5 1 2 3 4, relevant at rank 2.
     #   AP = 1/2; items 0 and 5 tie at ranks 1 and 2: (1 + 1/2) / 2 = 3/4.
-    # D asks for what is not there: 0, and it counts.
+    # D searches for what is not there: 0, and it counts.
     assert scores.map == pytest.approx((11 / 12 + 11 / 30 + 1 / 2 + 0) / 4, abs=TOLERANCE)
     assert scores.tie_aware_map == pytest.approx(
         (11 / 12 + 49 / 120 + 3 / 4 + 0) / 4, abs=TOLERANCE

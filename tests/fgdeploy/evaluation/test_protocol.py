@@ -49,7 +49,7 @@ def of(photos: list[Photo], *splits: str | None) -> list[Photo]:
     ]
 
 
-def test_undivided_photos_ask_all_others(hasher: Hasher, undivided: list[Photo]) -> None:
+def test_undivided_photos_search_all_others(hasher: Hasher, undivided: list[Photo]) -> None:
     result = evaluate_photos(hasher, undivided, precision_at=(1, 5))
     names = np.array(CLASSES)
     assert result.scores == evaluate(COLOURS, names, COLOURS, names, True, (1, 5))
@@ -58,14 +58,18 @@ def test_undivided_photos_ask_all_others(hasher: Hasher, undivided: list[Photo])
     assert result.skipped == []
 
 
-def test_one_split_asks_the_other(hasher: Hasher, undivided: list[Photo]) -> None:
+def test_one_split_searches_the_other(hasher: Hasher, undivided: list[Photo]) -> None:
     photos = of(undivided, "train", "test", "test", "val")
     result = evaluate_photos(hasher, photos, precision_at=(2,))
-    asking = [n for n in range(14) if n % 4 in (1, 2)]
-    asked = [n for n in range(14) if n % 4 == 0]
+    of_queries = [n for n in range(14) if n % 4 in (1, 2)]
+    of_gallery = [n for n in range(14) if n % 4 == 0]
     names = np.array(CLASSES)
     expected = evaluate(
-        COLOURS[asking], names[asking], COLOURS[asked], names[asked], precision_at=(2,)
+        COLOURS[of_queries],
+        names[of_queries],
+        COLOURS[of_gallery],
+        names[of_gallery],
+        precision_at=(2,),
     )
     assert result.scores == expected
     assert result.protocol == "7 test photos against 4 train photos"
@@ -96,9 +100,11 @@ def test_unreadable_photos_are_left_out_and_named(hasher: Hasher, undivided: lis
     # In the order of reading: the queries first.
     for name, reason in zip(("03.png", "13.png", "00.png"), result.skipped, strict=True):
         assert name in reason
-    asking, asked = [1, 5, 7, 9, 11], [2, 4, 6, 8, 10, 12]
+    of_queries, of_gallery = [1, 5, 7, 9, 11], [2, 4, 6, 8, 10, 12]
     names = np.array(CLASSES)
-    expected = evaluate(COLOURS[asking], names[asking], COLOURS[asked], names[asked])
+    expected = evaluate(
+        COLOURS[of_queries], names[of_queries], COLOURS[of_gallery], names[of_gallery]
+    )
     assert result.scores == expected
 
 

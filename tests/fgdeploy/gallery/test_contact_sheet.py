@@ -142,8 +142,8 @@ def test_photos_that_are_gone_or_damaged_leave_a_gap(tmp_path: Path) -> None:
 def test_frames_say_what_is_correct_in_words_too(tmp_path: Path) -> None:
     photo, other = paint(tmp_path / "a.png", (1, 2, 3)), paint(tmp_path / "b.png", (3, 2, 1))
     hits = [hit(photo, 1, "owl"), hit(other, 2, "owl"), hit(other, 3, NASTY), hit(other, 4, None)]
-    asked = Query(str(photo), photo=str(photo), label="owl")
-    write_contact_sheet(tmp_path / "sheet.html", [(asked, hits)], 64)
+    query = Query(str(photo), photo=str(photo), label="owl")
+    write_contact_sheet(tmp_path / "sheet.html", [(query, hits)], 64)
     page = read(tmp_path / "sheet.html")
     figures = [attributes.get("class") for tag, attributes in page.tags if tag == "figure"]
     assert figures == ["query", None, "right", "wrong", None]  # not itself, nor what is unlabelled
@@ -156,8 +156,8 @@ def test_frames_say_what_is_correct_in_words_too(tmp_path: Path) -> None:
 def test_without_labels_there_are_no_frames(tmp_path: Path, label: str | None) -> None:
     photo = paint(tmp_path / "a.png", (1, 2, 3))
     found = hit(tmp_path / "b.png", label="owl" if label is None else None)
-    asked = Query("a", photo=str(photo), label=label)
-    write_contact_sheet(tmp_path / "sheet.html", [(asked, [found])], 64)
+    query = Query("a", photo=str(photo), label=label)
+    write_contact_sheet(tmp_path / "sheet.html", [(query, [found])], 64)
     page = read(tmp_path / "sheet.html")
     assert "correct" not in "".join(page.text).partition("</style>")[2]
     figures = [attributes.get("class") for tag, attributes in page.tags if tag == "figure"]
@@ -173,8 +173,8 @@ def test_many_answers_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         hit(tmp_path / name, n, label, n)
         for n, (name, label) in enumerate(zip(names, labels, strict=True), start=1)
     ]
-    asked = Query("a", photo=str(photo), label=NASTY)
-    write_contact_sheet(tmp_path / "sheet.html", [(asked, hits)], 64)
+    query = Query("a", photo=str(photo), label=NASTY)
+    write_contact_sheet(tmp_path / "sheet.html", [(query, hits)], 64)
     page = read(tmp_path / "sheet.html")
     assert sum(tag == "figure" for tag, _ in page.tags) == 1 + 3
     assert [attributes["start"] for tag, attributes in page.tags if tag == "ol"] == ["4"]
@@ -203,8 +203,8 @@ def test_what_has_no_photo_here(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for ever
     paths = ["https://x.org/a.png", str(tmp_path / "pipe.png"), "a\0b.png"]
     hits = [Hit(1, 3, 7, path, None) for path in paths]
-    asked = [(Query("id 5", item=5), hits), (Query("00ff"), hits)]
-    write_contact_sheet(tmp_path / "sheet.html", asked, 16)
+    query = [(Query("id 5", item=5), hits), (Query("00ff"), hits)]
+    write_contact_sheet(tmp_path / "sheet.html", query, 16)
     page = read(tmp_path / "sheet.html")
     assert page.images() == []
     text = "".join(page.text)

@@ -44,18 +44,18 @@ def right(index: Index) -> None:
     """Compare every kind of answer with one from the items alone."""
     items = list(index.items())
     for query in (0, 0x01020301, 0xFFFFFFFF):
-        asked = np.frombuffer(query.to_bytes(4, "big"), np.uint8)
+        packed = np.frombuffer(query.to_bytes(4, "big"), np.uint8)
         order = sorted(
             ((int.from_bytes(i.code, "big") ^ query).bit_count(), i.id, i.path, i.label)
             for i in items
         )
         for k in (1, 7, len(items) + 5):
-            hits = index.search(asked[None], k)[0]
+            hits = index.search(packed[None], k)[0]
             assert [(hit.distance, hit.id, hit.path, hit.label) for hit in hits] == order[:k]
         owls = [pair for pair in order if pair[3] == "owl"]
-        hits = index.search(asked[None], 9, where="label = 'owl'")[0]
+        hits = index.search(packed[None], 9, where="label = 'owl'")[0]
         assert [(hit.distance, hit.id, hit.path, hit.label) for hit in hits] == owls[:9]
-        hits = index.search_radius(asked, 4)
+        hits = index.search_radius(packed, 4)
         near = [pair for pair in order if pair[0] <= 4]
         assert [(hit.distance, hit.id, hit.path, hit.label) for hit in hits] == near
     assert len(index) == len(items)

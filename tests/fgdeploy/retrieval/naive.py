@@ -12,8 +12,8 @@ Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]
 
 def distances(queries: UInt8Array, codes: UInt8Array) -> npt.NDArray[np.int64]:
     """Return how many bits differ (Q, N): those that only one of the two has, in each order."""
-    asked, kept = (np.unpackbits(part, axis=1).astype(np.float32) for part in (queries, codes))
-    return np.asarray(asked @ (1 - kept).T + (1 - asked) @ kept.T, np.int64)
+    left, right = (np.unpackbits(part, axis=1).astype(np.float32) for part in (queries, codes))
+    return np.asarray(left @ (1 - right).T + (1 - left) @ right.T, np.int64)
 
 
 def search(

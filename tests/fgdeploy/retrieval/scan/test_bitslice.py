@@ -14,8 +14,8 @@ bitslice = pytest.importorskip("fgdeploy.retrieval.scan.bitslice")
 
 
 @pytest.fixture(scope="module")
-def asks() -> Any:
-    """Return a compiled function that asks both questions of a block, for each query and limit."""
+def both() -> Any:
+    """Return compiled: both questions about a block, for each query and limit."""
     any_closer, slice_block, spread = bitslice.any_closer, bitslice.slice_block, bitslice.spread
     perhaps_closer = bitslice.perhaps_closer
 
@@ -27,13 +27,13 @@ def asks() -> Any:
         spread(bits.ctypes.data, memory.ctypes.data)
         slice_block(codes.ctypes.data, 8 * 512, table, shape)
         for query in range(len(offsets)):
-            asked = offsets[query].ctypes.data
+            offset = offsets[query].ctypes.data
             for limit in range(len(limits)):
                 bound = limits[limit].ctypes.data
-                found = any_closer(table, asked, bound, memory.ctypes.data, shape)
+                found = any_closer(table, offset, bound, memory.ctypes.data, shape)
                 answers[0, query, limit] = found != 0
                 if len(shape) == 1:
-                    found = perhaps_closer(table, asked, bound, memory.ctypes.data)
+                    found = perhaps_closer(table, offset, bound, memory.ctypes.data)
                     answers[1, query, limit] = found != 0
 
     return compiled
@@ -41,7 +41,7 @@ def asks() -> Any:
 
 @pytest.mark.parametrize("words", [1, 2])
 @pytest.mark.parametrize("share", [1.0, 0.02, 0.0])
-def test_whether_any_code_is_closer_than_the_limit(asks: Any, words: int, share: float) -> None:
+def test_whether_any_code_is_closer_than_the_limit(both: Any, words: int, share: float) -> None:
     queries, codes = naive.draw(words, 40, bitslice.BLOCK, 8 * words)
     queries[:30] = codes[:30]  # at distance 0, or near
     queries[10:20, -1] ^= 0x11  # in the last bits, which the head does not see
@@ -50,7 +50,7 @@ def test_whether_any_code_is_closer_than_the_limit(asks: Any, words: int, share:
     as_words = codes.view(np.uint64), queries.view(np.uint64)
     limits = bitslice.limits(words)
     answers = np.zeros((2, len(queries), len(limits)), bool)
-    asks(
+    both(
         np.ascontiguousarray(as_words[0].T),
         np.packbits(admitted, bitorder="little").view(np.uint64),
         np.empty(bitslice.scratch_words(words) + 8, np.uint64),

@@ -73,16 +73,16 @@ def test_what_is_proven_is_what_the_scan_finds(
     codes, starts, rows = built
     chooser = np.random.default_rng(seed)
     flips = np.packbits(chooser.random((queries, 8 * codes.shape[1])) < 0.05, axis=1)
-    asked = codes[chooser.integers(0, len(codes), queries)] ^ flips
+    wanted = codes[chooser.integers(0, len(codes), queries)] ^ flips
     mask = None if alive is None else chooser.random(len(codes)) < alive
-    expected = search_codes(asked, codes, k, allowed=mask, kernel="numpy")
+    expected = search_codes(wanted, codes, k, allowed=mask, kernel="numpy")
     top = expected[0].shape[1]
     if top == 0:
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(multi_index, "_ROWS_SHARE", share)
         bitmap = None if mask is None else Allowed(mask).bitmap
-        found = multi_index.nearest(asked, codes, top, starts, rows, bitmap, threads)
+        found = multi_index.nearest(wanted, codes, top, starts, rows, bitmap, threads)
     for answer, truth in zip(found[:2], expected, strict=True):
         np.testing.assert_array_equal(answer[found[2]], truth[found[2]])
 
@@ -123,22 +123,22 @@ def large(small: None, path: Path, told: list[str]) -> Index:
 
 def check(index: Index, codes: UInt8Array, alive: np.ndarray) -> None:
     for start in range(0, 3000, 300):
-        asked = clustered(1, 3000, 8)[start : start + 3]
-        rows, distances = search_codes(asked, codes, 7, allowed=alive, kernel="numpy")
-        ids, gaps = index.search_ids(asked, 7)
+        wanted = clustered(1, 3000, 8)[start : start + 3]
+        rows, distances = search_codes(wanted, codes, 7, allowed=alive, kernel="numpy")
+        ids, gaps = index.search_ids(wanted, 7)
         np.testing.assert_array_equal(ids, rows + 1)
         np.testing.assert_array_equal(gaps, distances)
 
 
 @pytest.mark.parametrize("proves", [True, False])
-def test_the_tables_are_asked_by_few_or_if_they_prove_the_first(
+def test_the_tables_answer_few_queries_or_where_they_prove_the_first(
     proves: bool, large: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
+    sizes: list[int] = []
     real = tables.Tables.nearest
 
     def counted(self: tables.Tables, queries: UInt8Array, *rest: Any, **more: Any) -> Any:
-        asked.append(len(queries))
+        sizes.append(len(queries))
         found, proven = real(self, queries, *rest, **more)
         return found, proven & proves
 
@@ -153,7 +153,7 @@ def test_the_tables_are_asked_by_few_or_if_they_prove_the_first(
     large.search_ids(codes[:1], tables.MOST_K + 1)
     large.search_ids(codes[:1], 3, where="id > 5")
     whole = [snapshot._FEW + 1] if proves else []
-    assert asked == [1, snapshot._FEW, snapshot._FIRST, *whole]
+    assert sizes == [1, snapshot._FEW, snapshot._FIRST, *whole]
     large.close()
 
 

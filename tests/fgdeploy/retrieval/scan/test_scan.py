@@ -36,7 +36,7 @@ counts = st.one_of(
     st.integers(1, 70),
     st.sampled_from([511, 512, 513, 1023, 1025, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 65]),
 )
-queries = st.sampled_from([1, 2, 7, 8, 9, 23, 24, 25, 63, 64, 65, 70])
+query_counts = st.sampled_from([1, 2, 7, 8, 9, 23, 24, 25, 63, 64, 65, 70])
 some = st.sampled_from([None, 0.0, 0.001, 0.1, 0.5, 0.99, 1.0])  # how many rows are allowed
 
 
@@ -68,7 +68,7 @@ def mask(seed: int, count: int, share: float | None) -> npt.NDArray[np.bool_] | 
 @thorough
 @given(
     seed=st.integers(0, 2**32 - 1),
-    asking=queries,
+    query_count=query_counts,
     count=counts,
     width=st.sampled_from(WIDTHS),
     different=st.sampled_from([1, 2, 5, 40, None, None]),
@@ -85,7 +85,7 @@ def mask(seed: int, count: int, share: float | None) -> npt.NDArray[np.bool_] | 
 def test_nearest_is_the_head_of_the_sorted_list(
     kernel: str,
     seed: int,
-    asking: int,
+    query_count: int,
     count: int,
     width: int,
     different: int | None,
@@ -95,13 +95,13 @@ def test_nearest_is_the_head_of_the_sorted_list(
     sliced: bool,
 ) -> None:
     """Many queries on short codes are bit-sliced or not, whichever is faster: here both."""
-    asked, codes = naive.draw(seed, asking, count, width, different)
+    queries, codes = naive.draw(seed, query_count, count, width, different)
     allowed = mask(seed, count, share)
     with pytest.MonkeyPatch.context() as patch:
         if kernel == "numba":
             patch.setattr("fgdeploy.retrieval.scan.scan_numba._slicing.choose", lambda *_: sliced)
-        found = search_codes(asked, codes, k, allowed=allowed, threads=threads, kernel=kernel)
-    naive.same(found, naive.search(asked, codes, k, allowed))
+        found = search_codes(queries, codes, k, allowed=allowed, threads=threads, kernel=kernel)
+    naive.same(found, naive.search(queries, codes, k, allowed))
 
 
 @both
@@ -125,45 +125,45 @@ def test_radius_is_the_head_of_the_sorted_list(
     share: float | None,
     threads: int,
 ) -> None:
-    (asked, *_), codes = naive.draw(seed, 1, count, width, different)
+    (queries, *_), codes = naive.draw(seed, 1, count, width, different)
     allowed = mask(seed, count, share)
-    found = search_radius(asked, codes, radius, allowed=allowed, threads=threads, kernel=kernel)
-    naive.same(found, naive.radius(asked, codes, radius, allowed))
+    found = search_radius(queries, codes, radius, allowed=allowed, threads=threads, kernel=kernel)
+    naive.same(found, naive.radius(queries, codes, radius, allowed))
 
 
 @both
 @pytest.mark.parametrize("width", range(1, 65))
 def test_every_width(kernel: str, width: int) -> None:
-    asked, codes = naive.draw(width, 26, 600, width)
+    queries, codes = naive.draw(width, 26, 600, width)
     allowed = mask(width, 600, 0.5)
-    for some in (asked, asked[:1]):
+    for some in (queries, queries[:1]):
         naive.same(search_codes(some, codes, 9, kernel=kernel), naive.search(some, codes, 9))
         found = search_codes(some, codes, 9, kernel=kernel, allowed=allowed)
         naive.same(found, naive.search(some, codes, 9, allowed))
-    found = search_radius(asked[0], codes, 4 * width, kernel=kernel)
-    naive.same(found, naive.radius(asked[0], codes, 4 * width))
+    found = search_radius(queries[0], codes, 4 * width, kernel=kernel)
+    naive.same(found, naive.radius(queries[0], codes, 4 * width))
 
 
 @needs_numba
 @pytest.mark.parametrize("width", [8, 16])
-@pytest.mark.parametrize("asking", [1, 40])
-def test_the_farthest_and_the_equal(width: int, asking: int) -> None:
+@pytest.mark.parametrize("query_count", [1, 40])
+def test_the_farthest_and_the_equal(width: int, query_count: int) -> None:
     """All distances are 0, or all the greatest: the counters' first and last values."""
     codes = np.full((1300, width), 0xA5, np.uint8)
-    for asked in (codes[:asking], ~codes[:asking]):
-        naive.same(search_codes(asked, codes, 7, kernel="numba"), naive.search(asked, codes, 7))
+    for queries in (codes[:query_count], ~codes[:query_count]):
+        naive.same(search_codes(queries, codes, 7, kernel="numba"), naive.search(queries, codes, 7))
 
 
 @needs_numba
-@pytest.mark.parametrize("asking", [1, 64])
+@pytest.mark.parametrize("query_count", [1, 64])
 @pytest.mark.parametrize("offset", range(8))
-def test_codes_that_begin_at_any_byte(asking: int, offset: int) -> None:
+def test_codes_that_begin_at_any_byte(query_count: int, offset: int) -> None:
     """A view into a file can begin anywhere, and no byte outside of it may count."""
-    asked, drawn = naive.draw(offset, asking, 1100, 8)
+    queries, drawn = naive.draw(offset, query_count, 1100, 8)
     memory = np.full(drawn.size + 64, 0xFF, np.uint8)
     codes = memory[offset : offset + drawn.size].reshape(drawn.shape)
     codes[:] = drawn
-    naive.same(search_codes(asked, codes, 5, kernel="numba"), naive.search(asked, drawn, 5))
+    naive.same(search_codes(queries, codes, 5, kernel="numba"), naive.search(queries, drawn, 5))
 
 
 @needs_numba
@@ -186,15 +186,15 @@ def test_no_byte_around_the_codes_is_touched() -> None:
         "    return whole[begin : begin + rows * width].reshape(rows, width)\n"
         "for width in (*range(1, 17), 20, 24, 31, 32, 60, 64):\n"
         "    for rows in (1, 7, 8, 9, 65, 513, 1100):\n"
-        "        asked, drawn = naive.draw(width, 24, rows, width)\n"
-        "        right = [naive.search(asked[:n], drawn, 3) for n in (1, 24)]\n"
-        "        near = naive.radius(asked[0], drawn, 3 * width)\n"
+        "        queries, drawn = naive.draw(width, 24, rows, width)\n"
+        "        right = [naive.search(queries[:n], drawn, 3) for n in (1, 24)]\n"
+        "        near = naive.radius(queries[0], drawn, 3 * width)\n"
         "        for edge in ('first', 'last'):\n"
         "            codes = codes_at(edge, rows, width)\n"
         "            codes[:] = drawn\n"
         "            for n, each in zip((1, 24), right):\n"
-        "                naive.same(search_codes(asked[:n], codes, 3, kernel='numba'), each)\n"
-        "            found = search_radius(asked[0], codes, 3 * width, kernel='numba')\n"
+        "                naive.same(search_codes(queries[:n], codes, 3, kernel='numba'), each)\n"
+        "            found = search_radius(queries[0], codes, 3 * width, kernel='numba')\n"
         "            naive.same(found, near)\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -207,9 +207,9 @@ def test_codes_in_order_of_distance(order: str) -> None:
     """Nothing is accepted after the first rows, or every single row is."""
     steps = np.arange(6000) * 64 // 6000
     bits = np.arange(64) < steps[:: 1 if order == "nearest first" else -1, None]
-    codes, asked = np.packbits(bits, axis=1), np.zeros((9, 8), np.uint8)
+    codes, queries = np.packbits(bits, axis=1), np.zeros((9, 8), np.uint8)
     for k in (1, 90, 1000):
-        for some in (asked, asked[:1]):
+        for some in (queries, queries[:1]):
             naive.same(search_codes(some, codes, k, kernel="numba"), naive.search(some, codes, k))
 
 
@@ -217,26 +217,26 @@ def test_codes_in_order_of_distance(order: str) -> None:
 def test_many_queries_that_do_not_fit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from fgdeploy.retrieval.scan import scan_numba
 
-    asked, codes = naive.draw(4, 61, 700, 8)
+    queries, codes = naive.draw(4, 61, 700, 8)
     monkeypatch.setattr(scan_numba, "_MOST_QUERIES", 20)  # the last tile has one query
-    naive.same(search_codes(asked, codes, 9, kernel="numba"), naive.search(asked, codes, 9))
+    naive.same(search_codes(queries, codes, 9, kernel="numba"), naive.search(queries, codes, 9))
     monkeypatch.setattr(scan_numba, "_KEY_BYTES", 1)
-    naive.same(search_codes(asked, codes, 9, kernel="numba"), naive.search(asked, codes, 9))
+    naive.same(search_codes(queries, codes, 9, kernel="numba"), naive.search(queries, codes, 9))
 
 
 @needs_numba
 def test_searches_at_the_same_time() -> None:
     """Threads of the caller share the helpers of the search, but none of its memory."""
-    asked, codes = naive.draw(5, 40, 3 * CHUNK, 8)
+    queries, codes = naive.draw(5, 40, 3 * CHUNK, 8)
 
-    def ask(number: int) -> None:
-        part = asked[number : number + 1 + number % 20]
+    def look(number: int) -> None:
+        part = queries[number : number + 1 + number % 20]
         allowed = mask(number, len(codes), None if number % 2 else 0.3)
         found = search_codes(part, codes, 9, allowed=allowed, threads=3, kernel="numba")
         naive.same(found, naive.search(part, codes, 9, allowed))
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(ask, range(40)))
+        list(pool.map(look, range(40)))
 
 
 @needs_numba
@@ -252,16 +252,16 @@ def test_many_more_threads_than_cores() -> None:
         "from fgdeploy.retrieval.scan import scan_numba\n"
         "from tests.fgdeploy.retrieval import naive\n"
         f"scan_numba.CHUNK, scan_numba._THREAD_WORK = {CHUNK}, 1\n"
-        f"asked, codes = naive.draw(5, 40, {3 * CHUNK}, 8)\n"
-        "right = [naive.search(asked[n : 2 * n + 1], codes, 9) for n in range(20)]\n"
-        "near = naive.radius(asked[0], codes, 24)\n"
+        f"queries, codes = naive.draw(5, 40, {3 * CHUNK}, 8)\n"
+        "right = [naive.search(queries[n : 2 * n + 1], codes, 9) for n in range(20)]\n"
+        "near = naive.radius(queries[0], codes, 24)\n"
         "how = {'threads': 3, 'kernel': 'numba'}\n"
-        "def ask(number):\n"
+        "def look(number):\n"
         "    n = number % 20\n"
-        "    naive.same(search_codes(asked[n : 2 * n + 1], codes, 9, **how), right[n])\n"
-        "    naive.same(search_radius(asked[0], codes, 24, **how), near)\n"
+        "    naive.same(search_codes(queries[n : 2 * n + 1], codes, 9, **how), right[n])\n"
+        "    naive.same(search_radius(queries[0], codes, 24, **how), near)\n"
         "with ThreadPoolExecutor(16) as pool:\n"
-        "    list(pool.map(ask, range(1500)))\n"
+        "    list(pool.map(look, range(1500)))\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")
@@ -309,9 +309,9 @@ def test_nothing_runs_any_more_when_a_search_is_broken_off() -> None:
 
 
 def _search_in_child(seed: int) -> None:
-    asked, codes = naive.draw(seed, 3, 3 * CHUNK, 8)
-    found = search_codes(asked, codes, 9, threads=3, kernel="numba")
-    naive.same(found, naive.search(asked, codes, 9))
+    queries, codes = naive.draw(seed, 3, 3 * CHUNK, 8)
+    found = search_codes(queries, codes, 9, threads=3, kernel="numba")
+    naive.same(found, naive.search(queries, codes, 9))
 
 
 @needs_numba
@@ -331,15 +331,15 @@ def test_a_forked_process_has_helpers_of_its_own() -> None:
 
 @needs_numba
 def test_a_second_process_takes_the_compiled_scan_from_the_cache() -> None:
-    asked, codes = naive.draw(6, 8, 10, 8)
-    search_codes(asked, codes, 3, kernel="numba")
-    search_codes(asked[:1], codes, 3, kernel="numba")
+    queries, codes = naive.draw(6, 8, 10, 8)
+    search_codes(queries, codes, 3, kernel="numba")
+    search_codes(queries[:1], codes, 3, kernel="numba")
     code = (
         "import numpy as np\n"
         "from fgdeploy.retrieval import search_codes\n"
         "from fgdeploy.retrieval.scan import scan_kernels\n"
         "codes = np.zeros((10, 8), np.uint8)\n"
-        "for asked in (codes[:8], codes[:1]): search_codes(asked, codes, 3, kernel='numba')\n"
+        "for queries in (codes[:8], codes[:1]): search_codes(queries, codes, 3, kernel='numba')\n"
         "for scan in (scan_kernels.scan, scan_kernels.scan_many):\n"
         "    print(sum(scan.stats.cache_hits.values()), sum(scan.stats.cache_misses.values()))\n"
     )
@@ -398,14 +398,14 @@ def test_large_batches_are_timed_both_ways(monkeypatch: pytest.MonkeyPatch) -> N
         real(self, kind, way, seconds)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Pace, "note", note)
-    asked, codes = naive.draw(9, 9, 600, 8)
-    right = naive.search(asked, codes, 3)
+    queries, codes = naive.draw(9, 9, 600, 8)
+    right = naive.search(queries, codes, 3)
     for _ in range(6):
-        naive.same(search_codes(asked, codes, 3, kernel="numba"), right)
+        naive.same(search_codes(queries, codes, 3, kernel="numba"), right)
     assert ways[:4] == [True, True, False, False] and len(ways) == 6
-    search_codes(asked, codes[:599], 3, kernel="numba")  # too little
-    search_codes(asked, codes, 3, kernel="numba", allowed=mask(1, 600, 0.5))  # filtered
-    search_codes(asked[:7], np.tile(codes, (9, 1)), 3, kernel="numba")  # few queries
+    search_codes(queries, codes[:599], 3, kernel="numba")  # too little
+    search_codes(queries, codes, 3, kernel="numba", allowed=mask(1, 600, 0.5))  # filtered
+    search_codes(queries[:7], np.tile(codes, (9, 1)), 3, kernel="numba")  # few queries
     assert len(ways) == 6
 
 
@@ -421,20 +421,20 @@ def test_large_work_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_numba_numpy_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, codes = naive.draw(7, 9, 700, 8, 30)
+    queries, codes = naive.draw(7, 9, 700, 8, 30)
     monkeypatch.setattr(search, "has_numba", lambda: False)
     monkeypatch.setattr(search, "_WORTH_NUMBA", -1)
     monkeypatch.setitem(
         sys.modules, "fgdeploy.retrieval.scan.scan_numba", None
     )  # importing it fails
-    naive.same(search_codes(asked, codes, 9), naive.search(asked, codes, 9))
-    naive.same(search_radius(asked[0], codes, 20), naive.radius(asked[0], codes, 20))
-    for ask in (
-        lambda: search_codes(asked, codes, 9, kernel="numba"),
-        lambda: search_radius(asked[0], codes, 9, kernel="numba"),
+    naive.same(search_codes(queries, codes, 9), naive.search(queries, codes, 9))
+    naive.same(search_radius(queries[0], codes, 20), naive.radius(queries[0], codes, 20))
+    for look in (
+        lambda: search_codes(queries, codes, 9, kernel="numba"),
+        lambda: search_radius(queries[0], codes, 9, kernel="numba"),
     ):
         with pytest.raises(MissingDependency, match=r'pip install "fgdeploy\[search\]"') as caught:
-            ask()
+            look()
         assert (caught.value.package, caught.value.extra) == ("numba", "search")
 
 

@@ -69,11 +69,11 @@ def assert_same(
 def test_search_is_the_sorted_list_of_all_distances(
     seed: int, queries: int, count: int, width: int, different: int, k: int, cells: int
 ) -> None:
-    asking, codes = draw_codes(seed, queries, count, width, different)
+    wanted, codes = draw_codes(seed, queries, count, width, different)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scan_numpy, "_CELLS", cells)
-        found = search_codes(asking, codes, k)
-    assert_same(found, asking, codes, k)
+        found = search_codes(wanted, codes, k)
+    assert_same(found, wanted, codes, k)
 
 
 @thorough
@@ -87,9 +87,9 @@ def test_search_is_the_sorted_list_of_all_distances(
 def test_radius_is_the_head_of_the_sorted_list(
     seed: int, count: int, width: int, different: int, radius: int
 ) -> None:
-    asking, codes = draw_codes(seed, 1, count, width, different)
-    rows, distances = search_radius(asking[0], codes, radius)
-    expected = [(gap, row) for gap, row in ranking(asking[0], codes) if gap <= radius]
+    wanted, codes = draw_codes(seed, 1, count, width, different)
+    rows, distances = search_radius(wanted[0], codes, radius)
+    expected = [(gap, row) for gap, row in ranking(wanted[0], codes) if gap <= radius]
     assert list(zip(distances.tolist(), rows.tolist(), strict=True)) == expected
 
 
@@ -98,10 +98,10 @@ def test_radius_is_the_head_of_the_sorted_list(
 def test_chunk_borders_change_nothing(
     queries: int, cells: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asking, codes = draw_codes(7, queries, 10, 4, 3)
-    whole = search_codes(asking, codes, 4)
+    wanted, codes = draw_codes(7, queries, 10, 4, 3)
+    whole = search_codes(wanted, codes, 4)
     monkeypatch.setattr(scan_numpy, "_CELLS", cells)
-    parts = search_codes(asking, codes, 4)
+    parts = search_codes(wanted, codes, 4)
     np.testing.assert_array_equal(parts[0], whole[0])
     np.testing.assert_array_equal(parts[1], whole[1])
 
@@ -133,26 +133,26 @@ def test_the_farthest_codes_of_the_longest_width() -> None:
 
 
 def test_views_that_are_not_contiguous_and_read_only_arrays() -> None:
-    asking, codes = draw_codes(5, 4, 40, 16, 10)
+    wanted, codes = draw_codes(5, 4, 40, 16, 10)
     codes.flags.writeable = False
     thin = codes[::3, ::2]
-    assert_same(search_codes(asking[::2, ::2], thin, 5), asking[::2, ::2], thin, 5)
+    assert_same(search_codes(wanted[::2, ::2], thin, 5), wanted[::2, ::2], thin, 5)
 
 
 def test_neither_side_is_changed() -> None:
-    asking, codes = draw_codes(6, 3, 30, 5, 4)
-    before = asking.copy(), codes.copy()
-    search_codes(asking, codes, 3)
-    search_radius(asking[0], codes, 9)
-    np.testing.assert_array_equal(asking, before[0])
+    wanted, codes = draw_codes(6, 3, 30, 5, 4)
+    before = wanted.copy(), codes.copy()
+    search_codes(wanted, codes, 3)
+    search_radius(wanted[0], codes, 9)
+    np.testing.assert_array_equal(wanted, before[0])
     np.testing.assert_array_equal(codes, before[1])
 
 
 def test_an_empty_gallery_gives_no_answers() -> None:
-    asking, codes = np.zeros((3, 8), np.uint8), np.zeros((0, 8), np.uint8)
-    rows, distances = search_codes(asking, codes, 5)
+    wanted, codes = np.zeros((3, 8), np.uint8), np.zeros((0, 8), np.uint8)
+    rows, distances = search_codes(wanted, codes, 5)
     assert rows.shape == distances.shape == (3, 0)
-    rows, distances = search_radius(asking[0], codes, 64)
+    rows, distances = search_radius(wanted[0], codes, 64)
     assert rows.shape == distances.shape == (0,)
 
 
@@ -165,15 +165,15 @@ def test_no_queries_give_no_rows() -> None:
 def test_views_read_only_arrays_and_nothing_at_all(kernel: str) -> None:
     if kernel == "numba":
         pytest.importorskip("numba")
-    asked, codes = naive.draw(8, 40, 900, 16, 50)
-    asked.flags.writeable = codes.flags.writeable = False
+    wanted, codes = naive.draw(8, 40, 900, 16, 50)
+    wanted.flags.writeable = codes.flags.writeable = False
     for part, whole in (
-        (asked[::2, ::2], codes[::3, ::2]),
-        (asked[::-1], codes[::-1]),
-        (np.asfortranarray(asked), np.asfortranarray(codes)),
-        (asked[:0], codes),
-        (asked, codes[:0]),
-        (asked[:0], codes[:0]),
+        (wanted[::2, ::2], codes[::3, ::2]),
+        (wanted[::-1], codes[::-1]),
+        (np.asfortranarray(wanted), np.asfortranarray(codes)),
+        (wanted[:0], codes),
+        (wanted, codes[:0]),
+        (wanted[:0], codes[:0]),
     ):
         found = search_codes(part, whole, 5, kernel=kernel)
         assert found[0].shape == (len(part), min(5, len(whole)))
@@ -181,17 +181,17 @@ def test_views_read_only_arrays_and_nothing_at_all(kernel: str) -> None:
             naive.same(found, naive.search(part, whole, 5))
             near = search_radius(part[0], whole, 60, kernel=kernel)
             naive.same(near, naive.radius(part[0], whole, 60))
-    rows, distances = search_radius(asked[0], codes[:0], 60, kernel=kernel)
+    rows, distances = search_radius(wanted[0], codes[:0], 60, kernel=kernel)
     assert rows.shape == distances.shape == (0,)
     allowed = np.zeros(len(codes), bool)
-    assert search_codes(asked, codes, 5, allowed=allowed, kernel=kernel)[0].shape == (40, 0)
-    assert len(search_radius(asked[0], codes, 128, allowed=allowed, kernel=kernel)[0]) == 0
+    assert search_codes(wanted, codes, 5, allowed=allowed, kernel=kernel)[0].shape == (40, 0)
+    assert len(search_radius(wanted[0], codes, 128, allowed=allowed, kernel=kernel)[0]) == 0
 
 
 @pytest.mark.parametrize("k", [0, -1, -100, True, 2.0, "3"])
 @pytest.mark.parametrize("count", [0, 3])
 def test_k_that_is_not_a_number_from_one_on(k: int, count: int) -> None:
-    with refused(UsageError, rf"^k is {k}; ask for at least one result$"):
+    with refused(UsageError, rf"^k is {k}; expected at least one result$"):
         search_codes(np.zeros((1, 8), np.uint8), np.zeros((count, 8), np.uint8), k)
 
 

@@ -40,13 +40,14 @@ from fgdeploy.retrieval.scan import scan_kernels, simd
 from fgdeploy.retrieval.scan.bitslice import any_closer
 from fgdeploy.retrieval.scan.simd import closer_than, least_distance
 from tests.fgdeploy.retrieval import naive
-asked, codes = naive.draw(1, 9, 1100, 8)
+queries, codes = naive.draw(1, 9, 1100, 8)
 allowed = np.arange(len(codes)) % 3 > 0
-for part in (asked[:1], asked):
+for part in (queries[:1], queries):
     naive.same(search_codes(part, codes, 7, kernel="numba"), naive.search(part, codes, 7))
     found = search_codes(part, codes, 7, kernel="numba", allowed=allowed)
     naive.same(found, naive.search(part, codes, 7, allowed))
-naive.same(search_radius(asked[0], codes, 26, kernel="numba"), naive.radius(asked[0], codes, 26))
+found = search_radius(queries[0], codes, 26, kernel="numba")
+naive.same(found, naive.radius(queries[0], codes, 26))
 kernels = {}
 for name in ("scan", "scan_many", "collect"):
     kernel = getattr(scan_kernels, name)

@@ -1,4 +1,4 @@
-"""Damaged derived files: found by whatever is asked first, and answers stay right."""
+"""Damaged derived files: found by whatever query comes first, and answers stay right."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_where_nothing_can_be_written_damage_is_gone_around(
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_compacting_does_not_copy_damage(kind: str, varied: Path, told: list[str]) -> None:
-    """Not even that which came after the files were opened and found sound."""
+    """Not even that which came after the files were opened and found intact."""
     victim = varied / files(varied)[0]
     whole = victim.read_bytes()
     with Index.open(varied, told.append) as index:

@@ -513,7 +513,7 @@ def test_a_change_that_is_not_committed_is_not_seen(three: Index, path: Path) ->
 
 @pytest.mark.parametrize("k", [0, -3])
 def test_fewer_than_one_answer(k: int, three: Index) -> None:
-    with refused(UsageError, rf"k is {k}; ask for at least one result"):
+    with refused(UsageError, rf"k is {k}; expected at least one result"):
         three.search(ZERO, k)
 
 

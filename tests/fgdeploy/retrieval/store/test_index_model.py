@@ -30,7 +30,7 @@ from fgdeploy.retrieval.store.session import Session
 from tests.checks import refused
 from tests.fgdeploy.retrieval.samples import BITS, MODEL, photo
 
-ASKED = (0, 3, 0x80000001)
+QUERIES = (0, 3, 0x80000001)
 LABELS = (None, "owl", "moth")
 FILTERS: dict[str, Callable[[int, Kept], bool]]
 
@@ -192,15 +192,15 @@ class StoreAgainstDictionary(RuleBasedStateMachine):
         assert len(self.index) == len(found)
 
     @rule(
-        asked=st.sampled_from(ASKED),
+        query=st.sampled_from(QUERIES),
         k=st.sampled_from([1, 2, 5, 100]),
         radius=st.integers(0, 4),
         where=st.sampled_from([None, *FILTERS]),
     )
-    def search(self, asked: int, k: int, radius: int, where: str | None) -> None:
-        code = np.frombuffer(asked.to_bytes(4, "big"), np.uint8)
+    def search(self, query: int, k: int, radius: int, where: str | None) -> None:
+        code = np.frombuffer(query.to_bytes(4, "big"), np.uint8)
         order = sorted(
-            ((kept.code ^ asked).bit_count(), number, kept.path, kept.label)
+            ((kept.code ^ query).bit_count(), number, kept.path, kept.label)
             for number, kept in self.model.items()
             if where is None or FILTERS[where](number, kept)
         )

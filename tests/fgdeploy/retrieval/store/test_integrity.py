@@ -12,8 +12,7 @@ import pytest
 
 from fgdeploy.core.errors import IndexStoreError
 from fgdeploy.retrieval import Index, Item
-from fgdeploy.retrieval.store import checksums
-from fgdeploy.retrieval.store import integrity as sound
+from fgdeploy.retrieval.store import checksums, integrity
 from tests.checks import refused
 from tests.fgdeploy.retrieval.samples import BITS, MODEL, ZERO, database, force, raw
 
@@ -127,21 +126,21 @@ def test_all_items_are_compared_once(filled: Path, monkeypatch: pytest.MonkeyPat
         seen.append(number)
         return checksums.is_text(crc, number, *values)
 
-    monkeypatch.setattr(sound, "is_text", is_text)
+    monkeypatch.setattr(integrity, "is_text", is_text)
     with Index.open(filled) as index:
         index.search(ZERO, 2)
         index.by_path(["/photos/2"])  # which is there
         index.matching(LABEL, checked=False)
         index.by_path(["/none"], checked=False)
         assert seen == []
-        for ask in QUESTIONS.values():
-            ask(index)
+        for question in QUESTIONS.values():
+            question(index)
         assert sorted(map(int, map(str, seen))) == list(range(1, 9))
         seen.clear()
         index.add([item(20)])
         index.remove([3])
-        for ask in QUESTIONS.values():
-            ask(index)
+        for question in QUESTIONS.values():
+            question(index)
         assert seen == [9]  # the new one
 
 
@@ -169,7 +168,7 @@ def test_a_flipped_bit_never_makes_a_filter_wrong(path: Path) -> None:
             Item(f"/p/{n}", n.to_bytes(4, "big"), f"label {n % 5}", f"{n:064}", json=f'{{"n":{n}}}')
             for n in range(400)
         )
-    ask: list[Callable[[Index], object]] = [
+    questions: list[Callable[[Index], object]] = [
         lambda index: index.search(ZERO, 400, where="label = 'label 3'"),
         lambda index: index.search(ZERO, 400, where="path > '/p/2'"),
         lambda index: index.search(ZERO, 400, where="json ->> '$.n' > 200"),
@@ -179,20 +178,20 @@ def test_a_flipped_bit_never_makes_a_filter_wrong(path: Path) -> None:
         len,
     ]
     with Index.open(path) as index:
-        right = [each(index) for each in ask]
+        right = [each(index) for each in questions]
     whole, refusals = database(path).read_bytes(), 0
     for _ in range(300):
         with hurt(path, whole, chooser):
             try:
                 with Index.open(path, lambda told: None) as index:
-                    for each, answer in zip(ask, right, strict=True):
+                    for each, answer in zip(questions, right, strict=True):
                         try:
                             assert each(index) == answer
                         except IndexStoreError:
                             refusals += 1
             except IndexStoreError:
-                refusals += len(ask)
-    assert 200 < refusals < 300 * len(ask)
+                refusals += len(questions)
+    assert 200 < refusals < 300 * len(questions)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +204,7 @@ def test_a_flipped_bit_never_makes_a_filter_wrong(path: Path) -> None:
     ],
 )
 def test_a_changed_schema_is_told(old: str, new: str, filled: Path) -> None:
-    """A column of another name or kind reads sound rows wrongly."""
+    """A column of another name or kind reads undamaged rows wrongly."""
     whole = database(filled).read_bytes()
     assert whole.count(old.encode()) == 1
     database(filled).write_bytes(whole.replace(old.encode(), new.encode()[: len(old)]))

@@ -70,9 +70,9 @@ def test_rows_come_back_as_they_went_in(
         assert np.array_equal(read.ids(slice(2, 5)), ids[2:5])
         assert np.array_equal(read.ids(np.arange(rows)[::3]), ids[::3])
         near = np.unique(np.clip(np.concatenate([ids - 1, ids, ids + 1]), 1, None))
-        asked = np.array(data.draw(st.lists(st.sampled_from(near.tolist()), unique=True)), np.int64)
-        wanted = [ids.tolist().index(number) for number in asked if number in ids]
-        assert read.rows_of(asked).tolist() == wanted
+        drawn = np.array(data.draw(st.lists(st.sampled_from(near.tolist()), unique=True)), np.int64)
+        wanted = [ids.tolist().index(number) for number in drawn if number in ids]
+        assert read.rows_of(drawn).tolist() == wanted
         first, last = sorted(data.draw(st.tuples(*[st.sampled_from(near.tolist())] * 2)))
         start, end = read.span(first, last)
         assert ids[start:end].tolist() == [n for n in ids.tolist() if first <= n <= last]

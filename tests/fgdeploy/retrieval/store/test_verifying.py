@@ -202,7 +202,7 @@ def test_photos_that_are_gone_and_addresses(index: Index, tmp_path: Path) -> Non
     assert index.verify() == [Problem("1 photos are no longer at their path", fatal=False)]
 
 
-def test_a_sound_index_is_left_as_it_is(filled: Path) -> None:
+def test_an_intact_index_is_left_as_it_is(filled: Path) -> None:
     before = {entry.name: entry.read_bytes() for entry in filled.iterdir()}
     with Index.open(filled) as index:
         assert [problem for problem in index.verify() if problem.fatal or problem.repaired] == []

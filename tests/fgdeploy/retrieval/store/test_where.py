@@ -1,4 +1,4 @@
-"""Filters in SQL: what may be asked, and that nothing else can be done with them."""
+"""Filters in SQL: what they may say, and that nothing else can be done with them."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def five(index: Index) -> Index:
         ("id = ?", (None,), []),
     ],
 )
-def test_what_may_be_asked(where: str, params: Params, ids: list[int], five: Index) -> None:
+def test_what_filters_may_say(where: str, params: Params, ids: list[int], five: Index) -> None:
     found = five.search(ZERO, 10, where=where, params=params)[0]
     assert [hit.id for hit in found] == ids
     assert [hit.id for hit in five.search_radius(ZERO[0], 0, where=where, params=params)] == ids
@@ -229,24 +229,24 @@ def test_a_filter_sees_changes_of_other_items(five: Index) -> None:
     assert owls() == [2, 5]
 
 
-def test_a_filter_on_the_time_of_asking_is_asked_anew(
+def test_a_filter_on_the_time_of_the_query_is_evaluated_anew(
     five: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    evaluated = []
 
     def counted(*args: object) -> object:
-        asked.append(args[1])
+        evaluated.append(args[1])
         return matching_ids(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr("fgdeploy.retrieval.store.querying.matching_ids", counted)
     for where in ("time < datetime('now')", "time < DATETIME ()", "time < date()"):
         for _ in range(2):
             five.search(ZERO, 3, where=where)
-        assert asked == [where] * 2
-        asked.clear()
+        assert evaluated == [where] * 2
+        evaluated.clear()
     for _ in range(2):
         five.search(ZERO, 3, where="time < '2030'")
-    assert asked == ["time < '2030'"]
+    assert evaluated == ["time < '2030'"]
 
 
 @pytest.fixture(scope="module")
