@@ -37,7 +37,7 @@ def build_engine(
         str, typer.Option(help="Batch sizes to be fast at, with commas; the largest is the limit.")
     ] = "1,8",
     data: calibrate.DataOption = None,
-    range_: calibrate.RangeOption = "mse",
+    range_: calibrate.RangeOption = calibrate.DEFAULT_RANGE,
     images: calibrate.ImagesOption = 256,
     max_map_drop: calibrate.DropOption = None,
     min_bit_agreement: calibrate.BitsOption = None,
@@ -93,15 +93,15 @@ def build_engine(
         done = build(
             name,
             precision,
-            data,
-            backend,
-            settings,
-            calibration,
-            limits,
-            again,
-            timed,
-            shown.say,
-            shown.make,
+            photos=data,
+            backend=backend,
+            settings=settings,
+            calibration=calibration,
+            limits=limits,
+            again=again,
+            timed=timed,
+            notify=shown.say,
+            bars=shown.make,
         )
     if as_json:
         show.emit_json(_json(done))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fgdeploy.cli import objects, show
+from fgdeploy.core.errors import UsageError
 
 if TYPE_CHECKING:
     from fgdeploy.calibration.calibration_settings import CalibrationSettings
@@ -21,6 +22,7 @@ DataOption = Annotated[
         help="Photos: a folder or a CSV (its train split). Default: the only ones in this folder.",
     ),
 ]
+DEFAULT_RANGE = "mse"
 RangeOption = Annotated[
     str, typer.Option("--range", help="Range of INT8: mse, minmax, percentile or entropy.")
 ]
@@ -52,7 +54,7 @@ AgainOption = Annotated[
 def calibrate(
     bundle: objects.BundleArgument = None,
     data: DataOption = None,
-    range_: RangeOption = "mse",
+    range_: RangeOption = DEFAULT_RANGE,
     images: ImagesOption = 256,
     max_map_drop: DropOption = None,
     min_bit_agreement: BitsOption = None,
@@ -94,6 +96,8 @@ def settings_of(
     """Return the settings that flags mean."""
     from fgdeploy.calibration.calibration_settings import CalibrationSettings
 
+    if old_range is not None and range_ not in (DEFAULT_RANGE, old_range):
+        raise UsageError(f"--range {range_} and --method {old_range} name two; give --range alone")
     return CalibrationSettings(old_range or range_, images, balance, compensate, seed)
 
 
@@ -101,6 +105,11 @@ def limits(drop: float | None, old_drop: float | None, min_bits: float | None) -
     """Return the limits that were named, None if none was."""
     from fgdeploy.proof.parity import Limits
 
+    if drop is not None and old_drop is not None and drop != old_drop:
+        raise UsageError(
+            f"--max-map-drop {drop:g} and --max-drop {old_drop:g} name two limits; give "
+            "--max-map-drop alone"
+        )
     max_drop = old_drop if drop is None else drop
     if max_drop is None and min_bits is None:
         return None

@@ -214,6 +214,11 @@ def test_a_calibration_of_another_graph_is_stale(run: Run, here: Path, calibrate
 
 def test_mistakes_in_flags(run: Run, here: Path) -> None:
     fails(run("calibrate", "--range", "max"), 2, "no range 'max'; choose mse, minm")
+    fails(run("calibrate", "--method", "max"), 2, "no range 'max'; choose mse, minm")
+    two = ("--range", "minmax", "--method", "entropy")
+    fails(run("calibrate", *two), 2, "--range minmax and --method entropy name two; give --range")
+    two = ("--max-map-drop", "1", "--max-drop", "2")
+    fails(run("calibrate", *two), 2, "--max-map-drop 1 and --max-drop 2 name two limits; give")
     fails(run("calibrate", "--bundle", "no.fgd", "--data", "moths"), 1, "no.fgd does not exist")
     assert run("calibrate", "--images", "many").exit_code == 2
     shutil.copytree("eet.fgd", "two.fgd")
