@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -20,12 +20,10 @@ from fgdeploy.calibration.judge import Judge, default_limits
 from fgdeploy.calibration.repair import Repair, repair
 from fgdeploy.calibration.sample import Sample
 from fgdeploy.core.errors import DataError, ParityError
+from fgdeploy.core.progress import Bars, Notify, no_bars, silent
 from fgdeploy.engines.base import BATCH
 from fgdeploy.photos import Photo, batches, decode_all
 from fgdeploy.proof.parity import Limits, Parity
-
-# Makes a progress callback (done, total) for a label.
-Bars = Callable[[str], Callable[[int, int], None]]
 
 
 @dataclass(frozen=True)
@@ -54,8 +52,8 @@ def calibrate(
     settings: CalibrationSettings,
     limits: Limits | None = None,
     again: bool = False,
-    notify: Callable[[str], None] = lambda message: None,
-    bars: Bars = lambda label: lambda done, total: None,
+    notify: Notify = silent,
+    bars: Bars = no_bars,
 ) -> Calibrated:
     """Write INT8 and FP16 graphs into a bundle, with the calibration that they came from.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -11,6 +11,7 @@ import onnx
 
 from fgdeploy.bundle.checks import Checks, most_frames
 from fgdeploy.calibration.observe import open_session
+from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.core.timing import time_calls
 from fgdeploy.engines.base import Outputs, run_in_batches
 from fgdeploy.proof.parity import Limits, Parity, compare
@@ -38,7 +39,7 @@ class Judge:
         model: onnx.ModelProto,
         frames: npt.NDArray[np.uint8],
         labels: Sequence[str | None],
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Progress = no_progress,
     ) -> None:
         self.frames, self.labels = frames, labels
         found = run(model, frames, progress)
@@ -47,7 +48,7 @@ class Judge:
     def parity(
         self,
         model: onnx.ModelProto,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Progress = no_progress,
     ) -> Parity:
         """Return how a graph differs from fp32 on all frames."""
         found = run(model, self.frames, progress)
@@ -78,7 +79,7 @@ class Judge:
 def run(
     model: onnx.ModelProto,
     frames: npt.NDArray[np.uint8],
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Outputs:
     """Return the hashes and codes that ONNX Runtime makes of frames, in batches."""
     session = open_session(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,9 @@ from fgdeploy.calibration.observe import Observed, observe
 from fgdeploy.calibration.paths import Paths
 from fgdeploy.calibration.ranges import quantise
 from fgdeploy.core.errors import ExportError
+from fgdeploy.core.progress import Progress, no_progress
 
 Doubles = npt.NDArray[np.float64]
-Progress = Callable[[int, int], None]
 
 # Pixels 0..255 become -1..127/128 exactly, in steps of 1/128: INT8 loses nothing of them.
 PIXEL_CENTRE, PIXEL_STEP = 128.0, 1 / 128
@@ -95,7 +95,7 @@ def make(
     model: onnx.ModelProto,
     batches: Iterable[npt.NDArray[np.uint8]],
     settings: CalibrationSettings,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Plan:
     """Observe the graph on frames uint8 (B, S, S, 3) and decide every layer.
 

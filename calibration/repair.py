@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from fgdeploy.calibration import qdq
 from fgdeploy.calibration.judge import Judge
 from fgdeploy.calibration.plan import Plan
+from fgdeploy.core.progress import Notify, Progress, no_progress, silent
 from fgdeploy.proof.parity import Limits, Parity
 
-Progress = Callable[[int, int], None]
 PROBES = 64  # frames that a layer's sensitivity is measured on
 
 
@@ -39,9 +38,7 @@ class Repair:
     latency_ms: tuple[float, float]
 
 
-def sensitivities(
-    plan: Plan, judge: Judge, progress: Progress = lambda done, total: None
-) -> list[Sensitivity]:
+def sensitivities(plan: Plan, judge: Judge, progress: Progress = no_progress) -> list[Sensitivity]:
     """Return the effect of each INT8 layer alone, all others in float, the worst first."""
     found = []
     names = plan.int8
@@ -57,8 +54,8 @@ def repair(
     plan: Plan,
     judge: Judge,
     limits: Limits,
-    progress: Progress = lambda done, total: None,
-    say: Callable[[str], None] = lambda message: None,
+    progress: Progress = no_progress,
+    say: Notify = silent,
 ) -> Repair:
     """Return layers to float in the order of their sensitivity until the limits are kept.
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from fgdeploy.bundle import Manifest
 from fgdeploy.core.closing import Closing
 from fgdeploy.core.errors import EngineError
+from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.engines.build_settings import BuildSettings
 
 Graphs = Mapping[str, tuple[str, ...]]
@@ -106,7 +107,7 @@ class Engine(Closing):
         self,
         frames: npt.NDArray[np.uint8],
         batch: int = BATCH,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Progress = no_progress,
     ) -> Outputs:
         """Run any number of frames, uint8 (N, S, S, 3) with N >= 1, as one; `batch` at a time.
 
@@ -206,7 +207,7 @@ def run_in_batches(
     run: Callable[[npt.NDArray[np.uint8]], Outputs],
     frames: npt.NDArray[np.uint8],
     batch: int = BATCH,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Outputs:
     """Run a function on frames (N, ...), `batch` at a time, and return all its outputs as one."""
     parts = []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fgdeploy.bundle import GRAPHS, Bundle
 from fgdeploy.core import machine
 from fgdeploy.core.errors import EngineError, FgdeployError, MissingDependency, UsageError
+from fgdeploy.core.progress import Notify, silent
 from fgdeploy.engines import record
 from fgdeploy.engines.backends import BACKENDS, available, check_name, engine_type, installed
 from fgdeploy.engines.base import Engine, EngineSource, GraphEngine, one_line
@@ -22,7 +23,7 @@ def open_engine(
     precision: str = "auto",
     threads: int | None = None,
     fallback: bool = False,
-    notify: Callable[[str], None] = lambda message: None,
+    notify: Notify = silent,
 ) -> Engine:
     """Open the engine to run here; its `reason` says why it was chosen.
 
@@ -141,7 +142,7 @@ def _none_fits(misfits: Sequence[_Misfit]) -> str:
     )
 
 
-def _told(engine: Engine, refused: Sequence[str], notify: Callable[[str], None]) -> Engine:
+def _told(engine: Engine, refused: Sequence[str], notify: Notify) -> Engine:
     if refused:
         notify(f"{'; '.join(refused)}; running {engine.describe()} instead")
     return engine

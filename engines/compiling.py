@@ -6,7 +6,7 @@ import contextlib
 import platform
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from fgdeploy import __version__
 from fgdeploy.bundle import GRAPHS, Bundle, sha256
 from fgdeploy.core import atomic, machine
 from fgdeploy.core.errors import EngineError, FgdeployError, UsageError
+from fgdeploy.core.progress import Notify, silent
 from fgdeploy.engines import record
 from fgdeploy.engines.backends import engine_type
 from fgdeploy.engines.base import EngineSource, GraphEngine, one_line
@@ -34,7 +35,7 @@ def build(
     backend: str,
     precision: str,
     settings: BuildSettings | None = None,
-    notify: Callable[[str], None] = lambda message: None,
+    notify: Notify = silent,
 ) -> Built:
     """Compile an engine into `BUNDLE/engines/` and run one frame through it.
 

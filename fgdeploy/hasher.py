@@ -12,6 +12,7 @@ import numpy.typing as npt
 from fgdeploy.bundle import Bundle, Manifest, open_bundle
 from fgdeploy.core.closing import Closing
 from fgdeploy.core.errors import DataError, ImageError, UsageError
+from fgdeploy.core.progress import Notify, Progress, no_progress, silent
 from fgdeploy.engines import Engine, Outputs, open_engine
 from fgdeploy.engines.base import BATCH
 from fgdeploy.photos import ImageLike, Photo, decode_batches
@@ -104,7 +105,7 @@ def hash_all(
     hasher: Hasher,
     photos: Sequence[Photo],
     strict: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> HashRun:
     """Hash a list of photos; unreadable ones are named in the result, or stop it if `strict`.
 
@@ -135,7 +136,7 @@ def load(
     threads: int | None = None,
     batch: int | None = None,
     fallback: bool = False,
-    notify: Callable[[str], None] = lambda message: None,
+    notify: Notify = silent,
 ) -> Hasher:
     """Open and verify a bundle and start an engine on it: `fgdeploy.load("eet.fgd")`.
 

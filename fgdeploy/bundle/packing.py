@@ -24,10 +24,10 @@ from typing import IO, Any
 from fgdeploy.bundle import ENGINES, MANIFEST, Bundle, Manifest, open_bundle, sha256
 from fgdeploy.core import atomic
 from fgdeploy.core.errors import BundleError, UsageError
+from fgdeploy.core.progress import Progress, no_progress
 
 SUFFIX = ".fgdz"
 
-Progress = Callable[[int, int], None]
 
 _PIECE = 1 << 20  # bytes held at once
 _LONGEST_LIST = 1 << 20  # bytes of a zip's own list of members, which zipfile reads at once
@@ -56,7 +56,7 @@ def pack(
     target: str | os.PathLike[str],
     engines: bool = False,
     overwrite: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Packed:
     """Verify a bundle and write it as one file; the same bundle gives the same bytes everywhere.
 
@@ -93,7 +93,7 @@ def unpack(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     overwrite: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Bundle:
     """Verify a pack down to every sha256 and give it the name `target`, or leave nothing behind.
 

@@ -21,7 +21,7 @@ from fgdeploy.cli import show
 
 
 @dataclass(frozen=True)
-class Bars:
+class TerminalBars:
     """Bars on stderr. `say` prints above them; `make` gives a callback (done, total) by label."""
 
     live: Progress
@@ -51,7 +51,7 @@ class Bars:
 
 
 @contextlib.contextmanager
-def bars() -> Iterator[Bars]:
+def bars() -> Iterator[TerminalBars]:
     """Give bars that vanish when their work is done."""
     console = Console(stderr=True, highlight=False, markup=False)
     columns = (
@@ -63,4 +63,4 @@ def bars() -> Iterator[Bars]:
     )
     quiet = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=quiet) as live:
-        yield Bars(live)
+        yield TerminalBars(live)

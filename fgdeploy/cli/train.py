@@ -12,7 +12,7 @@ from fgdeploy.cli import show
 from fgdeploy.core.errors import MissingDependency
 
 if TYPE_CHECKING:
-    from fgdeploy.cli.bars import Bars
+    from fgdeploy.cli.bars import TerminalBars
     from fgdeploy.training.loop import Tick
     from fgdeploy.training.trainer import Trained
 
@@ -144,7 +144,7 @@ def train(
 class _Epochs:
     """One bar per epoch, with the loss and the speed of the last steps."""
 
-    def __init__(self, bars: Bars) -> None:
+    def __init__(self, bars: TerminalBars) -> None:
         self._bars = bars
         self._task: Any = None
         self._epoch = 0

@@ -6,7 +6,6 @@ image to image, so that neither a mean image nor a colour histogram tells them a
 
 import csv
 import itertools
-from collections.abc import Callable
 from colorsys import hsv_to_rgb
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Literal, NamedTuple, TypeAlias, get_args, get_type_hints
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
+
+from fgdeploy.core.progress import Progress
 
 _Points: TypeAlias = npt.NDArray[np.complex128]
 _Colour: TypeAlias = tuple[int, int, int]
@@ -109,7 +110,7 @@ def write_moths(
     images_per_species: int = 20,
     size: int = 256,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write a labelled folder of moths and return the path of its `split.csv`.
 

@@ -6,7 +6,6 @@ import dataclasses
 import shutil
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from fgdeploy import photos
 from fgdeploy.bundle import Bundle
 from fgdeploy.core.errors import DataError, EngineError, UsageError
+from fgdeploy.core.progress import Bars, Notify, Progress
 from fgdeploy.core.timing import time_calls
 from fgdeploy.demo.moths import write_moths
 from fgdeploy.evaluation.protocol import evaluate_photos
@@ -36,8 +36,6 @@ BITS = 64
 SPECIES, IMAGES = 24, 40
 EPOCHS = 20
 TIMED = 8  # photos per timed call
-
-ProgressMaker = Callable[[str], Callable[[int, int], None]]
 
 
 @dataclass
@@ -62,7 +60,7 @@ def draw(
     species: int = SPECIES,
     images: int = IMAGES,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Draw the demo's photos and return their CSV; half of each sub-species is for training."""
     return write_moths(folder, species, images, IMAGE_SIZE, seed, progress)
@@ -95,8 +93,8 @@ def run_demo(
     images: int,
     epochs: int,
     seed: int,
-    notify: Callable[[str], None],
-    progress: ProgressMaker,
+    notify: Notify,
+    progress: Bars,
 ) -> DemoReport:
     """Run the demo in `folder`, which is emptied if an earlier demo made it.
 
@@ -155,8 +153,8 @@ class _Demo:
         self,
         folder: Path,
         report: DemoReport,
-        notify: Callable[[str], None],
-        progress: ProgressMaker,
+        notify: Notify,
+        progress: Bars,
     ) -> None:
         self.folder = folder
         self.report = report

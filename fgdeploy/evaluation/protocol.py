@@ -8,7 +8,7 @@ symmetric       each query photo against all other query photos.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from fgdeploy.core.codes import UInt8Array
 from fgdeploy.core.errors import DataError
+from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.evaluation.metrics import Detail, Labels, Scores, evaluate_in_detail
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets, targets_of
 
@@ -95,7 +96,7 @@ def evaluate_photos(
     gallery_split: str = "train",
     precision_at: Sequence[int] = (10,),
     strict: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
     threads: int | None = None,
 ) -> Evaluation:
     """Hash photos and score them: split against split, or each against all others if undivided.

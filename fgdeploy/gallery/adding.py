@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from fgdeploy.bundle import sha256
 from fgdeploy.core.errors import ImageError
+from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.core.text import is_utf8
 from fgdeploy.hasher import Hasher
 from fgdeploy.photos import Photo
@@ -18,8 +19,6 @@ from fgdeploy.retrieval import Index, Item
 
 # Photos per transaction: an interrupted run loses at most these.
 COMMIT_EVERY = 256
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -40,7 +39,7 @@ def add_photos(
     hasher: Hasher,
     photos: Sequence[Photo],
     strict: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> AddReport:
     """Hash photos and add them, with bounded memory; a photo that is there unchanged is left alone.
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgdeploy.core.errors import ImageError
+from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.photos.images import Preprocess
 from fgdeploy.photos.photo import Photo
 
@@ -91,7 +92,7 @@ def batches(
     size: int,
     skipped: list[str],
     strict: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Iterator[tuple[list[Photo], npt.NDArray[np.uint8]]]:
     """Yield up to `size` photos at a time with their frames, uint8 (B, S, S, 3).
 
@@ -117,7 +118,7 @@ def decode_all(
     preprocess: Preprocess,
     skipped: list[str],
     strict: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> tuple[list[Photo], npt.NDArray[np.uint8]]:
     """Return the photos that can be read and all their frames at once, uint8 (N, S, S, 3).
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from fgdeploy.core.errors import UsageError
+from fgdeploy.core.progress import Notify, silent
 from fgdeploy.photos import images
 from fgdeploy.photos.listing import read
 from fgdeploy.photos.photo import Photo
@@ -17,9 +18,7 @@ Photos = str | os.PathLike[str] | Sequence[Photo]
 _LONGEST_HEADER = 10_000  # characters of a CSV's first line
 
 
-def named_or_found(
-    photos: Photos | None, purpose: str, notify: Callable[[str], None] = lambda message: None
-) -> Sequence[Photo]:
+def named_or_found(photos: Photos | None, purpose: str, notify: Notify = silent) -> Sequence[Photo]:
     """Return photos as a list; where none are named, those that lie in the working folder.
 
     purpose: what they are for, in messages, as in "to calibrate on". Raises UsageError if there

@@ -6,7 +6,7 @@ import functools
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from fgdeploy.bundle import open_bundle
 from fgdeploy.core import machine
 from fgdeploy.core.errors import EngineError, FgdeployError
+from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.core.timing import time_calls
 from fgdeploy.engines import Engine, open_engine
 
@@ -76,7 +77,7 @@ def compare(
     batches: Sequence[int],
     threads: int | None = None,
     rounds: int = ROUNDS,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> list[Speed]:
     """Measure engines BACKEND:PRECISION of a bundle, in turn, `rounds` times, each in a process.
 

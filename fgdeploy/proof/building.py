@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fgdeploy.bundle import Bundle
 from fgdeploy.core.errors import EngineError, FgdeployError, ParityError, UsageError
+from fgdeploy.core.progress import Bars, Notify, no_bars, silent
 from fgdeploy.engines import BACKENDS, Built, available, build, open_engine
 from fgdeploy.engines.backends import engine_type
 from fgdeploy.engines.build_settings import BuildSettings
@@ -18,7 +19,7 @@ from fgdeploy.photos import Photo
 from fgdeploy.proof import bench
 from fgdeploy.proof.bench import Speed
 from fgdeploy.proof.parity import Limits
-from fgdeploy.proof.proving import Bars, Proof, prove
+from fgdeploy.proof.proving import Proof, prove
 
 _SAME = 1.05  # times as fast is no difference
 
@@ -49,8 +50,8 @@ def build_proven(
     photos: Sequence[Photo] = (),
     limits: Limits | None = None,
     timed: bool = True,
-    notify: Callable[[str], None] = lambda message: None,
-    bars: Bars = lambda label: lambda done, total: None,
+    notify: Notify = silent,
+    bars: Bars = no_bars,
 ) -> Outcome:
     """Build an engine of a precision for this machine; without `backend` the best one.
 
@@ -171,7 +172,7 @@ def _timed(
     kept: Sequence[str],
     precision: str,
     settings: BuildSettings,
-    notify: Callable[[str], None],
+    notify: Notify,
     bars: Bars,
 ) -> list[Speed]:
     """Time the engines built against fp32 and half precision in the same backends."""
@@ -187,9 +188,7 @@ def _timed(
     )
 
 
-def _can_run(
-    bundle: Bundle, name: str, settings: BuildSettings, notify: Callable[[str], None]
-) -> bool:
+def _can_run(bundle: Bundle, name: str, settings: BuildSettings, notify: Notify) -> bool:
     """Tell whether a rival runs here; one that must be compiled for that is compiled and kept."""
     backend, _, precision = name.partition(":")
     kind = engine_type(backend)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fgdeploy.bundle import Bundle
 from fgdeploy.core.errors import BundleError, DataError, EngineError, MissingDependency
+from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.engines import BACKENDS, Engine, Outputs, available, open_engine
 from fgdeploy.engines.base import BATCH
 from fgdeploy.photos import Photo, batches, decode_all
@@ -67,7 +68,7 @@ def compare_engines(
     candidate: Engine,
     photos: Sequence[Photo],
     strict: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> tuple[Parity, list[str]]:
     """Compare two engines on the same photos; also returns why photos were skipped.
 
@@ -95,7 +96,7 @@ def bisect(
     bundle: Bundle,
     photos: Sequence[Photo],
     skipped: list[str],
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> list[LayerError]:
     """Return what each INT8 layer alone does to the hashes of photos, the worst first.
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fgdeploy.bundle import GRAPHS, Bundle, open_bundle
 from fgdeploy.core.errors import MissingDependency
+from fgdeploy.core.progress import Bars, Notify, no_bars, silent
 from fgdeploy.engines.build_settings import BuildSettings
 from fgdeploy.photos import Photo, Photos, named_or_found, spread
 from fgdeploy.proof.building import Outcome, build_proven, candidates
 from fgdeploy.proof.parity import Limits
-from fgdeploy.proof.proving import PHOTOS, Bars
+from fgdeploy.proof.proving import PHOTOS
 
 if TYPE_CHECKING:
     from fgdeploy.calibration.calibration_settings import CalibrationSettings
@@ -28,8 +29,8 @@ def calibrate(
     settings: CalibrationSettings | None = None,
     limits: Limits | None = None,
     again: bool = False,
-    notify: Callable[[str], None] = lambda message: None,
-    bars: Bars = lambda label: lambda done, total: None,
+    notify: Notify = silent,
+    bars: Bars = no_bars,
 ) -> Calibrated:
     """Write INT8 and FP16 graphs into a bundle: `fgdeploy.calibrate("eet.fgd", "birds")`.
 
@@ -57,8 +58,8 @@ def build_engine(
     limits: Limits | None = None,
     again: bool = False,
     timed: bool = True,
-    notify: Callable[[str], None] = lambda message: None,
-    bars: Bars = lambda label: lambda done, total: None,
+    notify: Notify = silent,
+    bars: Bars = no_bars,
 ) -> Outcome:
     """Build an engine for this machine: `fgdeploy.build_engine("eet.fgd", "int8")`.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from fgdeploy.bundle import Bundle, checks
 from fgdeploy.bundle.checks import Checks
 from fgdeploy.core.codes import unpack
 from fgdeploy.core.errors import EngineError, ParityError
+from fgdeploy.core.progress import Bars, Notify
 from fgdeploy.engines import BACKENDS, available, open_engine
 from fgdeploy.engines.backends import engine_type
 from fgdeploy.engines.base import EngineSource
@@ -32,7 +33,6 @@ LIMITS = {
 _WIDEST = 2.0  # times a limit, where few photos tell
 _EXACT = "onnxruntime"  # the backend whose INT8 is exact on any CPU
 
-Bars = Callable[[str], Callable[[int, int], None]]
 Codes = npt.NDArray[np.uint8]
 
 
@@ -82,7 +82,7 @@ def prove(
     photos: Sequence[Photo],
     limits: Limits | None,
     skipped: list[str],
-    notify: Callable[[str], None],
+    notify: Notify,
     bars: Bars,
 ) -> dict[str, Proof]:
     """Hold engines BACKEND:PRECISION against fp32 on photos, or on the bundle's own frames.
@@ -155,9 +155,7 @@ def _reference(
     return Checks(frames, outputs.hash, outputs.code), [photo.label for photo in kept]
 
 
-def _int8_codes(
-    bundle: Bundle, reference: Checks, notify: Callable[[str], None], bars: Bars
-) -> Codes | None:
+def _int8_codes(bundle: Bundle, reference: Checks, notify: Notify, bars: Bars) -> Codes | None:
     """Return the codes of the calibrated INT8 graph: the bundle's, or computed where that is exact.
 
     Not by an engine that was built here, which may be the one to judge.

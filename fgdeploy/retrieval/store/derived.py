@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fgdeploy.core.codes import UInt8Array
+from fgdeploy.core.progress import Progress
 from fgdeploy.retrieval.store import segment, tables
 from fgdeploy.retrieval.store.index_state import state_of
 from fgdeploy.retrieval.store.merging import in_order
@@ -25,8 +26,6 @@ from fgdeploy.retrieval.store.sqlite_errors import damaged
 
 TAIL_ROWS = 1 << 16  # rows outside of segments from which a new one is written
 MERGE_ROWS = 1 << 22  # segments from this size on are only put together by `compact`
-
-Progress = Callable[[int, int], None]
 
 
 def note(

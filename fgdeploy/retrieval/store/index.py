@@ -21,13 +21,14 @@ from fgdeploy.core import atomic, machine
 from fgdeploy.core.closing import Closing
 from fgdeploy.core.codes import UInt8Array, check_bits, code_bytes
 from fgdeploy.core.errors import IndexStoreError, UsageError
+from fgdeploy.core.progress import Notify, Progress, no_progress
 from fgdeploy.retrieval.scan.search import Found, check_packed
 from fgdeploy.retrieval.store import derived, items, schema, upsert
 from fgdeploy.retrieval.store.derived import MERGE_ROWS
 from fgdeploy.retrieval.store.index_state import state_of
 from fgdeploy.retrieval.store.integrity import Integrity
 from fgdeploy.retrieval.store.items import Added, Hit, Item
-from fgdeploy.retrieval.store.keeping import Keeper, Notify
+from fgdeploy.retrieval.store.keeping import Keeper
 from fgdeploy.retrieval.store.meta import read_meta
 from fgdeploy.retrieval.store.querying import Querying
 from fgdeploy.retrieval.store.rerank import Hashes
@@ -306,7 +307,7 @@ class Index(Closing):
 
     def compact(
         self,
-        progress: derived.Progress = lambda done, total: None,
+        progress: Progress = no_progress,
         multi_index: bool | None = None,
     ) -> None:
         """Write all codes anew, as one derived file without those of removed items.
@@ -323,7 +324,7 @@ class Index(Closing):
         with self._session.locked():
             self._keeper.compact(progress, multi_index)
 
-    def verify(self, progress: derived.Progress = lambda done, total: None) -> list[Problem]:
+    def verify(self, progress: Progress = no_progress) -> list[Problem]:
         """Check the database, every item and every derived file; make damaged derived files anew.
 
         An empty list is a clean index. Where it cannot be written, nothing is repaired.

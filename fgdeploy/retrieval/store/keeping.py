@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from fgdeploy.core.errors import IndexStoreError
+from fgdeploy.core.progress import Notify, Progress, no_progress
 from fgdeploy.retrieval.store import derived
 from fgdeploy.retrieval.store.segment import SegmentError
 from fgdeploy.retrieval.store.session import Session
 from fgdeploy.retrieval.store.snapshot import Reader
-
-Notify = Callable[[str], None]
 
 
 class Keeper:
@@ -38,7 +35,7 @@ class Keeper:
         else:
             self.clear()
 
-    def compact(self, progress: derived.Progress, multi_index: bool | None) -> None:
+    def compact(self, progress: Progress, multi_index: bool | None) -> None:
         """Write all codes anew, from undamaged derived files; arguments as `rebuild`'s."""
         try:
             with self._session.transaction() as connection:
@@ -50,7 +47,7 @@ class Keeper:
 
     def rebuild(
         self,
-        progress: derived.Progress = lambda done, total: None,
+        progress: Progress = no_progress,
         multi_index: bool | None = None,
     ) -> None:
         """Write all codes anew, from the database alone; arguments as in `derived.rebuild`."""
@@ -80,7 +77,7 @@ class Keeper:
     def _again(
         self,
         damage: SegmentError,
-        progress: derived.Progress = lambda done, total: None,
+        progress: Progress = no_progress,
         multi_index: bool | None = None,
     ) -> None:
         self.rebuild(progress, multi_index)

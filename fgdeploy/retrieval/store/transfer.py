@@ -24,6 +24,7 @@ from fgdeploy.core import atomic
 from fgdeploy.core.closing import Closing
 from fgdeploy.core.codes import MAX_BITS, MIN_BITS, CodeFile, code_bytes
 from fgdeploy.core.errors import DataError, FgdeployError, IndexStoreError, UsageError
+from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.retrieval.store.index import BATCH, Index
 from fgdeploy.retrieval.store.items import Added, Checker, Item, utc
 from fgdeploy.retrieval.store.schema import MAX_ID
@@ -35,11 +36,10 @@ _SHOW_EVERY = 1000
 _TEXTS = ("path", "label", "sha256", "time", "json")
 _KEYS = ("id", "code", *_TEXTS)
 
-Progress = Callable[[int, int], None]
 _Kind = TypeVar("_Kind")
 
 
-def export_items(index: Index, target: Path, progress: Progress = lambda done, total: None) -> int:
+def export_items(index: Index, target: Path, progress: Progress = no_progress) -> int:
     """Write all items to a .jsonl or .npz file, atomically; returns how many.
 
     A .jsonl file is written in bounded memory. Raises UsageError for another suffix, OSError.
@@ -57,9 +57,7 @@ def open_export(source: Path) -> Incoming:
     return kind(source)
 
 
-def import_items(
-    index: Index, incoming: Incoming, progress: Progress = lambda done, total: None
-) -> Added:
+def import_items(index: Index, incoming: Incoming, progress: Progress = no_progress) -> Added:
     """Add the items of a file, each the one of its id (.jsonl) or path (.npz), and never twice.
 
     Each BATCH of items is one transaction, and progress(done, total) is called when it is on the

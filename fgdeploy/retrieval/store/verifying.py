@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 
 from fgdeploy.core.codes import UInt8Array, code_bytes
 from fgdeploy.core.errors import IndexStoreError
+from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.retrieval.store import derived
 from fgdeploy.retrieval.store import index_state as state
 from fgdeploy.retrieval.store.items import row_checksum
@@ -23,8 +24,6 @@ from fgdeploy.retrieval.store.snapshot import Reader, Snapshot
 _MOST_NAMED = 100  # damaged items that are named one by one
 
 MISSING = "photos are no longer at their path"
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def inspect(
     reader: Reader,
     folder: Path,
     bits: int,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> tuple[list[Problem], bool]:
     """Return what is wrong with an index in the open transaction; changes nothing.
 
