@@ -22,8 +22,9 @@ $(READY): pyproject.toml
 demo: $(READY) ## Run the whole way on generated images: export, hash, index, search, evaluate, parity.
 	$(PY) -m fgdeploy demo
 
-# Trainings have a process of their own: after OpenVINO, ONNX Runtime and the exporter have run in it,
-# one process crashed in the training tests (a segmentation fault in native code, not yet understood).
+# Trainings have a process of their own since one process crashed in them: OpenVINO's CPU plugin (2024.6 to
+# 2026.4.1, Linux) had left a freed signal stack behind, on which the next SIGCHLD (torch's DataLoader handles
+# it) was a segmentation fault. engines/ov_core.py loads the plugin in a thread that ends; more: docs/decisions.md.
 test: $(READY) ## Run every test.
 	$(PY) -m pytest --ignore=tests/training
 	$(PY) -m pytest tests/training

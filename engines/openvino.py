@@ -15,7 +15,7 @@ import openvino
 from fgdeploy.bundle import Manifest
 from fgdeploy.core import machine
 from fgdeploy.core.errors import EngineError
-from fgdeploy.engines import ov_blobs, ov_graph, ov_product
+from fgdeploy.engines import ov_blobs, ov_core, ov_graph, ov_product
 from fgdeploy.engines.base import EngineSource, GraphEngine, Graphs, Outputs
 from fgdeploy.engines.build_settings import BuildSettings
 from fgdeploy.engines.ov_blobs import Blobs
@@ -51,7 +51,7 @@ class OpenVinoEngine(GraphEngine):
 
     def __init__(self, manifest: Manifest, source: EngineSource) -> None:
         super().__init__(manifest, source)
-        core = openvino.Core()
+        core = ov_core.make()
         settings = _settings(core, source.precision, source.threads)
         self._make: Callable[[int], Any] | None
         if source.compiled:
@@ -83,7 +83,7 @@ class OpenVinoEngine(GraphEngine):
         cls, graph: Path, precision: str, manifest: Manifest, target: Path, settings: BuildSettings
     ) -> Mapping[str, Any]:
         """Write OpenVINO's compiled models, one a batch size, which load without an ONNX reader."""
-        core = openvino.Core()
+        core = ov_core.make()
         chosen = _settings(core, precision, settings.threads)
         model = ov_graph.read(core, graph)
         compiled = ((size, _compiled(core, model, size, chosen)) for size in settings.batches)
@@ -129,7 +129,7 @@ class OpenVinoEngine(GraphEngine):
 @functools.cache
 def _int8_error() -> float:
     """Return by how much INT8 is wrong here; 20 to 60 ms (measured), once a process."""
-    core = openvino.Core()
+    core = ov_core.make()
     return ov_product.error(core, _settings(core, "int8", 1))
 
 

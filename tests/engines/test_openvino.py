@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fgdeploy.bundle import Bundle, open_bundle
 from fgdeploy.core.errors import EngineError
-from fgdeploy.engines import BuildSettings, build, open_engine, ov_blobs, ov_graph
+from fgdeploy.engines import BuildSettings, build, open_engine, ov_blobs, ov_core, ov_graph
 from fgdeploy.engines.openvino import OpenVinoEngine, piece
 
 Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
@@ -126,7 +126,7 @@ def write_split(
 
 def run(model: Any, x: npt.NDArray[np.uint8]) -> list[npt.NDArray[Any]]:
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(model, "CPU", exact)
+    compiled = ov_core.make().compile_model(model, "CPU", exact)
     return [np.array(value) for value in compiled([x]).values()]
 
 
