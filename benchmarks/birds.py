@@ -33,7 +33,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         for bits in options.bits.split(","):
-            for label, stages in (("dense", ["--stages", "none"]), ("EET 98/49/12", [])):
+            for label, stages in (("dense", ["--set", "stages=none"]), ("EET 98/49/12", [])):
                 bundle = Path(name) / f"{label.split()[0]}-{bits}.fgd"
                 flags = ["--checkpoint", options.weights, "--head", "itq", "--bits", bits]
                 _run("export", *flags, "--fit-data", options.listing, *stages, "-o", bundle)

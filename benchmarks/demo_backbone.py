@@ -22,7 +22,9 @@ from torch import Tensor, nn
 
 from fgdeploy.demo.moths import MothSpecies, draw_moth, species
 from fgdeploy.demo.tour import BACKBONE, IMAGE_SIZE
-from fgdeploy.models import eet, vit
+from fgdeploy.models.backbone import vit
+from fgdeploy.models.backbone.embedding import normalisation
+from fgdeploy.models.encoder import Encoder
 
 VALUES = [get_args(hint) for hint in get_type_hints(MothSpecies).values()][1:]
 HELD_OUT = 400
@@ -64,10 +66,10 @@ def pretrain(images: Tensor, traits: Tensor, epochs: int) -> nn.Module:
     """Return the ViT after `epochs` passes; prints the accuracy per trait on held-out moths."""
     torch.manual_seed(0)
     net = vit.create(BACKBONE, IMAGE_SIZE)
-    shape = vit.shape(net)
+    shape = vit.geometry(net)
     with torch.no_grad():
         net.pos_embed[:, 1:] = sinusoidal(math.isqrt(shape.patches), shape.width)
-    encoder = eet.eet(net, ())
+    encoder = Encoder(net, normalisation(net))
     head = nn.Linear(shape.width, sum(map(len, VALUES)))
     weights = [*encoder.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=RATE, weight_decay=0.03)
@@ -76,7 +78,7 @@ def pretrain(images: Tensor, traits: Tensor, epochs: int) -> nn.Module:
 
     def forward(pixels: Tensor) -> tuple[Tensor, ...]:
         with torch.autocast("cpu", torch.bfloat16):
-            embedding = encoder((pixels - 127.5) / 127.5)
+            embedding = encoder((pixels - 127.5) / 127.5).embedding
         logits: Tensor = head(embedding.float())
         return logits.split([len(value) for value in VALUES], dim=1)
 

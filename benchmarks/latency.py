@@ -92,7 +92,7 @@ def _prepare(backbone: str, batches: str, folder: Path) -> None:
     subprocess.run(
         [sys.executable, "-c", code, str(folder / "plain.onnx")], check=True, capture_output=True
     )
-    for name, stages in (("dense.fgd", ["--stages", "none"]), ("eet.fgd", [])):
+    for name, stages in (("dense.fgd", ["--set", "stages=none"]), ("eet.fgd", [])):
         command = [sys.executable, "-m", "fgdeploy", "export", "--weights", "random"]
         command += ["--backbone", backbone, "--head", "lsh", *stages, "-o", str(folder / name)]
         subprocess.run(command, check=True, capture_output=True)

@@ -34,7 +34,7 @@ Make = Callable[[Path, Path], None]
 
 # Package -> what to import, how to get it. Other interpreters than ours have no fgdeploy.
 PACKAGES = {
-    "fgdeploy": ("fgdeploy.calibration.plan", "pip install fgdeploy[onnx]"),
+    "fgdeploy": ("fgdeploy.calibration.int8_plan", "pip install fgdeploy[onnx]"),
     "onnxruntime": ("onnxruntime.quantization", "pip install onnxruntime onnx"),
     "nncf": ("nncf", "pip install nncf onnx onnxruntime openvino"),
     "modelopt": ("modelopt.onnx.quantization", 'pip install "nvidia-modelopt[onnx]"'),
@@ -51,11 +51,11 @@ def _calibration(work: Path, size: int) -> Iterator[dict[str, Any]]:
 
 
 def _ours(work: Path, target: Path, **settings: Any) -> None:
-    from fgdeploy.calibration import plan, qdq
+    from fgdeploy.calibration import int8_plan, qdq
     from fgdeploy.calibration.calibration_settings import CalibrationSettings
 
     batches = (feed["frames"] for feed in _calibration(work, BATCH))
-    made = plan.make(onnx.load(work / "model.onnx"), batches, CalibrationSettings(**settings))
+    made = int8_plan.make(onnx.load(work / "model.onnx"), batches, CalibrationSettings(**settings))
     onnx.save(qdq.write(made), target)
     onnx.save(qdq.write(made, unsigned_activations=True), _for_onnxruntime(target))
 

@@ -12,7 +12,7 @@ import onnx
 
 from fgdeploy import __version__
 from fgdeploy.bundle import GRAPHS, Bundle, checks
-from fgdeploy.calibration import cache, plan, qdq, sample
+from fgdeploy.calibration import cache, int8_plan, qdq, sample
 from fgdeploy.calibration.cache import Calibration
 from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.half import to_half
@@ -120,7 +120,7 @@ def _plan(
     settings: CalibrationSettings,
     skipped: list[str],
     bars: Bars,
-) -> plan.Plan:
+) -> int8_plan.Int8Plan:
     make = bundle.manifest.preprocess
     groups = batches(chosen.calibration, make, BATCH, skipped, progress=bars("observing"))
     held = [frames for _, frames in groups]
@@ -129,7 +129,7 @@ def _plan(
             f"only {sum(map(len, held))} of {len(chosen.calibration)} photos can be read, at least "
             f"{sample.TOO_FEW} must calibrate; the first: {skipped[0]}"
         )
-    return plan.make(model, held, settings, bars("rounding layers"))
+    return int8_plan.make(model, held, settings, bars("rounding layers"))
 
 
 def _judge(
@@ -143,7 +143,7 @@ def _judge(
     return Judge(model, frames, [photo.label for photo in kept], bars("running fp32"))
 
 
-def _graphs(made: plan.Plan, in_float: list[str]) -> dict[str, bytes]:
+def _graphs(made: int8_plan.Int8Plan, in_float: list[str]) -> dict[str, bytes]:
     int8 = qdq.write(made, in_float)
     graphs = {
         "int8": int8,

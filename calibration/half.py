@@ -1,9 +1,10 @@
 """FP16 graphs: products in half precision, everything that decides in full.
 
 In FP16: linear layers, attention, the products of GELU, and the Q/DQ of INT8 layers. In FP32:
-LayerNormalization (one op, as decomposed ones overflow FP16), all sums (biases, residuals), the
-patch embedding, token scores and their norms, TopK, and all that follows the last norm: embedding,
-head, hash and code. Sums and the patch embedding in FP32 halve the bits that differ (measured).
+LayerNormalization (one op, as decomposed ones overflow FP16), all sums (biases, residuals), and
+whatever lies outside blocks and steps: patch embedding, last norm, head, hash and code. What
+decides inside them (token scores) is pinned by name (`pins`). Sums and the patch embedding in FP32
+halve the bits that differ (measured).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from fgdeploy.calibration import pins
 from fgdeploy.calibration.paths import Node, Paths
 
 # Ops that only move values: they take the type of what comes in.
@@ -53,17 +55,16 @@ def _raise_opset(model: onnx.ModelProto) -> None:
             entry.version = max(entry.version, LEAST_OPSET)
 
 
-def in_full(paths: Paths) -> set[str]:
+def in_full(model: onnx.ModelProto) -> set[str]:
     """Return the names of nodes that stay in FP32; Q/DQ take the type of the product they serve."""
-    full = paths.only_towards(lambda node: node.op_type == "TopK")  # the scores
-    before_last_norm = paths.reaching(lambda node: node.op_type == "LayerNormalization")
-    after_first_norm = paths.reached_from(lambda node: node.op_type == "LayerNormalization")
+    paths, named = Paths(model.graph), pins.of(model)
+    full: set[str] = set()
     for node in reversed(paths.nodes):
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             readers = [user for name in node.output for user in paths.users.get(name, ())]
             outside = all(user.name in full for user in readers)
         else:
-            outside = not (node.name in before_last_norm and node.name in after_first_norm)
+            outside = not named.halves(node.name)
         if outside or node.op_type in ("LayerNormalization", "Add"):
             full.add(node.name)
     return full
@@ -75,7 +76,7 @@ class _Converter:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.graph = model.graph
         self.paths = Paths(model.graph)
-        self.full = in_full(self.paths)
+        self.full = in_full(model)
         self.constants = {item.name: item for item in model.graph.initializer}
         inferred = onnx.shape_inference.infer_shapes(model).graph
         values = [*inferred.value_info, *inferred.output, *inferred.input]

@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 from onnx import helper
 
+from fgdeploy.calibration import pins
 from fgdeploy.calibration.paths import Node, Paths
 
 # Below this no INT8 kernel gains anything, and TensorRT wants none (K or N < 16).
@@ -41,9 +42,10 @@ def find(model: onnx.ModelProto) -> list[Linear]:
 
     Left out, as they stay in float: products of K or N < 16, layers that see one token per image
     (the last block's CLS row, the head: one row gains nothing and decides the hash), products of
-    two activations (attention), and convolutions that are no patch embedding.
+    two activations (attention), what is pinned to float32 by name, and convolutions that are no
+    patch embedding.
     """
-    paths = Paths(model.graph)
+    paths, named = Paths(model.graph), pins.of(model)
     sizes = {item.name: tuple(item.dims) for item in model.graph.initializer}
     values = onnx.shape_inference.infer_shapes(model).graph.value_info
     shapes = {
@@ -52,7 +54,7 @@ def find(model: onnx.ModelProto) -> list[Linear]:
     found = []
     for node in paths.nodes:
         size = sizes.get(node.input[1]) if len(node.input) > 1 else None
-        if size is None:
+        if size is None or named.keeps(node.name):
             continue
         if node.op_type == "Conv" and _cuts_patches(node, size):
             found.append(_patch_embedding(node, size))

@@ -15,12 +15,12 @@ import onnx
 from onnx import helper, numpy_helper
 
 from fgdeploy.calibration.half import drop_unused
+from fgdeploy.calibration.int8_plan import PIXEL_STEP, Activation, Int8Plan, Layer
 from fgdeploy.calibration.paths import Node
-from fgdeploy.calibration.plan import PIXEL_STEP, Activation, Layer, Plan
 
 
 def write(
-    plan: Plan, in_float: Collection[str] = (), unsigned_activations: bool = False
+    plan: Int8Plan, in_float: Collection[str] = (), unsigned_activations: bool = False
 ) -> onnx.ModelProto:
     """Return the Q/DQ graph; the layers named in `in_float` stay as they are.
 
@@ -32,7 +32,7 @@ def write(
 
 
 class _Writer:
-    def __init__(self, plan: Plan, in_float: frozenset[str], unsigned: bool) -> None:
+    def __init__(self, plan: Int8Plan, in_float: frozenset[str], unsigned: bool) -> None:
         self.plan, self.in_float, self.unsigned = plan, in_float, unsigned
         self.model = onnx.ModelProto()
         self.model.CopyFrom(plan.model)

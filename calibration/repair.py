@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fgdeploy.calibration import qdq
+from fgdeploy.calibration.int8_plan import Int8Plan
 from fgdeploy.calibration.judge import Judge
-from fgdeploy.calibration.plan import Plan
 from fgdeploy.core.progress import Notify, Progress, no_progress, silent
 from fgdeploy.proof.parity import Limits, Parity
 
@@ -38,7 +38,9 @@ class Repair:
     latency_ms: tuple[float, float]
 
 
-def sensitivities(plan: Plan, judge: Judge, progress: Progress = no_progress) -> list[Sensitivity]:
+def sensitivities(
+    plan: Int8Plan, judge: Judge, progress: Progress = no_progress
+) -> list[Sensitivity]:
     """Return the effect of each INT8 layer alone, all others in float, the worst first."""
     found = []
     names = plan.int8
@@ -51,7 +53,7 @@ def sensitivities(plan: Plan, judge: Judge, progress: Progress = no_progress) ->
 
 
 def repair(
-    plan: Plan,
+    plan: Int8Plan,
     judge: Judge,
     limits: Limits,
     progress: Progress = no_progress,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,25 +28,35 @@ class Outputs:
     """The graph's outputs for B frames.
 
     code: uint8 (B, ceil(bits/8)), most significant bit first; hash: float32 (B, bits);
-    embedding: float32 (B, D) or None; logits: float32 (B, C) or None.
+    embedding: float32 (B, D) or None; logits: float32 (B, C) or None; extras: what else the method
+    declares, by name, such as a `box`.
     """
 
     code: npt.NDArray[np.uint8]
     hash: FloatArray
     embedding: FloatArray | None = None
     logits: FloatArray | None = None
+    extras: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]]) -> Outputs:
         """Make Outputs from arrays by name, copied so that no engine buffer leaks out."""
-        wanted = {"code", "hash"}
-        if not wanted <= set(arrays) <= wanted | {"embedding", "logits"}:
+        copied: dict[str, Any] = {name: np.array(value) for name, value in arrays.items()}
+        if not {"code", "hash"} <= set(copied):
             raise EngineError(
-                f"expected the outputs code, hash[, embedding, logits], got {', '.join(arrays)}; "
-                "export the bundle again"
+                f"expected the outputs code and hash, got {', '.join(arrays) or 'none'}; export "
+                "the bundle again"
             )
-        copied = {name: np.array(value) for name, value in arrays.items()}
-        return cls(**copied)
+        known = {name: copied.pop(name, None) for name in ("code", "hash", "embedding", "logits")}
+        return cls(**known, extras=copied)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return all outputs by name."""
+        known: dict[str, npt.NDArray[Any]] = {"code": self.code, "hash": self.hash}
+        for name, value in (("embedding", self.embedding), ("logits", self.logits)):
+            if value is not None:
+                known[name] = value
+        return {**known, **self.extras}
 
     @classmethod
     def concatenate(cls, parts: Sequence[Outputs]) -> Outputs:
@@ -56,7 +66,15 @@ class Outputs:
             np.concatenate([part.hash for part in parts]),
             _join([part.embedding for part in parts]),
             _join([part.logits for part in parts]),
+            {
+                name: np.concatenate([part.extras[name] for part in parts])
+                for name in parts[0].extras
+            },
         )
+
+
+def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {shape}" for name, shape in shapes.items())
 
 
 def _join(parts: Sequence[FloatArray | None]) -> FloatArray | None:
@@ -138,6 +156,13 @@ class Engine(Closing):
             raise EngineError(
                 f"{self.backend}: expected code {code} and hash {(count, bits)}, got "
                 f"{outputs.code.shape} and {outputs.hash.shape}; export the bundle again"
+            )
+        declared = {name: (count, *one.shape) for name, one in self.manifest.outputs.items()}
+        found = {name: value.shape for name, value in outputs.arrays().items()}
+        if declared and found != declared:
+            raise EngineError(
+                f"{self.backend}: expected the outputs {_listed(declared)}, got {_listed(found)}; "
+                "export the bundle again"
             )
         return outputs
 

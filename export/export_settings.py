@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fgdeploy.core.codes import check_bits
 from fgdeploy.core.errors import UsageError
-from fgdeploy.models.stages import Stage
+from fgdeploy.models.assembly import NetworkSettings
 
 WEIGHTS = ("pretrained", "random")
 HEADS = ("auto", "trained", "itq", "lsh")
@@ -18,19 +19,20 @@ OPSETS = (18, 19, 20)
 class ExportSettings:
     """One export. None means: tell it from the checkpoint, or take the method's default.
 
+    options: of the method, texts by name.
     weights: `pretrained` (timm's hub) or `random` (seeded); not read when `checkpoint` is given.
     head: `trained` (in the checkpoint), `itq` (fitted on `fit_data`), `lsh` (seeded), or `auto`:
     the first of these that is possible. crop: the middle part of the photo's short side that the
     model sees, 0..1. without: names of exact simplifications to leave out, for comparison.
     """
 
-    method: str = "eet"
+    method: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
     backbone: str | None = None
     checkpoint: Path | None = None
     weights: str = "pretrained"
     head: str = "auto"
     bits: int | None = None
-    stages: tuple[Stage, ...] | None = None
     image_size: int | None = None
     crop: float | None = None
     fit_data: Path | None = None
@@ -58,3 +60,16 @@ class ExportSettings:
             raise UsageError(f"--fit-images {self.fit_images}: expected at least 2")
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed}: expected 0 or more")
+
+    def network(self) -> NetworkSettings:
+        """Return which network is meant."""
+        return NetworkSettings(
+            method=self.method,
+            options=self.options,
+            backbone=self.backbone,
+            image_size=self.image_size,
+            checkpoint=self.checkpoint,
+            weights=self.weights,
+            crop=self.crop,
+            seed=self.seed,
+        )

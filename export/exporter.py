@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fgdeploy import __version__, photos
-from fgdeploy.bundle import GRAPHS, Bundle, Manifest, StageInfo, open_bundle, seal
+from fgdeploy.bundle import GRAPHS, Bundle, Manifest, Output, open_bundle, seal
 from fgdeploy.core import atomic
-from fgdeploy.core.errors import BundleError, ExportError, ImageError, UsageError
+from fgdeploy.core.errors import BundleError, CheckpointError, ExportError, ImageError, UsageError
 from fgdeploy.evaluation.targets import TARGETS_FILE
-from fgdeploy.export import graph, verify
-from fgdeploy.export.assemble import Model, Notify, Progress, assemble
+from fgdeploy.export import graph, hash_head, verify
 from fgdeploy.export.export_settings import ExportSettings
+from fgdeploy.export.hash_head import Progress
 from fgdeploy.export.reference import PyTorchEngine
-from fgdeploy.models import checkpoint, macs, vit
-from fgdeploy.models.heads import ProjectionHead
-from fgdeploy.models.stages import tokens_in
+from fgdeploy.models import assembly as assemblies
+from fgdeploy.models import plan
+from fgdeploy.models.assembly import Assembly, NetworkSettings, Notify
+from fgdeploy.models.heads.base import Head
+from fgdeploy.models.heads.projection import ProjectionHead
+from fgdeploy.models.methods import registry
+from fgdeploy.models.methods.base import Method
+from fgdeploy.models.network import Network
+from fgdeploy.models.weights import trained
 from fgdeploy.photos.images import Frame
 from fgdeploy.proof.parity import FP32_LIMITS, Parity
-from fgdeploy.training.projection import Projection
 
-HEAD_FILE = "head.npz"
+
+def default_target(settings: ExportSettings) -> Path:
+    """Return METHOD.fgd: of the method that is asked for, or that the weights were trained as."""
+    path = settings.checkpoint
+    config = None if path is None else trained.load_config(trained.locate(path))
+    name = settings.method or (config.method if config is not None else None)
+    return Path(f"{registry.get(name).name}.fgd")
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,38 @@ def export_bundle(
     The graph is held against PyTorch before the folder appears under its name; on any error
     nothing is left. Raises FgdeployError of the kind that failed, or OSError from the disk.
     """
+    _check_target(target, overwrite)
+    # The folder comes first of all, so that one that cannot be written shows at once.
+    with atomic.new_folder(target, replace=overwrite) as folder:
+        assembly = assemblies.choose(settings.network(), notify)
+        encoder = assembly.encoder(notify)
+        head = hash_head.choose(settings, assembly, encoder, notify, progress)
+        network = Network(encoder, head, assembly.options).eval().requires_grad_(False)
+        extras = _extras(settings, assembly.method, head)
+        deployed = network.deployed(_without(settings, network), settings.logits)
+        notify("writing the graph")
+        facts = graph.write_onnx(
+            graph.DeployGraph(deployed, extras),
+            assembly.source.size,
+            folder / GRAPHS["fp32"],
+            settings.opset,
+            _notes(assembly.method),
+        )
+        _check_pins(assembly, facts)
+        for name, content in head.files().items():
+            (folder / name).write_bytes(content)
+        if (targets := hash_head.targets(settings, assembly, head)) is not None:
+            targets.save(folder / TARGETS_FILE)
+        draft = seal(folder, describe(settings, assembly, network, facts, deployed))
+        notify("comparing it with PyTorch")
+        reference = PyTorchEngine(graph.DeployGraph(network.published(), extras), draft.manifest)
+        parity = verify.prove(draft, reference, _frames(assembly, settings))
+        seal(folder, dataclasses.replace(draft.manifest, parity=_proof(parity)))
+        manifest = open_bundle(folder).manifest
+    return Exported(Bundle(target, manifest), parity)
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
     if target.suffix != ".fgd":
         raise UsageError(f"-o {target}: a bundle's name ends in .fgd")
     if target.exists() and not overwrite:
@@ -58,45 +100,34 @@ def export_bundle(
         raise BundleError(f"{target} is no bundle, so it is not overwritten; give another -o")
     if not target.parent.is_dir():
         raise BundleError(f"no folder {target.parent} to write {target.name} into; create it first")
-    if unknown := sorted(settings.without - set(graph.SIMPLIFICATIONS)):
-        raise UsageError(
-            f"--without {','.join(unknown)}: choose from {', '.join(graph.SIMPLIFICATIONS)}"
-        )
-    # The folder comes first of all, so that one that cannot be written shows at once.
-    with atomic.new_folder(target, replace=overwrite) as folder:
-        model = assemble(settings, notify, progress)
-        if settings.logits and isinstance(model.head, ProjectionHead):
-            raise UsageError("--logits needs the trained head; a fitted head has no classes")
-        notify("writing the graph")
-        facts = graph.write_onnx(
-            model.deployed(settings.logits, settings.without),
-            model.image_size,
-            folder / GRAPHS["fp32"],
-            settings.opset,
-        )
-        _save_head(model, folder)
-        if model.targets is not None:
-            model.targets.save(folder / TARGETS_FILE)
-        draft = seal(folder, describe(model, facts, settings))
-        notify("comparing it with PyTorch")
-        reference = PyTorchEngine(model.published(settings.logits), draft.manifest)
-        parity = verify.prove(draft, reference, _frames(model, settings))
-        seal(folder, dataclasses.replace(draft.manifest, parity=_proof(parity)))
-        manifest = open_bundle(folder).manifest
-    return Exported(Bundle(target, manifest), parity)
 
 
-def _frames(model: Model, settings: ExportSettings) -> Any:
+def _without(settings: ExportSettings, network: Network) -> frozenset[str]:
+    """Return the simplifications to leave out. Raises UsageError for one that there is not."""
+    known = network.simplifications()
+    if unknown := sorted(settings.without - set(known)):
+        raise UsageError(f"--without {','.join(unknown)}: choose from {', '.join(known)}")
+    return settings.without
+
+
+def _extras(settings: ExportSettings, method: Method, head: Head) -> tuple[str, ...]:
+    """Return the outputs beside code, hash and embedding. Raises UsageError."""
+    if settings.logits and "logits" not in head.outputs():
+        raise UsageError("--logits needs the trained head; a fitted head has no classes")
+    return (*(["logits"] if settings.logits else []), *method.outputs)
+
+
+def _frames(assembly: Assembly, settings: ExportSettings) -> Any:
     frames: list[Frame] = []
     if settings.fit_data is not None:
         for photo in photos.spread(
             photos.read(settings.fit_data), 2 * verify.FRAMES, settings.seed
         ):
             try:
-                frames.append(model.preprocess.frame(photo.path))
+                frames.append(assembly.preprocess.frame(photo.path))
             except ImageError:
                 continue
-    return verify.frames_for(model.image_size, frames, settings.seed)
+    return verify.frames_for(assembly.source.size, frames, settings.seed)
 
 
 def _proof(parity: Parity) -> dict[str, Any]:
@@ -107,73 +138,96 @@ def _proof(parity: Parity) -> dict[str, Any]:
     }
 
 
-def describe(model: Model, facts: graph.GraphFacts, settings: ExportSettings) -> Manifest:
-    """Return the manifest of a model and its graph, files and parity not yet known."""
-    shape = vit.shape(model.vit)
-    arriving = tokens_in(model.stages, shape.patches)
-    stages = tuple(
-        StageInfo(stage.block, count, stage.keep)
-        for stage, count in zip(model.stages, arriving, strict=True)
-    )
-    weights = checkpoint.fingerprint(model.vit, model.head)
-    early, last = "early-gather" not in settings.without, "cls-last" not in settings.without
+def describe(
+    settings: ExportSettings,
+    assembly: Assembly,
+    network: Network,
+    facts: graph.GraphFacts,
+    deployed: Network,
+) -> Manifest:
+    """Return the manifest of a network and its graph, files and parity not yet known."""
+    method, shape, size = assembly.method, assembly.geometry, assembly.source.size
+    weights = network.fingerprint()
+    rows = plan.record(deployed, size)
+    names = network.simplifications()
     return Manifest(
-        method=model.method.name,
-        backbone=model.backbone,
-        image_size=model.image_size,
+        method=method.name,
+        options=assembly.options.to_json(),
+        backbone=assembly.source.backbone,
+        image_size=size,
         patch_size=shape.patch_size,
+        grid=shape.grid,
         depth=shape.depth,
         width=shape.width,
         prefix_tokens=shape.prefix_tokens,
-        bits=model.bits,
-        stages=stages,
-        head=model.head_facts,
-        preprocess=model.preprocess,
+        bits=network.head_bits,
+        blocks=rows.runs,
+        head=network.head.facts(),
+        classes=assembly.config.classes if assembly.config is not None else (),
+        preprocess=assembly.preprocess,
+        outputs={
+            name: Output(one["type"], tuple(one["shape"][1:]))
+            for name, one in facts.outputs.items()
+        },
         graph={
             "opset": facts.opset,
             "inputs": facts.inputs,
-            "outputs": facts.outputs,
-            "simplifications": [n for n in graph.SIMPLIFICATIONS if n not in settings.without],
+            "simplifications": [name for name in names if name not in settings.without],
+            "pins": list(method.pins),
+            "half": list(method.half),
         },
         macs={
-            "dense": macs.dense(shape),
-            "published": macs.published(shape, model.stages),
-            "exported": macs.exported(shape, model.stages, early, last),
+            "dense": plan.dense(shape).macs,
+            "published": plan.record(network.published(), size).macs,
+            "exported": rows.macs,
         },
-        weights={"source": model.source, "sha256": weights, "seed": settings.seed},
-        fingerprint=_fingerprint(model, stages, weights),
+        weights={"source": assembly.source.name, "sha256": weights, "seed": settings.seed},
+        fingerprint=_fingerprint(assembly, weights),
         created_by=f"fgdeploy {__version__}",
-        thresholds=FP32_LIMITS.to_json(),
+        limits=FP32_LIMITS.to_json(),
     )
 
 
-def _fingerprint(model: Model, stages: tuple[StageInfo, ...], weights: str) -> str:
+def _fingerprint(assembly: Assembly, weights: str) -> str:
     """Hash all that decides a code: not tool versions, opset or precision."""
     facts = {
-        "method": model.method.name,
-        "backbone": model.backbone,  # the number of heads, say, shows in no weight
-        "stages": [dataclasses.asdict(stage) for stage in stages],
-        "preprocess": model.preprocess.to_json(),
+        "method": assembly.method.name,
+        "backbone": assembly.source.backbone,  # the number of heads, say, shows in no weight
+        **assembly.options.deciding(assembly.geometry),
+        "preprocess": assembly.preprocess.to_json(),
         "weights": weights,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _save_head(model: Model, folder: Path) -> None:
-    """Keep a fitted head beside the graph: it is what PyTorch needs to give the same codes."""
-    if isinstance(model.head, ProjectionHead):
-        linear = model.head.linear
-        np.savez(folder / HEAD_FILE, weight=linear.weight.numpy(), bias=linear.bias.numpy())
+def _notes(method: Method) -> dict[str, str]:
+    """Return what calibration reads in the graph (`calibration.pins`)."""
+    return {"fgdeploy.pins": json.dumps(method.pins), "fgdeploy.half": json.dumps(method.half)}
+
+
+def _check_pins(assembly: Assembly, facts: graph.GraphFacts) -> None:
+    """Refuse a pin that no node has the name of: it would protect nothing.
+
+    A method's dense form may lack what is pinned, as it reduces nothing.
+    """
+    method, options = assembly.method, assembly.options
+    usual = method.options().resolved(assembly.geometry)
+    if options == options.dense() and usual != usual.dense():
+        return
+    for pattern in (*method.pins, *method.half):
+        if not fnmatch.filter(facts.nodes, pattern):
+            raise ExportError(
+                f"no node of the graph is called {pattern}, which {method.name} pins; name the "
+                "module that decides, or take the pin out"
+            )
 
 
 def rebuild(bundle: Bundle, source: Path | None) -> PyTorchEngine:
     """Return the PyTorch reference of a bundle, from the checkpoint that it was exported from.
 
     source: the checkpoint; None for pretrained or random weights, which need none. Raises
-    ExportError if the weights are not those of the bundle, and what `assemble` raises.
+    ExportError if the weights are not those of the bundle, and what assembling raises.
     """
-    from fgdeploy.models.stages import Stage
-
     manifest = bundle.manifest
     origin = str(manifest.weights.get("source"))
     known = origin in ("pretrained", "random")
@@ -181,27 +235,36 @@ def rebuild(bundle: Bundle, source: Path | None) -> PyTorchEngine:
         raise UsageError(
             f"the PyTorch reference needs the bundle's checkpoint: --checkpoint {origin}"
         )
-    fitted, projection = HEAD_FILE in manifest.files, None
-    if fitted:
-        with np.load(bundle.path / HEAD_FILE, allow_pickle=False) as data:
-            projection = Projection(data["weight"], data["bias"])
-    settings = ExportSettings(
+    settings = NetworkSettings(
         method=manifest.method,
         backbone=manifest.backbone,
         checkpoint=source,
         weights=origin if known else "pretrained",
-        head="lsh" if fitted else "trained",
-        bits=manifest.bits,
-        stages=tuple(Stage(stage.block, stage.keep) for stage in manifest.stages),
         image_size=manifest.image_size,
         seed=int(manifest.weights.get("seed", 0)),
     )
-    model = dataclasses.replace(
-        assemble(settings, projection=projection), preprocess=manifest.preprocess
+    options = registry.get(manifest.method).options.from_json(manifest.options)
+    assembly = dataclasses.replace(
+        assemblies.choose(settings), options=options, preprocess=manifest.preprocess
     )
-    if checkpoint.fingerprint(model.vit, model.head) != manifest.weights.get("sha256"):
+    head = _head_of(bundle, assembly)
+    network = Network(assembly.encoder(), head, options).eval().requires_grad_(False)
+    if network.fingerprint() != manifest.weights.get("sha256"):
         raise ExportError(
             f"{source or origin} holds other weights than {bundle.path.name} was exported from; "
             f"give the checkpoint {origin} it came from"
         )
-    return PyTorchEngine(model.published(), manifest)
+    extras = tuple(name for name in manifest.outputs if name not in graph.ALWAYS)
+    return PyTorchEngine(graph.DeployGraph(network.published(), extras), manifest)
+
+
+def _head_of(bundle: Bundle, assembly: Assembly) -> Head:
+    manifest = bundle.manifest
+    if ProjectionHead.FILE in manifest.files:
+        return ProjectionHead.read(bundle.path / ProjectionHead.FILE, manifest.head)
+    name = assembly.source.name
+    state, width = assembly.source.state or {}, assembly.geometry.width
+    head = assembly.method.head.from_state(state, width, manifest.bits, name)
+    if head is None:
+        raise CheckpointError(f"{name} holds no trained head, as {bundle.path.name} has one")
+    return head

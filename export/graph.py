@@ -1,7 +1,8 @@
 """The deployed graph as a PyTorch module, and its way into an ONNX file.
 
 Contract: `frames` uint8 [B, S, S, 3] -> `code` uint8 [B, ceil(bits/8)], `hash` float32 [B, bits],
-`embedding` float32 [B, D] and, if asked for, `logits` float32 [B, C]. Only B is dynamic.
+`embedding` float32 [B, D] and whatever a method or its head declares: `logits` float32 [B, C], a
+`box`. Only B is dynamic.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,48 +22,10 @@ from torch import Tensor, nn
 
 from fgdeploy.core.codes import code_bytes
 from fgdeploy.core.errors import ExportError
-from fgdeploy.models.heads import ClassHashHead, ProjectionHead
-from fgdeploy.models.staged import Shortcuts, StagedViT
-from fgdeploy.models.vit import FoldedEmbedding, Normalisation, ViT, embed_tokens
+from fgdeploy.models.network import Network
 
-Head = ClassHashHead | ProjectionHead
-
-# Exact simplifications by name, beside those that the encoder makes (`Shortcuts`).
-FOLD_NORMALISATION, FOLD_HASH_HEAD = "fold-normalisation", "fold-hash-head"
-SIMPLIFICATIONS: dict[str, str] = {
-    "early-gather": "a pruning block runs proj and MLP on the kept tokens only",
-    "cls-last": "the last block runs for the CLS token only",
-    "cls-row": "token scores take one attention row beside the main attention",
-    FOLD_NORMALISATION: "mean and std lie in the patch embedding, fixed tokens are constants",
-    FOLD_HASH_HEAD: "class head and hash head are one product where logits are not asked for",
-}
-
-
-def shortcuts(without: frozenset[str]) -> Shortcuts:
-    """Return the encoder's shortcuts, less those named."""
-    return Shortcuts(
-        early_gather="early-gather" not in without,
-        cls_last="cls-last" not in without,
-        cls_row="cls-row" not in without,
-    )
-
-
-class NormalisedEmbedding(nn.Module):
-    """Frames to tokens as published: scale to 0..1, normalise, embed."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, vit: ViT, norm: Normalisation) -> None:
-        super().__init__()
-        self.vit = vit
-        self.register_buffer("mean", torch.tensor(norm.mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(norm.std).view(1, 3, 1, 1))
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Return embedded tokens [B, T, D] of uint8 frames [B, S, S, 3]."""
-        pixels = frames.to(self.mean.dtype).permute(0, 3, 1, 2) / 255.0
-        return embed_tokens(self.vit, (pixels - self.mean) / self.std)
+# The outputs that every graph has, in order; then its extras.
+ALWAYS = ("code", "hash", "embedding")
 
 
 class CodePacker(nn.Module):
@@ -83,58 +46,45 @@ class CodePacker(nn.Module):
 
 
 class DeployGraph(nn.Module):
-    """Frames in, code and hash out: embedding, encoder, head and packing in one module."""
+    """Frames in, code, hash and all declared outputs out: a network as it is deployed.
 
-    def __init__(
-        self,
-        vit: ViT,
-        encoder: StagedViT,
-        head: Head,
-        norm: Normalisation,
-        logits: bool = False,
-        without: frozenset[str] = frozenset(),
-    ) -> None:
+    extras: names of further outputs, of the head (`logits`) or of the method.
+    """
+
+    def __init__(self, network: Network, extras: Sequence[str] = ()) -> None:
         super().__init__()
-        folded = FOLD_NORMALISATION not in without
-        self.embed = FoldedEmbedding(vit, norm) if folded else NormalisedEmbedding(vit, norm)
-        self.encoder = encoder
-        self.logits = logits
-        self.bits = _bits(head)
-        fold_head = isinstance(head, ClassHashHead) and not logits
-        if fold_head and FOLD_HASH_HEAD not in without:
-            assert isinstance(head, ClassHashHead)
-            self.head: nn.Module = head.folded()
-        else:
-            self.head = head
-        self.pack = CodePacker(self.bits)
+        self.network = network
+        self.extras = tuple(extras)
+        self.pack = CodePacker(network.head_bits)
 
     def output_names(self) -> list[str]:
         """Return the graph's outputs in order."""
-        return ["code", "hash", "embedding", *(["logits"] if self.logits else [])]
+        return [*ALWAYS, *self.extras]
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
-        """Return (code, hash, embedding[, logits])."""
-        embedding = self.encoder.encode(self.embed(frames))
-        result = self.head(embedding)
-        hashes, logits = result if isinstance(result, tuple) else (result, None)
-        outputs = (self.pack(hashes), hashes, embedding)
-        return (*outputs, logits) if self.logits and logits is not None else outputs
-
-
-def _bits(head: Head) -> int:
-    linear = head.head_hash if isinstance(head, ClassHashHead) else head.linear
-    return int(linear.out_features)
+        """Return (code, hash, embedding, ...) of uint8 frames [B, S, S, 3]."""
+        network = self.network
+        # Cast first: TensorRT transposes no uint8.
+        floats = frames.to(self.pack.powers.dtype)
+        features = network(network.pixels(floats.permute(0, 3, 1, 2)))
+        found = {**features.extras, **network.head(features)}
+        outputs = (self.pack(found["hash"]), found["hash"], features.embedding)
+        return (*outputs, *(found[name] for name in self.extras))
 
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """What an ONNX file turned out to be."""
+    """What an ONNX file turned out to be. outputs: type and shape by name; nodes: their names."""
 
     opset: int
     inputs: dict[str, list[Any]]
-    outputs: dict[str, list[Any]]
+    outputs: dict[str, dict[str, Any]]
     ops: dict[str, int]
+    nodes: tuple[str, ...]
 
+
+# ONNX's numbers of types.
+_TYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16"}
 
 # Ops whose output shape depends on values, or that engines cannot fix ahead of time.
 _DYNAMIC_OPS = {
@@ -149,8 +99,16 @@ _DYNAMIC_OPS = {
 }
 
 
-def write_onnx(graph: DeployGraph, image_size: int, target: Path, opset: int) -> GraphFacts:
+def write_onnx(
+    graph: DeployGraph,
+    image_size: int,
+    target: Path,
+    opset: int,
+    notes: Mapping[str, str] | None = None,
+) -> GraphFacts:
     """Export through torch's dynamo exporter into one self-contained ONNX file.
+
+    notes: kept in the file by name, for those who change the graph later.
 
     Raises ExportError if the exporter fails, the opset comes out otherwise, an op is not static,
     or the file would pass protobuf's 2 GB.
@@ -175,10 +133,12 @@ def write_onnx(graph: DeployGraph, image_size: int, target: Path, opset: int) ->
             "run again with --debug for its full report"
         ) from error
     assert program is not None
-    return _save(program, target, opset)
+    return _save(program, target, opset, notes or {})
 
 
-def _save(program: torch.onnx.ONNXProgram, target: Path, opset: int) -> GraphFacts:
+def _save(
+    program: torch.onnx.ONNXProgram, target: Path, opset: int, notes: Mapping[str, str]
+) -> GraphFacts:
     import onnx
     from onnxscript import optimizer
 
@@ -196,13 +156,16 @@ def _save(program: torch.onnx.ONNXProgram, target: Path, opset: int) -> GraphFac
     actual = max(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
     if actual != opset:
         raise ExportError(f"asked for opset {opset}, the exporter gave {actual}; change --opset")
+    for key, value in notes.items():
+        proto.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(proto)
     target.write_bytes(proto.SerializeToString())
     return GraphFacts(
         actual,
         {value.name: _shape(value) for value in proto.graph.input},
-        {value.name: _shape(value) for value in proto.graph.output},
+        {value.name: _described(value) for value in proto.graph.output},
         ops,
+        tuple(node.name for node in proto.graph.node),
     )
 
 
@@ -216,8 +179,19 @@ def _name_by_module(node: Any) -> None:
     )
     modules = [part for part in ast.literal_eval(scopes)[:-1] if part]
     if modules:
-        node.name = f"{modules[-1].removeprefix('encoder.').removeprefix('vit.')}/{node.name}"
+        node.name = f"{_shortened(modules[-1])}/{node.name}"
     del node.metadata_props[:]
+
+
+def _shortened(module: str) -> str:
+    for start in ("network.", "encoder.", "vit.", "walk."):
+        module = module.removeprefix(start)
+    return module
+
+
+def _described(value: Any) -> dict[str, Any]:
+    kind = value.type.tensor_type.elem_type
+    return {"type": _TYPES.get(kind, str(kind)), "shape": _shape(value)}
 
 
 def _shape(value: Any) -> list[Any]:

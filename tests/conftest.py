@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fgdeploy.bundle import Manifest, StageInfo, seal
+from fgdeploy.bundle import BlockRows, Manifest, Output, seal
 from fgdeploy.photos.images import Preprocess
 
 Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
@@ -74,11 +74,12 @@ def toy_manifest() -> Manifest:
         backbone="toy_patch16_32",
         image_size=SIZE,
         patch_size=16,
+        grid=(2, 2),
         depth=2,
         width=WIDTH,
         prefix_tokens=1,
         bits=BITS,
-        stages=(StageInfo(block=1, tokens_in=4, keep=2),),
+        blocks=(BlockRows(1, 5, 5, 5, 3, 3), BlockRows(2, 3, 1, 3, 1, 1)),
         head={"kind": "lsh", "seed": 0},
         preprocess=Preprocess(SIZE, 36, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         graph={"opset": 18},
@@ -86,6 +87,12 @@ def toy_manifest() -> Manifest:
         weights={"source": "random"},
         fingerprint="toy-0",
         created_by="tests",
+        options={"stages": [[1, 2]]},
+        outputs={
+            "code": Output("uint8", (2,)),
+            "hash": Output("float32", (BITS,)),
+            "embedding": Output("float32", (WIDTH,)),
+        },
     )
 
 

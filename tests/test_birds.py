@@ -59,7 +59,7 @@ def test_birds_end_to_end(listing: Path) -> None:
     export = ["export", "--method", "eet", "--backbone", "deit_tiny_patch16_224"]
     export += ["--checkpoint", WEIGHTS, "--head", "itq", "--bits", 64, "--fit-data", listing]
     _fgdeploy(folder, *export)
-    _fgdeploy(folder, *export, "--stages", "none", "-o", "dense.fgd")
+    _fgdeploy(folder, *export, "--set", "stages=none", "-o", "dense.fgd")
     pruned = json.loads(_fgdeploy(folder, "eval", listing, "-b", "eet.fgd", "--json"))
     dense = json.loads(_fgdeploy(folder, "eval", listing, "-b", "dense.fgd", "--json"))
     assert (pruned["queries"], pruned["gallery"]) == (160, 240)

@@ -110,7 +110,8 @@ def test_only_the_demo_and_parity_reach_back_to_torch() -> None:
 
 
 def test_no_two_modules_and_no_two_types_have_one_name() -> None:
-    """A command's file is called like the command; all other names are used once."""
+    """A command's file is called like the command, what a room's things share is its `base`, and
+    `errors` has its public address; all other names are used once."""
     modules: Counter[str] = Counter()
     types: Counter[str] = Counter()
     for folder in ("fgdeploy", *ROOMS):
@@ -126,8 +127,54 @@ def test_no_two_modules_and_no_two_types_have_one_name() -> None:
                 for node in tree.body
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
             )
-    assert {name for name, times in modules.items() if times > 1} <= {"errors", "eet"}
+    assert {name for name, times in modules.items() if times > 1} <= {"errors", "base"}
     assert {name for name, times in types.items() if times > 1} == set()
+
+
+# Within the models: backbone -> tokens -> walk -> encoder -> network -> methods -> assembly.
+_ORDER = (
+    {"simplify", "backbone.vit", "backbone.blocks", "reduce.stages"},
+    {"backbone.hub", "tokens", "weights.checkpoint"},
+    {"backbone.embedding", "walk", "weights.source", "heads.base"},
+    {"heads.hash", "heads.projection", "reduce.scores", "encoder"},
+    {"reduce.keep", "network"},
+    {"methods.base", "plan", "embedder"},
+    {"methods.eet"},
+    {"methods.registry"},
+    {"weights.trained"},
+    {"assembly"},
+)
+
+
+def test_models_build_on_each_other_in_one_direction() -> None:
+    level = {name: number for number, names in enumerate(_ORDER) for name in names}
+    inside = {
+        ".".join(path.relative_to(ROOT / "models").with_suffix("").parts): path
+        for path in (ROOT / "models").rglob("*.py")
+        if path.stem != "__init__"
+    }
+    assert set(inside) == set(level)
+    for name, path in inside.items():
+        for other in _modules_imported(path):
+            for target in level:
+                if other == f"models.{target}" or other.startswith(f"models.{target}."):
+                    assert level[target] < level[name], f"{name} imports {target}"
+
+
+def test_only_a_methods_own_file_knows_its_name() -> None:
+    from fgdeploy.models.methods.registry import METHODS
+
+    allowed = {"bundle/schema_one.py"}  # manifests from before methods had options
+    for folder in ("fgdeploy", *ROOMS):
+        for path in (ROOT / folder).rglob("*.py"):
+            inside = path.relative_to(ROOT / folder).as_posix()
+            if inside in allowed or inside.startswith("methods/") or "/methods/" in inside:
+                continue
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+            assert not texts & set(METHODS), path
+            homes = {f"models.methods.{name}" for name in METHODS}
+            assert not _modules_imported(path) & homes, path
 
 
 def test_public_names_resolve() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,9 @@ KEPT_BYTES = 1 << 28  # decoded photos kept in memory, where no workers decode
 
 Notify = Callable[[str], None]
 Progress = Callable[[int, int], None]
-Augment = Callable[[Image.Image], Tensor]
+# Makes one view of a photo, or several by name; uint8 [3, S, S] each.
+Augment = Callable[[Image.Image], Tensor | Mapping[str, Tensor]]
+IMAGE = "image"  # the name of a view that has no other
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,8 @@ def _split(readable: Sequence[Photo], holdout: float, seed: int) -> tuple[list[P
     return train, test
 
 
-class Views(Dataset[tuple[Tensor, int, int]]):
-    """Augmented training images: item (epoch, row) -> (uint8 [3, S, S], class number, row)."""
+class Views(Dataset[tuple[Mapping[str, Tensor], int, int]]):
+    """Augmented training images: item (epoch, row) -> (views by name, class number, row)."""
 
     def __init__(
         self,
@@ -197,13 +199,19 @@ class Views(Dataset[tuple[Tensor, int, int]]):
     def __len__(self) -> int:
         return len(self._photos)
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int, int]:
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Return the class number of each row, (n,)."""
+        return self._labels
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Mapping[str, Tensor], int, int]:
         epoch, row = item
         image = self._image(row)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self._seed, 1, epoch, row))
-            view = self._augment(image)
-        return view, int(self._labels[row]), row
+            made = self._augment(image)
+        views = {IMAGE: made} if isinstance(made, Tensor) else made
+        return views, int(self._labels[row]), row
 
 
 def derive(*parts: int) -> int:
@@ -231,10 +239,35 @@ def order(count: int, batch: int, epoch: int, seed: int) -> list[list[tuple[int,
     ]
 
 
+def balanced_order(
+    labels: npt.NDArray[np.int64], batch: int, per_class: int, epoch: int, seed: int
+) -> list[list[tuple[int, int]]]:
+    """Return the batches of an epoch, `per_class` photos of a class side by side in each.
+
+    Every photo comes at least once; a class whose photos do not fill its last group repeats some.
+    The groups of a class are spread over the epoch, so batches hold as many classes as they can.
+    """
+    chooser = np.random.default_rng(derive(seed, 0, epoch))
+    rounds: list[list[list[int]]] = []
+    for number in np.unique(labels):
+        rows = chooser.permutation(np.flatnonzero(labels == number))
+        filled = np.resize(rows, -(-len(rows) // per_class) * per_class)
+        for turn, group in enumerate(filled.reshape(-1, per_class).tolist()):
+            if turn == len(rounds):
+                rounds.append([])
+            rounds[turn].append(group)
+    groups = [turn[i] for turn in rounds for i in chooser.permutation(len(turn))]
+    at_once = max(1, batch // per_class)
+    return [
+        [(epoch, row) for group in groups[start : start + at_once] for row in group]
+        for start in range(0, len(groups), at_once)
+    ]
+
+
 def batches(
     views: Views, plan: list[list[tuple[int, int]]], workers: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield (uint8 images [B, 3, S, S], labels [B], rows [B]) of the planned batches in order."""
+) -> Iterator[tuple[Mapping[str, Tensor], Tensor, Tensor]]:
+    """Yield (views, uint8 [B, 3, S, S] by name, labels [B], rows [B]) of the planned batches."""
     with warnings.catch_warnings():
         # Pinned memory without an accelerator, or more workers than cores: only advice.
         warnings.simplefilter("ignore", UserWarning)

@@ -1,6 +1,6 @@
 """The recipe for small budgets: heads that start from the features, one cosine loss on codes.
 
-It needs nothing of a method but its encoder. Before the first step the network looks at every
+It needs nothing of a method but its network. Before the first step the network looks at every
 training image once; class codes and both heads follow in closed form, so training starts from a
 hash that ranks already. Then the whole network is fine-tuned with AdamW, lower blocks slower.
 What each choice is worth is measured in benchmarks/README.md.
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from fgdeploy.core.errors import TrainingError
-from fgdeploy.models.heads import ClassHashHead
+from fgdeploy.models.heads.hash import ClassHashHead
+from fgdeploy.models.network import Network
 from fgdeploy.training import losses
-from fgdeploy.training.network import HashNet
-from fgdeploy.training.objective import STUDENT, Batch, Objective, Recipe, Setup
+from fgdeploy.training.objective import STUDENT, Batch, Objective, Setup
 from fgdeploy.training.target_codes import Signs, class_codes, label_codes
 
 # A low scale keeps pulling hashes towards their codes long after the class is right; that is what
@@ -48,8 +48,9 @@ class FastObjective(Objective):
         by_class = self._class_codes(setup, embeddings)
         self._labels = setup.labels
         self.register_buffer("codes", torch.from_numpy(by_class.astype(np.float32)))
-        if "start" not in setup.without:
-            start_heads(self.student.heads, embeddings, setup.labels, by_class)
+        head = self.student.head
+        if "start" not in setup.without and isinstance(head, ClassHashHead):
+            start_heads(head, embeddings, setup.labels, by_class)
 
     @staticmethod
     def _class_codes(setup: Setup, embeddings: npt.NDArray[np.float32]) -> Signs:
@@ -68,25 +69,29 @@ class FastObjective(Objective):
         codes: Tensor = self.codes  # type: ignore[assignment]
         return codes.cpu().numpy().astype(np.int8)[self._labels]
 
-    def networks(self) -> dict[str, HashNet]:
+    def networks(self) -> dict[str, Network]:
         """Return the student; a teacher is given or there is none."""
         return {STUDENT: self.student}
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms of the loss."""
         codes: Tensor = self.codes  # type: ignore[assignment]
-        hashes, _ = self.student(batch.images)
+        hashes = self._hash(self.student, batch)
         terms = {"code": losses.code_cosine(hashes, batch.labels, codes, SCALE)}
         if self.teacher is not None:
             with torch.no_grad():
-                teacher_hashes, _ = self.teacher(batch.images)
+                teacher_hashes = self._hash(self.teacher, batch)
             transfer = losses.knowledge_transfer(hashes, teacher_hashes)
             terms["transfer"] = TRANSFER_WEIGHT * transfer
         return terms
 
+    @staticmethod
+    def _hash(net: Network, batch: Batch) -> Tensor:
+        return net.hashes(net(batch.images))["hash"]
+
 
 def start_heads(
-    heads: ClassHashHead,
+    head: ClassHashHead,
     embeddings: npt.NDArray[np.floating],
     labels: npt.NDArray[np.int64],
     codes: Signs,
@@ -106,23 +111,7 @@ def start_heads(
     np.add.at(sums, labels, rows)
     weights = np.linalg.solve(gram + penalty * np.eye(len(gram)), sums.T).T * spread
     with torch.no_grad():
-        heads.head.weight.copy_(torch.from_numpy(weights[:, :-1]))
-        heads.head.bias.copy_(torch.from_numpy(weights[:, -1]))
-        heads.head_hash.weight.copy_(torch.from_numpy(codes.T * (3.0 / spread)))
-        heads.head_hash.bias.zero_()
-
-
-FAST = Recipe(
-    build=FastObjective,
-    epochs=6,
-    batch=64,
-    optimizer="adamw",
-    lr=5e-4,
-    momentum=0.9,
-    weight_decay=0.05,
-    layer_decay=0.75,
-    head_rate=2.0,
-    warmup=24,
-    least_area=0.3,
-    parts=("ctp", "codes", "start"),
-)
+        head.head.weight.copy_(torch.from_numpy(weights[:, :-1]))
+        head.head.bias.copy_(torch.from_numpy(weights[:, -1]))
+        head.head_hash.weight.copy_(torch.from_numpy(codes.T * (3.0 / spread)))
+        head.head_hash.bias.zero_()

@@ -9,29 +9,32 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fgdeploy.models import blocks
-from fgdeploy.models.eet import token_scores
-from fgdeploy.models.staged import StagedViT
-from fgdeploy.models.vit import embed_tokens
+from fgdeploy.models.network import Network
+from fgdeploy.models.reduce.scores import token_scores
+from fgdeploy.models.tokens import Tokens
 
 PATCHES = 4  # the authors' `--w`
 
 
-def with_saliency(net: StagedViT, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (embedding [B, D], EET's token scores of the last block [B, N]) of a dense ViT.
+class Saliency:
+    """Observes the last block of a dense network: which patches its CLS token looks at.
 
-    images: normalised [B, 3, S, S]. The scores are those that a pruning block would select by.
+    `scores` [B, N] are those that a pruning block would select by (`reduce.scores`).
     """
-    x = embed_tokens(net.vit, images)
-    *body, last = net.vit.blocks
-    for block in body:
-        x = blocks.run(block, x)
-    attended = blocks.attend(last, x)
-    prefix = int(net.vit.num_prefix_tokens)
-    scores = token_scores(attended.cls_attention(), attended.out_by_head, prefix)
-    cls = blocks.merge(last, attended.x[:, :1], attended.out[:, :1])
-    embedding: Tensor = net.vit.norm(blocks.feed_forward(last, cls))[:, 0]
-    return embedding, scores
+
+    wants_attention = True
+
+    def __init__(self, network: Network) -> None:
+        self._last = len(network.encoder.vit.blocks)
+        self._prefix = int(network.encoder.vit.num_prefix_tokens)
+        self.scores: Tensor
+
+    def __call__(self, number: int, tokens: Tokens) -> None:
+        """Score the patches by the last block's attention."""
+        if number == self._last:
+            seen = tokens.attended
+            assert seen is not None
+            self.scores = token_scores(seen.cls_attention(), seen.out_by_head, self._prefix)
 
 
 def hide_salient(

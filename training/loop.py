@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FrameType
 
@@ -17,10 +17,11 @@ from timm.scheduler import CosineLRScheduler
 from torch import Tensor
 
 from fgdeploy.core.errors import TrainingError
-from fgdeploy.models.vit import Normalisation
+from fgdeploy.models.backbone.embedding import Normalisation, Pixels
+from fgdeploy.models.methods.base import Recipe
 from fgdeploy.training import data, losses
 from fgdeploy.training.data import Views
-from fgdeploy.training.objective import Batch, Objective, Recipe
+from fgdeploy.training.objective import Batch, Objective
 from fgdeploy.training.precision import Precision
 from fgdeploy.training.run_state import RunState
 
@@ -65,7 +66,7 @@ class Loop:
         self._objective = objective.to(device)
         self._recipe, self._views, self._precision = recipe, views, precision
         self._seed, self._workers = seed, workers
-        self.steps = math.ceil(len(views) / recipe.batch)
+        self.steps = len(self._order(0))
         self._optimizer = timm.optim.create_optimizer_v2(
             objective.parameter_groups(recipe),
             opt=recipe.optimizer,
@@ -81,9 +82,13 @@ class Loop:
             t_in_epochs=False,
         )
         self._scaler = precision.scaler()
-        mean = torch.tensor(norm.mean).view(1, 3, 1, 1) * 255
-        std = torch.tensor(norm.std).view(1, 3, 1, 1) * 255
-        self._mean, self._std = mean.to(device), std.to(device)
+        self._pixels = Pixels(norm).to(device)
+
+    def _order(self, epoch: int) -> list[list[tuple[int, int]]]:
+        recipe, labels = self._recipe, self._views.labels
+        if recipe.per_class is None:
+            return data.order(len(labels), recipe.batch, epoch, self._seed)
+        return data.balanced_order(labels, recipe.batch, recipe.per_class, epoch, self._seed)
 
     def run(self, state: RunState, hooks: Hooks) -> None:
         """Train from `state` on (step 0: from the start) and keep it up to date.
@@ -111,7 +116,7 @@ class Loop:
                 interrupted.stop()
 
     def _epoch(self, epoch: int, state: RunState, hooks: Hooks, interrupted: _Interruption) -> None:
-        plan = data.order(len(self._views), self._recipe.batch, epoch, self._seed)
+        plan = self._order(epoch)
         done = state.step - epoch * self.steps
         saved = time.monotonic()
         self._objective.train()
@@ -120,7 +125,7 @@ class Loop:
                 terms = self._step(batch, state.step)
             except torch.OutOfMemoryError:
                 raise TrainingError(
-                    f"the GPU's memory does not hold a step of {len(batch[0])} photos; start anew "
+                    f"the GPU's memory does not hold a step of {len(batch[1])} photos; start anew "
                     "with --overwrite and a smaller --batch"
                 ) from None
             for name, value in terms.items():
@@ -128,22 +133,26 @@ class Loop:
             state.step += 1
             done += 1
             lr = self._rate()
-            hooks.tick(Tick(epoch + 1, done, self.steps, terms["loss"], lr, len(batch[0])))
+            hooks.tick(Tick(epoch + 1, done, self.steps, terms["loss"], lr, len(batch[1])))
             late = time.monotonic() - saved > SAVE_SECONDS
             if interrupted.by or (late and done < self.steps):
                 self._keep(state, hooks)
                 saved = time.monotonic()
             interrupted.stop()
 
-    def _step(self, batch: tuple[Tensor, Tensor, Tensor], number: int) -> dict[str, float]:
+    def _step(
+        self, batch: tuple[Mapping[str, Tensor], Tensor, Tensor], number: int
+    ) -> dict[str, float]:
         """Take one step and return the loss and its terms."""
         device = self._precision.device
-        images, labels, rows = (part.to(device, non_blocking=True) for part in batch)
+        given, labels, rows = batch
+        labels, rows = (part.to(device, non_blocking=True) for part in (labels, rows))
+        frames = {name: view.to(device, non_blocking=True) for name, view in given.items()}
         torch.manual_seed(data.derive(self._seed, 2, number))  # drop path and the like
         self._scheduler.step_update(number + 1)
         with self._precision.autocast():
-            pixels = (images.float() - self._mean) / self._std
-            terms = self._objective(Batch(pixels, labels, rows))
+            views = {name: self._pixels(view) for name, view in frames.items()}
+            terms = self._objective(Batch(views, labels, rows))
         loss = losses.total(terms)
         values = {"loss": loss.item(), **{name: term.item() for name, term in terms.items()}}
         if not math.isfinite(values["loss"]):

@@ -7,8 +7,9 @@ and saved (the student first), and `parameter_groups` may give single tensors ra
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,38 +18,48 @@ import numpy.typing as npt
 import timm.optim
 from torch import Tensor, nn
 
-from fgdeploy.training.data import Augment, crop_and_flip
-from fgdeploy.training.network import HashNet
+from fgdeploy.models.methods.base import Options, Recipe
+from fgdeploy.models.network import Network
+from fgdeploy.training.data import IMAGE
 
 STUDENT, TEACHER = "student", "teacher"
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images in training: normalised [B, 3, S, S], class numbers [B], rows in the set [B]."""
+    """Photos in training: normalised views [B, 3, S, S] by name, class numbers [B], rows [B].
 
-    images: Tensor
+    Most recipes have one view, `image`; one that looks at a photo in several ways names them.
+    """
+
+    views: Mapping[str, Tensor]
     labels: Tensor
     rows: Tensor
+
+    @property
+    def images(self) -> Tensor:
+        """Return the view `image`."""
+        return self.views[IMAGE]
 
 
 class Objective(nn.Module, ABC):
     """The networks of one training and their loss."""
 
     @property
-    @abstractmethod
-    def targets(self) -> npt.NDArray[np.int8]:
+    def targets(self) -> npt.NDArray[np.int8] | None:
         """Return the code of -1 and +1 that each training image is drawn to, (n, bits).
 
-        It is read from the state dict, so that a resumed run keeps the codes it began with.
+        None for an objective without target codes. They are read from the state dict, so that a
+        resumed run keeps the codes it began with.
         """
+        return None
 
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms of the loss by name; their sum is what is minimised."""
 
     @abstractmethod
-    def networks(self) -> dict[str, HashNet]:
+    def networks(self) -> dict[str, Network]:
         """Return the networks that are trained, by name; `student` is the one to deploy."""
 
     def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:
@@ -56,13 +67,15 @@ class Objective(nn.Module, ABC):
         groups: list[dict[str, Any]] = []
         for net in self.networks().values():
             groups += _backbone_groups(net.encoder.vit, recipe)
+            groups += _own_groups(net, recipe)
             groups.append(
                 {
-                    "params": list(net.heads.parameters()),
+                    "params": list(net.head.parameters()),
                     "weight_decay": 0.0,
                     "lr_scale": recipe.head_rate,
                 }
             )
+            _check_complete(net, groups)
         return groups
 
 
@@ -78,50 +91,60 @@ def _backbone_groups(vit: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     return groups
 
 
+def _own_groups(net: Network, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return groups of a method's own parameters: tokens, predictors and the like."""
+    own = net.encoder.own()
+    tensors = [
+        value
+        for name, value in net.encoder.state().items()
+        if name in own and isinstance(value, nn.Parameter)
+    ]
+    matrices = [value for value in tensors if value.ndim == 2]
+    others = [value for value in tensors if value.ndim != 2]
+    return [
+        {"params": part, "weight_decay": decay, "lr_scale": recipe.head_rate}
+        for part, decay in ((matrices, recipe.weight_decay), (others, 0.0))
+        if part
+    ]
+
+
+def _check_complete(net: Network, groups: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse groups that leave a weight of the network's state untrained."""
+    held = {id(tensor) for group in groups for tensor in group["params"]}
+    for name, value in net.state().items():
+        if isinstance(value, nn.Parameter) and value.requires_grad and id(value) not in held:
+            raise ValueError(f"{name} is in no optimiser group, so it would not be trained")
+
+
 @dataclass(frozen=True)
 class Setup:
     """What an objective is built from.
 
-    make: returns a network with the pretrained backbone, pruned (True) or dense. embed: runs a
-    network over the training images, unaugmented, and returns embeddings (n, D). labels: (n,).
-    without: parts of the method to leave out, by the paper's short names. teacher: a frozen
-    network to learn from, with the targets that it was trained to where these are known.
+    make: returns a network with the pretrained backbone, with the method's token reduction (True)
+    or without. embed: runs a network over the training images, unaugmented, and returns embeddings
+    (n, D). labels: (n,). patch: its side in pixels. options: the method's. without: parts of the
+    method to leave out, by the paper's short names. teacher: a frozen network to learn from, with
+    the targets that it was trained to where these are known.
     """
 
-    make: Callable[[bool], HashNet]
-    embed: Callable[[HashNet], npt.NDArray[np.float32]]
+    make: Callable[[bool], Network]
+    embed: Callable[[Network], npt.NDArray[np.float32]]
     labels: npt.NDArray[np.int64]
     classes: int
     bits: int
     patch: int
     seed: int
+    options: Options
     without: frozenset[str] = frozenset()
-    transposed_mask: bool = False
-    teacher: HashNet | None = None
+    teacher: Network | None = None
     teacher_targets: npt.NDArray[np.int8] | None = None
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a method is trained: its objective and the settings that go with it.
-
-    optimizer: timm's name. lr is per step of `batch` images; warmup in steps. layer_decay: rate of
-    a block over that of the next. head_rate: rate of the heads over lr. least_area: least part of
-    a photo's area in a training view; augment makes the view from (image side, least area).
-    parts: what `without` may name.
-    """
-
-    build: Callable[[Setup], Objective]
-    epochs: int
-    batch: int
-    optimizer: str
-    lr: float
-    momentum: float
-    weight_decay: float
-    layer_decay: float | None
-    head_rate: float
-    warmup: int
-    least_area: float
-    augment: Callable[[int, float], Augment] = crop_and_flip
-    clip_norm: float | None = None
-    parts: Sequence[str] = ()
+def build(recipe: Recipe, setup: Setup) -> Objective:
+    """Return the objective that a recipe names, for this setup."""
+    kind = recipe.objective
+    if isinstance(kind, str):
+        module, _, name = kind.partition(":")
+        kind = getattr(importlib.import_module(module), name)
+    made: Objective = kind(setup)
+    return made

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fgdeploy.core.codes import check_bits
 from fgdeploy.core.errors import UsageError
-from fgdeploy.models.stages import Stage
+from fgdeploy.models.assembly import NetworkSettings
+from fgdeploy.models.weights import trained
 
 WEIGHTS = ("pretrained", "random")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -19,6 +21,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 class TrainSettings:
     """One training. None means: the recipe's or the method's default.
 
+    options: of the method, texts by name.
     data: a folder of classes, a CSV (path,class,split) or a dataset in its official layout.
     weights: `pretrained` (timm's hub), `random`, or the path of a checkpoint. crop: middle part of
     a photo's short side that the deployed model sees; least_area: least part of a photo's area in a
@@ -29,14 +32,14 @@ class TrainSettings:
     """
 
     data: Path
-    method: str = "eet"
+    method: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
     recipe: str = "fast"
     backbone: str | None = None
     weights: str = "pretrained"
     image_size: int | None = None
     crop: float | None = None
     least_area: float | None = None
-    stages: tuple[Stage, ...] | None = None
     bits: int = 64
     epochs: int | None = None
     batch: int | None = None
@@ -44,7 +47,6 @@ class TrainSettings:
     warmup: int | None = None
     holdout: float = 0.2
     without: frozenset[str] = frozenset()
-    transposed_mask: bool = False
     teacher: Path | None = None
     precision: str = "auto"
     eval_photos: int = 1000
@@ -79,11 +81,30 @@ class TrainSettings:
             if value is not None and value < 0:
                 raise UsageError(f"--{name.replace('_', '-')} {value}: expected 0 or more")
 
+    def network(self) -> NetworkSettings:
+        """Return which network is meant. Raises UsageError for weights that are not there."""
+        named = self.weights in WEIGHTS
+        path = None if named else trained.locate(Path(self.weights))
+        if path is not None and not path.is_file():
+            raise UsageError(
+                f"--weights {self.weights}: expected {', '.join(WEIGHTS)} or a checkpoint's "
+                "path, and there is no such file"
+            )
+        return NetworkSettings(
+            method=self.method,
+            options=self.options,
+            backbone=self.backbone,
+            image_size=self.image_size,
+            checkpoint=path,
+            weights=self.weights if named else "pretrained",
+            crop=self.crop,
+            seed=self.seed,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON-ready values."""
         entry = dataclasses.asdict(self)
         entry["data"] = str(self.data)
         entry["teacher"] = None if self.teacher is None else str(self.teacher)
         entry["without"] = sorted(self.without)
-        entry["stages"] = None if self.stages is None else [str(stage) for stage in self.stages]
         return entry

@@ -20,22 +20,25 @@ from fgdeploy.bundle import sha256
 from fgdeploy.core.errors import CheckpointError, UsageError
 from fgdeploy.evaluation import report
 from fgdeploy.evaluation.metrics import evaluate
-from fgdeploy.evaluation.protocol import score_protocols
+from fgdeploy.evaluation.protocol import ASYM_TARGETS, SYMMETRIC, score_protocols
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets
-from fgdeploy.models import trained
-from fgdeploy.models.trained import TrainedConfig
+from fgdeploy.models import assembly
+from fgdeploy.models.embedder import Embedder
+from fgdeploy.models.methods import registry
+from fgdeploy.models.methods.base import Recipe
+from fgdeploy.models.network import Network
+from fgdeploy.models.weights import trained
+from fgdeploy.models.weights.trained import TrainedConfig
 from fgdeploy.photos import Photo
-from fgdeploy.training import data, recipes, results
+from fgdeploy.training import data, objective, results
 from fgdeploy.training import run_state as states
-from fgdeploy.training.backbone import Backbone, frozen_teacher
 from fgdeploy.training.data import Views
-from fgdeploy.training.embed import Embedder
 from fgdeploy.training.loop import Hooks, Loop, Tick
-from fgdeploy.training.network import HashNet
-from fgdeploy.training.objective import STUDENT, Objective, Recipe, Setup
+from fgdeploy.training.objective import STUDENT, Objective, Setup
 from fgdeploy.training.precision import choose as choose_precision
 from fgdeploy.training.run_state import RunState
 from fgdeploy.training.target_codes import shared_codes
+from fgdeploy.training.teacher import frozen_teacher
 from fgdeploy.training.train_settings import TrainSettings
 
 Scores = dict[str, dict[str, Any]]
@@ -105,14 +108,14 @@ class _Run:
         reporter: Reporter,
     ) -> None:
         self.settings, self.folder, self.reporter = settings, folder, reporter
-        published = recipes.get(settings.method, settings.recipe)
+        published = registry.get(settings.method).recipe(settings.recipe)
         if unknown := sorted(settings.without - set(published.parts)):
             raise UsageError(
                 f"--without {','.join(unknown)}: recipe {settings.recipe} has the parts "
                 f"{', '.join(published.parts)}"
             )
         self.precision = choose_precision(settings.precision)
-        self.backbone = Backbone.choose(settings, reporter.notify)
+        self.assembly = assembly.choose(settings.network(), reporter.notify, as_trained=False)
         if settings.teacher is not None and not trained.locate(settings.teacher).is_file():
             raise CheckpointError(f"no checkpoint at {settings.teacher}; check --teacher")
         self.division = data.divide(
@@ -134,7 +137,9 @@ class _Run:
                 )
             if (folder / states.STATE_FILE).is_file():
                 self.state = states.load(folder, digest)
-        self.embedder = Embedder(self.backbone.preprocess, self.precision)
+        self.embedder = Embedder(
+            self.assembly.preprocess, self.precision.device, self.precision.autocast
+        )
         self.labels = self.division.labels(self.division.train)
         self.objective = self._objective()
         self._check_space()
@@ -165,9 +170,10 @@ class _Run:
         settings, recipe = self.settings, self.recipe
         values = [getattr(recipe, f.name) for f in dataclasses.fields(recipe)]
         facts: list[Any] = [value for value in values if not callable(value)]
-        facts += [settings.method, settings.recipe, settings.bits, settings.seed]
-        facts += [sorted(settings.without), settings.transposed_mask, self.precision.name]
-        facts += [self.backbone.source.backbone, self.backbone.stages, self.backbone.preprocess]
+        chosen = self.assembly
+        facts += [chosen.method.name, settings.recipe, settings.bits, settings.seed]
+        facts += [sorted(settings.without), chosen.options, self.precision.name]
+        facts += [chosen.source.backbone, chosen.preprocess]
         for given in (settings.weights, settings.teacher):
             path = trained.locate(Path(given)) if given is not None else None
             facts.append(sha256(path) if path is not None and path.is_file() else given)
@@ -179,38 +185,40 @@ class _Run:
         return listed.hexdigest()
 
     def _objective(self) -> Objective:
-        settings, division = self.settings, self.division
+        settings, division, chosen = self.settings, self.division, self.assembly
 
-        def embed(net: HashNet) -> npt.NDArray[np.float32]:
+        def embed(net: Network) -> npt.NDArray[np.float32]:
             progress = self.reporter.progress("looking at the photos")
             return self.embedder.embeddings(net, division.train, progress)
 
-        def make(pruned: bool) -> HashNet:
-            return self.backbone.network(pruned, len(division.classes), settings.bits)
+        def make(pruned: bool) -> Network:
+            return chosen.trainable(len(division.classes), settings.bits, dense=not pruned)
 
-        teacher, targets = frozen_teacher(settings, self.backbone, division, self.labels)
-        objective = recipes.get(settings.method, settings.recipe).build(
+        teacher, targets = frozen_teacher(settings, chosen, division, self.labels)
+        made = objective.build(
+            self.recipe,
             Setup(
                 make=make,
                 embed=embed,
                 labels=self.labels,
                 classes=len(division.classes),
                 bits=settings.bits,
-                patch=self.backbone.patch,
+                patch=chosen.geometry.patch_size,
                 seed=settings.seed,
                 without=settings.without,
-                transposed_mask=settings.transposed_mask,
+                options=chosen.options,
                 teacher=teacher,
                 teacher_targets=targets,
-            )
+            ),
         )
-        if shared := shared_codes(objective.targets, self.labels):
+        drawn_to = made.targets
+        if drawn_to is not None and (shared := shared_codes(drawn_to, self.labels)):
             self.reporter.notify(
                 f"warning: {shared} of {len(division.classes)} classes share a target code with "
                 f"another class, as {settings.bits} bits hold too few codes that far apart; "
                 "retrieval cannot tell these classes apart: take more --bits"
             )
-        return objective
+        return made
 
     def _check_space(self) -> None:
         """Refuse before the first step what would fail at the end of the first epoch."""
@@ -229,8 +237,9 @@ class _Run:
     def fit(self) -> RunState:
         """Run the loop to its end."""
         division, settings = self.division, self.settings
-        shortest = round(self.backbone.source.size / self.recipe.least_area**0.5)
-        augment = self.recipe.augment(self.backbone.source.size, self.recipe.least_area)
+        size = self.assembly.source.size
+        shortest = round(size / self.recipe.least_area**0.5)
+        augment = (self.recipe.augment or data.crop_and_flip)(size, self.recipe.least_area)
         views = Views(division.train, self.labels, augment, shortest, settings.seed)
         on_gpu = self.precision.device.type == "cuda"
         workers = settings.workers
@@ -240,15 +249,15 @@ class _Run:
             self.objective,
             self.recipe,
             views,
-            self.backbone.norm,
+            self.assembly.norm,
             self.precision,
             settings.seed,
             workers,
         )
         self.reporter.notify(
-            f"{settings.method}, recipe {settings.recipe}: {len(division.train)} photos of "
-            f"{len(division.classes)} classes, {settings.bits} bits, {self.recipe.epochs} epochs "
-            f"of {loop.steps} steps, {self.precision}"
+            f"{self.assembly.method.name}, recipe {settings.recipe}: {len(division.train)} photos "
+            f"of {len(division.classes)} classes, {settings.bits} bits, {self.recipe.epochs} "
+            f"epochs of {loop.steps} steps, {self.precision}"
         )
         asked = photos.spread(division.test, settings.eval_photos, settings.seed)
         start = time.monotonic()
@@ -266,26 +275,41 @@ class _Run:
         loop.run(self.state, Hooks(self.reporter.tick, save, score))
         return self.state
 
-    def _targets(self) -> Targets:
+    def _targets(self) -> Targets | None:
+        drawn_to = self.objective.targets
+        if drawn_to is None:
+            return None
         return Targets(
             classes=np.array(self.division.classes, dtype=np.str_),
             labels=self.labels,
-            codes=np.packbits(self.objective.targets > 0, axis=1),
+            codes=np.packbits(drawn_to > 0, axis=1),
             bits=self.settings.bits,
         )
 
     def _quick_scores(self, asked: Sequence[Photo]) -> dict[str, float]:
-        """Score the student by asym_targets, which needs no codes of the training photos."""
+        """Score the student by asym_targets, which needs no codes of the training photos.
+
+        Without target codes the photos are scored among themselves.
+        """
         progress = self.reporter.progress("evaluating")
         codes = self.embedder.codes(self.objective.networks()[STUDENT], asked, progress)
         targets = self._targets()
-        scores = evaluate(codes, _names(asked), targets.codes, targets.names)
-        return {"asym_targets_map": scores.map, "asym_targets_recall_at_1": scores.recall[1]}
+        if targets is None:
+            found = score_protocols(codes, _names(asked), codes, _names(asked), None)
+            scores = found[SYMMETRIC].scores if SYMMETRIC in found else None
+            kind = SYMMETRIC
+        else:
+            scores = evaluate(codes, _names(asked), targets.codes, targets.names)
+            kind = ASYM_TARGETS
+        if scores is None:
+            return {}
+        return {f"{kind}_map": scores.map, f"{kind}_recall_at_1": scores.recall[1]}
 
     def finish(self, state: RunState) -> Trained:
         """Evaluate in full and write weights, targets, scores and curves."""
         targets = self._targets()
-        targets.save(self.folder / TARGETS_FILE)
+        if targets is not None:
+            targets.save(self.folder / TARGETS_FILE)
         every: dict[str, Scores] = {}
         for name, net in self.objective.networks().items():
             details = self._protocols(name, net, targets)
@@ -297,12 +321,12 @@ class _Run:
         weights = self.folder / trained.WEIGHTS_FILE
         for name, net in self.objective.networks().items():
             path = weights if name == STUDENT else self.folder / f"{name}.safetensors"
-            trained.save(path, net.tensors(), self._config(name, net, every[name]))
+            trained.save(path, net.state(), self._config(name, net, every[name]))
         results.write_json(self.folder / results.SCORES_FILE, every)
         (self.folder / states.STATE_FILE).unlink(missing_ok=True)
         return Trained(weights, every, state.history, self.division.skipped)
 
-    def _protocols(self, name: str, net: HashNet, targets: Targets) -> dict[str, Any]:
+    def _protocols(self, name: str, net: Network, targets: Targets | None) -> dict[str, Any]:
         division = self.division
         if not division.test:
             return {}
@@ -315,7 +339,7 @@ class _Run:
         sides = (asking, _names(division.test), asked, _names(division.train))
         return score_protocols(*sides, targets, bits=self.settings.bits)
 
-    def _config(self, name: str, net: HashNet, scores: Scores) -> TrainedConfig:
+    def _config(self, name: str, net: Network, scores: Scores) -> TrainedConfig:
         settings, recipe = self.settings, self.recipe
         facts = {
             "network": name,
@@ -333,12 +357,12 @@ class _Run:
             "scores": {kind: values["map"] for kind, values in scores.items()},
         }
         return TrainedConfig(
-            method=settings.method,
-            backbone=self.backbone.source.backbone,
-            image_size=self.backbone.source.size,
+            method=self.assembly.method.name,
+            backbone=self.assembly.source.backbone,
+            image_size=self.assembly.source.size,
             bits=settings.bits,
-            stages=net.stages,
-            preprocess=self.backbone.preprocess,
+            options=net.options,
+            preprocess=self.assembly.preprocess,
             classes=self.division.classes,
             training=facts,
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fgdeploy.cli import objects, show
+from fgdeploy.cli import method_options, objects, show
 from fgdeploy.core.errors import MissingDependency
 
 
@@ -22,7 +22,9 @@ def export(
             "--backbone is given.",
         ),
     ] = None,
-    method: Annotated[str, typer.Option(help="The method: eet.")] = "eet",
+    method: Annotated[
+        str | None, typer.Option(help="The method. Default: the checkpoint's, else eet.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The bundle to write. Default: METHOD.fgd."),
@@ -36,12 +38,8 @@ def export(
         typer.Option(help="A timm ViT or DeiT. Default: told from the weights, else the method's."),
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Input side in pixels.")] = None,
-    stages: Annotated[
-        str | None,
-        typer.Option(
-            help="BLOCK:TOKENS pairs, blocks from 1, such as 4:98,8:49,10:12; or none for dense."
-        ),
-    ] = None,
+    chosen: method_options.SetOption = [],  # noqa: B006
+    stages: method_options.StagesOption = None,
     head: Annotated[
         str, typer.Option(help="Hash head: auto, trained, itq (needs --fit-data) or lsh.")
     ] = "auto",
@@ -72,13 +70,10 @@ def export(
     ] = False,
 ) -> None:
     """Export a model as a bundle, proven equal to PyTorch."""
-    from fgdeploy.models.stages import parse
-
-    stage_list = None if stages is None else parse(stages)
-    target = Path(f"{method}.fgd") if output is None else output
+    options = method_options.parse(chosen, stages)
     try:
         from fgdeploy.export.export_settings import ExportSettings
-        from fgdeploy.export.exporter import export_bundle
+        from fgdeploy.export.exporter import default_target, export_bundle
     except ModuleNotFoundError as error:
         raise MissingDependency(error.name or "torch", "export", "exporting") from None
     source = objects.training_of(run, checkpoint)
@@ -91,7 +86,7 @@ def export(
         weights=weights,
         head=head,
         bits=bits,
-        stages=stage_list,
+        options=options,
         image_size=image_size,
         crop=crop,
         fit_data=fit_data,
@@ -101,16 +96,16 @@ def export(
         seed=seed,
         without=frozenset(name.strip() for name in without.split(",") if name.strip()),
     )
+    target = default_target(settings) if output is None else output
     done = export_bundle(
         settings, target, overwrite, notify=show.say, progress=show.progress("fitting the head")
     )
     manifest, parity = done.bundle.manifest, done.parity
-    plan = ", ".join(f"{s.block}:{s.keep}" for s in manifest.stages) or "none (dense)"
     macs = manifest.macs
     rows = [
         ("model", f"{manifest.method} on {manifest.backbone}, {manifest.image_size} px"),
         ("weights", manifest.weights["source"]),
-        ("stages", plan),
+        *((name, show.option(value)) for name, value in manifest.options.items()),
         ("head", f"{manifest.head['kind']}, {manifest.bits} bits"),
         (
             "G MACs",

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import TYPE_CHECKING
+
 import typer
 
 from fgdeploy.cli import objects, show
+
+if TYPE_CHECKING:
+    from fgdeploy.bundle import BlockRows, Manifest
 
 
 def inspect(
@@ -23,11 +29,12 @@ def inspect(
     other = manifest.prefix_tokens
     rows = [
         ("method", manifest.method),
+        *((name, show.option(value)) for name, value in manifest.options.items()),
         ("backbone", f"{manifest.backbone} ({manifest.depth} blocks, width {manifest.width})"),
         (
             "input",
             f"{manifest.image_size} px, patches of {manifest.patch_size}: "
-            f"{manifest.patches} + {other} tokens",
+            f"{manifest.grid[0]}x{manifest.grid[1]} + {other} tokens",
         ),
         (
             "code",
@@ -40,12 +47,13 @@ def inspect(
             f"short side to {manifest.preprocess.resize}, middle {manifest.preprocess.size} "
             f"square, {manifest.preprocess.interpolation}",
         ),
-        ("graph", f"opset {manifest.graph['opset']}, {', '.join(manifest.graph['outputs'])}"),
+        ("graph", f"opset {manifest.graph['opset']}, {', '.join(manifest.outputs)}"),
         ("made by", manifest.created_by),
     ]
     typer.echo(show.table(rows))
-    typer.echo("\ntokens (patches + others) through the blocks")
-    typer.echo(show.table(_token_rows(manifest), ("blocks", "tokens", "kept after")))
+    typer.echo("\ntoken rows through the blocks")
+    header = ("blocks", "tokens", "queries", "proj and MLP")
+    typer.echo(show.table(_token_rows(manifest), header))
     typer.echo("\nmultiply-accumulates per image")
     dense = manifest.macs["dense"]
     typer.echo(
@@ -71,15 +79,19 @@ def inspect(
         )
 
 
-def _token_rows(manifest: object) -> list[tuple[str, str, str]]:
-    from fgdeploy.bundle import Manifest
-
-    assert isinstance(manifest, Manifest)
-    rows, first, tokens = [], 1, manifest.patches
-    for stage in manifest.stages:
-        rows.append(
-            (f"{first}-{stage.block}", f"{tokens} + {manifest.prefix_tokens}", str(stage.keep))
-        )
-        first, tokens = stage.block + 1, stage.keep
-    rows.append((f"{first}-{manifest.depth}", f"{tokens} + {manifest.prefix_tokens}", "CLS"))
+def _token_rows(manifest: Manifest) -> list[tuple[str, str, str, str]]:
+    """Return rows for runs of blocks that do the same: numbers, tokens, rows of proj and MLP."""
+    rows: list[tuple[str, str, str, str]] = []
+    runs = list(manifest.blocks)
+    while runs:
+        first = runs[0]
+        _, group = next(itertools.groupby(runs, key=_work))
+        alike = list(group)
+        numbers = f"{first.block}-{alike[-1].block}" if len(alike) > 1 else str(first.block)
+        rows.append((numbers, str(first.tokens), str(first.query), str(first.mlp)))
+        runs = runs[len(alike) :]
     return rows
+
+
+def _work(run: BlockRows) -> tuple[int, ...]:
+    return (run.tokens, run.query, run.keyval, run.proj, run.mlp)

@@ -90,7 +90,7 @@ def parity(
         _bisect(opened, spread(listed, images), as_json)
         return
     flags = Limits(max_hash_diff, min_bit_agreement, min_identical, min_top10, max_map_drop)
-    limits = Limits.from_json({**opened.manifest.thresholds, **flags.to_json()})
+    limits = Limits.from_json({**opened.manifest.limits, **flags.to_json()})
     reference = reference or choose_reference()
     name = candidate or choose_candidate(reference)
     photos = spread(named_or_found(source, "to compare on", show.say), images)

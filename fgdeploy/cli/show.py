@@ -139,3 +139,13 @@ def report_skipped(errors: Sequence[str], told: bool = False) -> None:
             say(f"skipped: {error}")
         say(f"{len(errors)} photos skipped (--strict stops at the first)")
     raise typer.Exit(SKIPPED)
+
+
+def option(value: object) -> str:
+    """Return an option's value in one line: pairs of numbers as `4:98, 8:49`."""
+    if isinstance(value, list):
+        items = (":".join(map(str, one)) if isinstance(one, list) else str(one) for one in value)
+        return ", ".join(items) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "as published" if value is None else str(value)

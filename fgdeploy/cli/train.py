@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fgdeploy.cli import show
+from fgdeploy.cli import method_options, show
 from fgdeploy.core.errors import MissingDependency
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def train(
             "Stanford Cars, NABirds, VegFru, Food-101 or iNat2017."
         ),
     ],
-    method: Annotated[str, typer.Option(help="The method: eet.")] = "eet",
+    method: Annotated[str | None, typer.Option(help="The method. Default: eet.")] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The folder to write. Default: METHOD-run."),
@@ -53,9 +53,8 @@ def train(
         float | None,
         typer.Option(help="Least part of a photo's area in a training view, 0 to 1."),
     ] = None,
-    stages: Annotated[
-        str | None, typer.Option(help="BLOCK:TOKENS pairs as in export, or none for dense.")
-    ] = None,
+    chosen: method_options.SetOption = [],  # noqa: B006
+    stages: method_options.StagesOption = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the photos.")] = None,
     batch: Annotated[int | None, typer.Option(help="Photos per step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
@@ -71,10 +70,7 @@ def train(
         str,
         typer.Option(help="Parts to leave out: ctp,dkt,drg (paper) or ctp,codes,start (fast)."),
     ] = "",
-    transposed_mask: Annotated[
-        bool,
-        typer.Option("--transposed-mask", help="Region guidance as the authors' code masks it."),
-    ] = False,
+    transposed_mask: method_options.MaskOption = False,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16 (CUDA).")] = "auto",
     eval_photos: Annotated[
         int, typer.Option(help="Most test photos after each epoch; the end takes all.")
@@ -94,10 +90,10 @@ def train(
 ) -> None:
     """Train a method on labelled photos and evaluate it; `export RUN` takes the result."""
     from fgdeploy.cli.bars import bars
-    from fgdeploy.models.stages import parse
 
-    stage_list = None if stages is None else parse(stages)
+    options = method_options.parse(chosen, stages, transposed_mask)
     try:
+        from fgdeploy.models.methods import registry
         from fgdeploy.training.train_settings import TrainSettings
         from fgdeploy.training.trainer import Reporter
         from fgdeploy.training.trainer import train as run
@@ -112,7 +108,7 @@ def train(
         image_size=image_size,
         crop=crop,
         least_area=least_area,
-        stages=stage_list,
+        options=options,
         bits=bits,
         epochs=epochs,
         batch=batch,
@@ -120,7 +116,6 @@ def train(
         warmup=warmup,
         holdout=holdout,
         without=frozenset(name.strip() for name in without.split(",") if name.strip()),
-        transposed_mask=transposed_mask,
         teacher=teacher,
         precision=precision,
         eval_photos=eval_photos,
@@ -128,7 +123,7 @@ def train(
         strict=strict,
         seed=seed,
     )
-    folder = Path(f"{method}-run") if output is None else output
+    folder = Path(f"{registry.get(method).name}-run") if output is None else output
     try:
         with bars() as shown:
             epochs_shown = _Epochs(shown)

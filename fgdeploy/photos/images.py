@@ -52,6 +52,8 @@ Frame = npt.NDArray[np.uint8]
 class Preprocess:
     """How a photo becomes a frame: scale the short side to `resize`, cut the middle `size` square.
 
+    square: scale both sides to `resize`, whatever the photo's shape (GLSim, CLCA).
+
     Both steps are one resampling of the centre square, with antialiasing (Pillow's filters), so
     that no intermediate image is made however long and thin the photo is. `mean` and `std` (RGB,
     in 0..1) are not applied here: the graph holds them, folded into the patch embedding.
@@ -62,6 +64,7 @@ class Preprocess:
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    square: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.size <= self.resize:
@@ -84,18 +87,23 @@ class Preprocess:
         """Return the frame, uint8 (size, size, 3) RGB. Raises ImageError."""
         image = decode(source, shortest=2 * self.resize)
         width, height = image.size
-        side = min(width, height) * self.size / self.resize
-        left, top = (width - side) / 2, (height - side) / 2
-        square = image.resize(
+        short = min(width, height)
+        sides = (width, height) if self.square else (short, short)
+        across, down = (side * self.size / self.resize for side in sides)
+        left, top = (width - across) / 2, (height - down) / 2
+        frame = image.resize(
             (self.size, self.size),
             INTERPOLATIONS[self.interpolation],
-            box=(left, top, left + side, top + side),
+            box=(left, top, left + across, top + down),
         )
-        return np.array(square)
+        return np.array(frame)
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest's `preprocess` entry."""
-        return {**asdict(self), "crop": "center", "colour": "RGB", "folded_into_graph": True}
+        entry = {**asdict(self), "crop": "center", "colour": "RGB", "folded_into_graph": True}
+        if not self.square:  # left out, so that older bundles keep their fingerprint
+            del entry["square"]
+        return entry
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Preprocess:
@@ -107,6 +115,9 @@ class Preprocess:
         for key in ("size", "resize"):
             if type(entry[key]) is not int:
                 raise TypeError(f"{key} is {type(entry[key]).__name__}, not int")
+        square = entry.get("square", False)
+        if type(square) is not bool:
+            raise TypeError(f"square is {type(square).__name__}, not bool")
         if isinstance(entry["mean"], str) or isinstance(entry["std"], str):
             raise TypeError("mean and std are lists of numbers")
         red, green, blue = (float(value) for value in entry["mean"])
@@ -119,6 +130,7 @@ class Preprocess:
             str(entry["interpolation"]),
             (red, green, blue),
             (std[0], std[1], std[2]),
+            bool(square),
         )
 
 

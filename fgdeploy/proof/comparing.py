@@ -12,7 +12,7 @@ from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.engines import BACKENDS, Engine, Outputs, available, open_engine
 from fgdeploy.engines.base import BATCH
 from fgdeploy.photos import Photo, batches, decode_all
-from fgdeploy.proof.parity import Parity, compare
+from fgdeploy.proof.parity import Parity, compare, further
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def compare_engines(
     if not left:
         raise DataError(f"none of {len(photos)} photos can be read; the first: {skipped[0]}")
     one, other = Outputs.concatenate(left), Outputs.concatenate(right)
-    return compare(one.hash, one.code, other.hash, other.code, labels), skipped
+    others = further(one.arrays(), other.arrays())
+    return compare(one.hash, one.code, other.hash, other.code, labels, others), skipped
 
 
 def bisect(
@@ -106,7 +107,7 @@ def bisect(
     try:
         import onnx
 
-        from fgdeploy.calibration import cache, plan
+        from fgdeploy.calibration import cache, int8_plan
         from fgdeploy.calibration.judge import Judge
         from fgdeploy.calibration.repair import sensitivities
     except ModuleNotFoundError as error:
@@ -121,7 +122,7 @@ def bisect(
     if not kept:
         raise DataError(f"none of {len(photos)} photos can be read; the first: {skipped[0]}")
     model = onnx.load(bundle.graph("fp32"))
-    made = plan.restore(model, onnx.load(int8), record.balances())
+    made = int8_plan.restore(model, onnx.load(int8), record.balances())
     judge = Judge(model, frames, [photo.label for photo in kept])
     sizes = {
         name: f"{layer.linear.fan_in} x {layer.linear.fan_out}"

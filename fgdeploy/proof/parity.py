@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ class Limits:
 
     max_hash_diff: largest |hash difference|. min_bit_agreement, min_identical and min_top10:
     fractions 0..1. max_map_drop: candidate's mAP below the reference's, in points of 100.
+    max_output_error: of every further output (embedding, logits, a method's own), see `Parity`.
     """
 
     max_hash_diff: float | None = None
@@ -31,6 +33,7 @@ class Limits:
     min_identical: float | None = None
     min_top10: float | None = None
     max_map_drop: float | None = None
+    max_output_error: float | None = None
 
     def __post_init__(self) -> None:
         for key, value in self.to_json().items():
@@ -70,7 +73,9 @@ class Limits:
 
 # What fp32 engines keep to; exports record it in their manifest. The largest difference has no
 # limit: among thousands of photos one near-tie in a token choice moves one hash, harmlessly.
-FP32_LIMITS = Limits(min_bit_agreement=0.999, min_top10=0.99, max_map_drop=0.1)
+FP32_LIMITS = Limits(
+    min_bit_agreement=0.999, min_top10=0.99, max_map_drop=0.1, max_output_error=0.01
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,8 @@ class Parity:
     bit_agreement and identical_codes are fractions; clear_bits_differ counts unequal bits among
     those with |hash| > 1e-3 in the reference; top10_overlap is the mean share of common photos
     among the ten nearest (others of the same set), None below 12 photos, where ten are all; map_*
-    and map_drop (points of 100) only where photos carry labels that repeat.
+    and map_drop (points of 100) only where photos carry labels that repeat. output_errors: of each
+    further output the mean over photos of |difference| / |reference|, Euclidean lengths.
     """
 
     photos: int
@@ -95,6 +101,7 @@ class Parity:
     map_reference: float | None
     map_candidate: float | None
     map_drop: float | None
+    output_errors: Mapping[str, float] = field(default_factory=dict)
 
     def _against(self, limits: Limits) -> list[tuple[str, float | None, float, bool]]:
         """Return (name, value, limit, whether the limit is an upper one) for each limit set."""
@@ -104,6 +111,10 @@ class Parity:
             ("identical codes", self.identical_codes, limits.min_identical, False),
             ("top-10 overlap", self.top10_overlap, limits.min_top10, False),
             ("mAP drop (points)", self.map_drop, limits.max_map_drop, True),
+            *(
+                (f"error of {name}", error, limits.max_output_error, True)
+                for name, error in self.output_errors.items()
+            ),
         ]
         return [(name, value, top, up) for name, value, top, up in checks if top is not None]
 
@@ -126,8 +137,12 @@ def compare(
     candidate_hash: npt.NDArray[np.floating],
     candidate_code: npt.NDArray[np.uint8],
     labels: Sequence[str | None] | None = None,
+    others: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] | None = None,
 ) -> Parity:
-    """Compare two engines' hashes (N, bits) and codes (N, bytes) of the same photos."""
+    """Compare two engines' hashes (N, bits) and codes (N, bytes) of the same photos.
+
+    others: further outputs by name, of the reference and of the candidate, N rows each.
+    """
     _check_shapes(reference_hash, reference_code, candidate_hash, candidate_code)
     if not (np.isfinite(reference_hash).all() and np.isfinite(candidate_hash).all()):
         raise ParityError("an engine gave NaN or infinite hashes; its precision does not hold")
@@ -151,7 +166,33 @@ def compare(
         map_reference=maps[0] if maps else None,
         map_candidate=maps[1] if maps else None,
         map_drop=100 * (maps[0] - maps[1]) if maps else None,
+        output_errors={name: _error(name, *pair) for name, pair in (others or {}).items()},
     )
+
+
+def further(
+    reference: Mapping[str, npt.NDArray[Any]], candidate: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Return what `compare` takes as `others`: all outputs of two engines but code and hash.
+
+    Raises ParityError where one of them lacks an output.
+    """
+    names = set(reference) - {"code", "hash"}
+    if lacking := sorted(names ^ (set(candidate) - {"code", "hash"})):
+        raise ParityError(
+            f"only one of the engines gives {', '.join(lacking)}; build both from one bundle"
+        )
+    return {name: (reference[name], candidate[name]) for name in reference if name in names}
+
+
+def _error(name: str, left: npt.NDArray[Any], right: npt.NDArray[Any]) -> float:
+    if left.shape != right.shape:
+        raise ParityError(f"expected {name} {left.shape}, got {right.shape}; export again")
+    one, other = (x.reshape(len(x), -1).astype(np.float64) for x in (left, right))
+    if not (np.isfinite(one).all() and np.isfinite(other).all()):
+        raise ParityError(f"an engine gave NaN or infinite {name}; its precision does not hold")
+    lengths = np.maximum(np.linalg.norm(one, axis=1), 1e-30)
+    return float((np.linalg.norm(one - other, axis=1) / lengths).mean())
 
 
 def _check_shapes(

@@ -13,10 +13,10 @@ from onnx import numpy_helper
 
 from fgdeploy import photos
 from fgdeploy.bundle import Bundle, open_bundle, seal
-from fgdeploy.calibration import plan
+from fgdeploy.calibration import int8_plan
 from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.calibrator import Calibrated, calibrate
-from fgdeploy.calibration.plan import Plan
+from fgdeploy.calibration.int8_plan import Int8Plan
 from fgdeploy.demo.moths import write_moths
 from fgdeploy.photos import Photo, batches
 from fgdeploy.proof.parity import Limits
@@ -43,13 +43,12 @@ def rough(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("torch", reason="torch is not installed")
     from fgdeploy.export.export_settings import ExportSettings
     from fgdeploy.export.exporter import export_bundle
-    from fgdeploy.models.stages import Stage
 
     settings = ExportSettings(
         backbone="test_vit",
         weights="random",
         image_size=64,
-        stages=(Stage(2, 8), Stage(4, 4), Stage(5, 2)),
+        options={"stages": "2:8,4:4,5:2"},
         bits=24,
         head="lsh",
     )
@@ -104,15 +103,15 @@ def _frames(bundle: Path, moths: list[Photo], split: str) -> list[Frames]:
 
 
 @pytest.fixture(scope="session")
-def made(model: onnx.ModelProto, seen: list[Frames]) -> Plan:
+def made(model: onnx.ModelProto, seen: list[Frames]) -> Int8Plan:
     """The plan of that graph, with all that calibration has."""
-    return plan.make(model, seen, SETTINGS)
+    return int8_plan.make(model, seen, SETTINGS)
 
 
 @pytest.fixture(scope="session")
-def plain(model: onnx.ModelProto, seen: list[Frames]) -> Plan:
+def plain(model: onnx.ModelProto, seen: list[Frames]) -> Int8Plan:
     """The plan with plain ranges and nearest rounding only."""
-    return plan.make(model, seen, PLAIN)
+    return int8_plan.make(model, seen, PLAIN)
 
 
 @pytest.fixture(scope="session")

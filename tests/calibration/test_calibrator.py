@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 from fgdeploy.bundle import GRAPHS, MANIFEST, Bundle, checks, open_bundle, seal
-from fgdeploy.calibration import cache, plan, qdq, sample
+from fgdeploy.calibration import cache, int8_plan, qdq, sample
 from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.calibrator import Calibrated, calibrate
 from fgdeploy.calibration.half import to_half
@@ -62,7 +62,7 @@ def test_what_is_written(calibrated: Calibrated, rough: Path) -> None:
 
 def test_the_graphs_are_one_set_of_numbers(calibrated: Calibrated) -> None:
     graphs = {key: onnx.load(calibrated.bundle.graph(key)) for key in GRAPHS}
-    made = plan.restore(graphs["fp32"], graphs["int8"], calibrated.record.balances())
+    made = int8_plan.restore(graphs["fp32"], graphs["int8"], calibrated.record.balances())
     assert qdq.write(made) == graphs["int8"]
     assert qdq.write(made, (), True) == graphs["int8-u8"]
     assert to_half(graphs["int8"]) == graphs["int8-fp16"]
@@ -124,25 +124,25 @@ def test_progress_has_a_bar_for_each_step(quick: None, own: Bundle, moths: list[
 
 
 @pytest.fixture
-def quick(plain: plan.Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(plain: int8_plan.Int8Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take a plan that is made already, for tests of what comes after."""
 
-    def make(model: Any, batches: list[Any], *rest: Any) -> plan.Plan:
+    def make(model: Any, batches: list[Any], *rest: Any) -> int8_plan.Int8Plan:
         assert model == plain.model
         assert sum(map(len, batches)) >= 8
         return plain
 
-    monkeypatch.setattr(plan, "make", make)
+    monkeypatch.setattr(int8_plan, "make", make)
 
 
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail if anything is observed."""
 
-    def make(*rest: Any) -> plan.Plan:
+    def make(*rest: Any) -> int8_plan.Int8Plan:
         raise AssertionError("observed again")
 
-    monkeypatch.setattr(plan, "make", make)
+    monkeypatch.setattr(int8_plan, "make", make)
 
 
 # Kept or made anew
@@ -240,15 +240,15 @@ def test_layers_go_back_to_float(quick: None, own: Bundle, moths: list[Photo]) -
             assert f"{name}/integers" not in held
         assert sum(name.endswith("/integers") for name in held) == 22 - len(done.repair.in_float)
     fp32, int8 = (onnx.load(done.bundle.graph(key)) for key in ("fp32", "int8"))
-    again = plan.restore(fp32, int8, done.record.balances())
+    again = int8_plan.restore(fp32, int8, done.record.balances())
     assert again.in_float == set(done.repair.in_float)
     assert qdq.write(again) == int8
 
 
 def test_limits_that_nothing_meets(
-    made: plan.Plan, own: Bundle, moths: list[Photo], monkeypatch: pytest.MonkeyPatch
+    made: int8_plan.Int8Plan, own: Bundle, moths: list[Photo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "make", lambda *rest: made)
+    monkeypatch.setattr(int8_plan, "make", lambda *rest: made)
     before = _state(own.path)
     with refused(
         ParityError, r"even with all 22 layers in float: max \|hash .*; use --fp16, or gi"

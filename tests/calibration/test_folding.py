@@ -10,12 +10,12 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from fgdeploy.calibration import folding, linears, plan, qdq
+from fgdeploy.calibration import folding, int8_plan, linears, qdq
 from fgdeploy.calibration.balance import Balance
 from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.folding import Fold, Weights
+from fgdeploy.calibration.int8_plan import Int8Plan
 from fgdeploy.calibration.paths import Paths
-from fgdeploy.calibration.plan import Plan
 from tests.calibration.graphs import WIDTH, apart, block, constant, insert, maker, noise, run, tap
 
 Frames = npt.NDArray[np.uint8]
@@ -165,12 +165,12 @@ def test_a_scale_on_an_input_of_the_graph() -> None:
 # Folding changes no number: all layers in float, the balances in place.
 
 
-def _float_graph(made: Plan) -> onnx.ModelProto:
+def _float_graph(made: Int8Plan) -> onnx.ModelProto:
     return qdq.write(made, list(made.layers))
 
 
-def _plan(model: onnx.ModelProto) -> Plan:
-    made = plan.make(model, [noise(4), noise(4, seed=1)], CalibrationSettings())
+def _plan(model: onnx.ModelProto) -> Int8Plan:
+    made = int8_plan.make(model, [noise(4), noise(4, seed=1)], CalibrationSettings())
     moved = [item.balance for item in made.activations]
     assert all(one.scale.max() > 1.2 * one.scale.min() and one.shift.any() for one in moved)
     return made
@@ -212,7 +212,7 @@ def test_exact_where_positions_are_added_after_a_layer() -> None:
     assert apart(run(_float_graph(made), frames)["hash"], run(drawn, frames)["hash"]) < 1e-5
 
 
-def test_exact_on_an_export(made: Plan, model: onnx.ModelProto, unseen: Frames) -> None:
+def test_exact_on_an_export(made: Int8Plan, model: onnx.ModelProto, unseen: Frames) -> None:
     got, wanted = run(_float_graph(made), unseen), run(model, unseen)
     assert apart(got["hash"], wanted["hash"]) < 1e-5
 

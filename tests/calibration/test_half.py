@@ -12,8 +12,8 @@ from onnx import TensorProto
 
 from fgdeploy.calibration import qdq
 from fgdeploy.calibration.half import in_full, to_half
+from fgdeploy.calibration.int8_plan import Int8Plan
 from fgdeploy.calibration.paths import Paths
-from fgdeploy.calibration.plan import Plan
 from tests.calibration.graphs import apart, block, maker, noise, run
 
 Frames = npt.NDArray[np.uint8]
@@ -22,7 +22,7 @@ FULL, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 
 @pytest.fixture(scope="module", params=["fp32", "int8", "int8-u8"])
 def pair(
-    request: pytest.FixtureRequest, model: onnx.ModelProto, made: Plan
+    request: pytest.FixtureRequest, model: onnx.ModelProto, made: Int8Plan
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """A graph, and what it is in half precision."""
     graphs = {
@@ -109,7 +109,7 @@ def test_only_q_and_dq_need_another_opset(pair: tuple[onnx.ModelProto, onnx.Mode
     assert [entry.version for entry in half.opset_import] == [19 if quantised else 18]
 
 
-def test_a_later_opset_stays(made: Plan) -> None:
+def test_a_later_opset_stays(made: Int8Plan) -> None:
     int8 = qdq.write(made)
     int8.opset_import[0].version = 20
     assert to_half(int8).opset_import[0].version == 20
@@ -133,7 +133,7 @@ def test_the_hash_stays_near(pair: tuple[onnx.ModelProto, onnx.ModelProto], unse
 
 def test_of_a_block_by_hand() -> None:
     drawn = block()
-    full = in_full(Paths(drawn.graph))
+    full = in_full(drawn)
     assert {"norm1/norm1", "norm2/norm2", "norm/norm", "node_middle", "node_end"} <= full
     assert {"head/hash", "node_embedding", "pack/bytes", "node_set", "node_pixels"} <= full
     assert {"embed/patches", "qkv/qkv", "fc2/fc2", "node_act.one"} <= full

@@ -11,18 +11,18 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from fgdeploy.calibration import linears, plan, qdq
+from fgdeploy.calibration import int8_plan, linears, qdq
 from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.half import to_half
+from fgdeploy.calibration.int8_plan import Int8Plan
 from fgdeploy.calibration.paths import Paths
-from fgdeploy.calibration.plan import Plan
 from tests.calibration.graphs import apart, block, constant, maker, noise, run
 
 Frames = npt.NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
-def int8(made: Plan) -> onnx.ModelProto:
+def int8(made: Int8Plan) -> onnx.ModelProto:
     return qdq.write(made)
 
 
@@ -35,7 +35,7 @@ def _axis(node: Any) -> int:
 
 
 @pytest.mark.parametrize("unsigned", [False, True])
-def test_one_pair_for_each_activation(made: Plan, unsigned: bool) -> None:
+def test_one_pair_for_each_activation(made: Int8Plan, unsigned: bool) -> None:
     model = qdq.write(made, unsigned_activations=unsigned)
     onnx.checker.check_model(model, full_check=True)
     quantised = _of(model, "QuantizeLinear")
@@ -53,7 +53,7 @@ def test_one_pair_for_each_activation(made: Plan, unsigned: bool) -> None:
         assert np.float16(step) == step
 
 
-def test_weights_are_int8_per_output_channel(made: Plan, int8: onnx.ModelProto) -> None:
+def test_weights_are_int8_per_output_channel(made: Int8Plan, int8: onnx.ModelProto) -> None:
     for layer in made.layers.values():
         node = next(node for node in int8.graph.node if node.name == layer.linear.node)
         back = maker(int8, node.input[1])
@@ -69,7 +69,7 @@ def test_weights_are_int8_per_output_channel(made: Plan, int8: onnx.ModelProto) 
         assert (steps == layer.steps).all()
 
 
-def test_biases_are_those_of_each_layer(made: Plan) -> None:
+def test_biases_are_those_of_each_layer(made: Int8Plan) -> None:
     """In INT8 the corrected bias, in float the folded one, both in FP32."""
     in_float = ["blocks.0.mlp.fc1", "blocks.2.attn.qkv"]
     model = qdq.write(made, in_float)
@@ -82,7 +82,9 @@ def test_biases_are_those_of_each_layer(made: Plan) -> None:
         assert (held == wanted.astype(np.float32)).all()
 
 
-def test_nothing_else_is_touched(made: Plan, model: onnx.ModelProto, int8: onnx.ModelProto) -> None:
+def test_nothing_else_is_touched(
+    made: Int8Plan, model: onnx.ModelProto, int8: onnx.ModelProto
+) -> None:
     """Residual adds, norms, softmax, GELU, scores, head and hash read and do what they did."""
     layers = {layer.linear.node for layer in made.layers.values()}
     reads = {name for name in made.norms} | layers
@@ -109,7 +111,7 @@ def test_nothing_else_is_touched(made: Plan, model: onnx.ModelProto, int8: onnx.
     assert int8.opset_import == model.opset_import
 
 
-def test_only_layers_read_what_was_rounded(made: Plan, int8: onnx.ModelProto) -> None:
+def test_only_layers_read_what_was_rounded(made: Int8Plan, int8: onnx.ModelProto) -> None:
     layers = {layer.linear.node for layer in made.layers.values()}
     users = Paths(int8.graph).users
     for node in _of(int8, "DequantizeLinear"):
@@ -130,7 +132,7 @@ def test_layers_that_find_leaves_out_stay(int8: onnx.ModelProto, model: onnx.Mod
             assert next(other for other in int8.graph.node if other.name == node.name) == node
 
 
-def test_layers_in_float_have_no_pair(made: Plan) -> None:
+def test_layers_in_float_have_no_pair(made: Int8Plan) -> None:
     names = ["blocks.0.attn.qkv", "embed.conv", "blocks.3.mlp.fc2"]
     model = qdq.write(made, names)
     onnx.checker.check_model(model, full_check=True)
@@ -157,7 +159,7 @@ def test_two_layers_on_one_activation_share_its_pair() -> None:
         onnx.helper.make_node("ReduceMean", ["twin"], ["mean"], "node_mean", keepdims=1),
     )
     add.input[1] = "mean"
-    made = plan.make(drawn, [noise(8)], CalibrationSettings())
+    made = int8_plan.make(drawn, [noise(8)], CalibrationSettings())
     assert made.activations[0].readers == ("qkv", "twin")
     assert made.activations[0].fold.norm is not None
     frames = noise(4, seed=3)
@@ -171,7 +173,7 @@ def test_two_layers_on_one_activation_share_its_pair() -> None:
     assert apart(run(qdq.write(made, list(made.layers)), frames)["hash"], wanted) < 1e-5
 
 
-def test_signed_and_unsigned_are_the_same_numbers(made: Plan, unseen: Frames) -> None:
+def test_signed_and_unsigned_are_the_same_numbers(made: Int8Plan, unseen: Frames) -> None:
     """As written, before a runtime makes integer kernels of it."""
     one, two = (
         run(qdq.write(made, (), unsigned), unseen, ["hash", "code"], optimised=False)
@@ -186,7 +188,7 @@ def test_signed_and_unsigned_are_the_same_numbers(made: Plan, unseen: Frames) ->
 def test_every_pixel_value_arrives_exactly(unsigned: bool, half: bool) -> None:
     frames = np.arange(2 * 16 * 16 * 3).reshape(2, 16, 16, 3).astype(np.uint8)
     assert len(np.unique(frames)) == 256
-    made = plan.make(block(), [noise(8)], CalibrationSettings())
+    made = int8_plan.make(block(), [noise(8)], CalibrationSettings())
     model = qdq.write(made, (), unsigned)
     model = to_half(model) if half else model
     name = "pixels/centred/dequantised"
@@ -197,7 +199,7 @@ def test_every_pixel_value_arrives_exactly(unsigned: bool, half: bool) -> None:
 
 def test_an_int8_patch_embedding_errs_only_by_its_weights() -> None:
     drawn = block()
-    made = plan.make(drawn, [noise(8)], CalibrationSettings(compensate=False))
+    made = int8_plan.make(drawn, [noise(8)], CalibrationSettings(compensate=False))
     others = [name for name in made.layers if name != "embed"]
     frames = noise(4, seed=1)
     got = run(qdq.write(made, others), frames, ["patches"])["patches"].astype(np.float64)
@@ -209,7 +211,7 @@ def test_an_int8_patch_embedding_errs_only_by_its_weights() -> None:
 
 
 def test_balance_and_compensation_bring_the_hash_nearer(
-    made: Plan, plain: Plan, model: onnx.ModelProto, unseen: Frames
+    made: Int8Plan, plain: Int8Plan, model: onnx.ModelProto, unseen: Frames
 ) -> None:
     """Of the median photo: where a stage's edge is near, one token more or less decides."""
     wanted = run(model, unseen)["hash"]

@@ -48,7 +48,7 @@ def test_real_weights_keep_their_bits(tmp_path: Path) -> None:
         backbone="deit_tiny_patch16_224",
         checkpoint=WEIGHTS,
         image_size=112,
-        stages=(),
+        options={"stages": "none"},
         head="lsh",
         bits=64,
     )

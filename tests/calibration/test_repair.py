@@ -12,8 +12,8 @@ import onnx
 import pytest
 
 from fgdeploy.calibration import qdq, repair
+from fgdeploy.calibration.int8_plan import Int8Plan
 from fgdeploy.calibration.judge import Judge
-from fgdeploy.calibration.plan import Plan
 from fgdeploy.proof.parity import Limits, Parity
 
 Frames = npt.NDArray[np.uint8]
@@ -99,7 +99,7 @@ def judge(model: onnx.ModelProto, unseen: Frames) -> Judge:
 
 
 @pytest.mark.parametrize("name", ["blocks.2.mlp.fc1", "blocks.0.attn.proj", "embed.conv"])
-def test_the_layer_that_was_broken(made: Plan, judge: Judge, name: str) -> None:
+def test_the_layer_that_was_broken(made: Int8Plan, judge: Judge, name: str) -> None:
     layer = made.layers[name]
     mixed = (
         np.random.default_rng(0).permutation(layer.integers.ravel()).reshape(layer.integers.shape)
@@ -116,7 +116,7 @@ def test_the_layer_that_was_broken(made: Plan, judge: Judge, name: str) -> None:
     assert done.sensitivities[0].hash_error > 3 * done.sensitivities[1].hash_error
 
 
-def test_layers_in_float_are_left_out(made: Plan, judge: Judge) -> None:
+def test_layers_in_float_are_left_out(made: Int8Plan, judge: Judge) -> None:
     few = dataclasses.replace(made, in_float=frozenset(list(made.layers)[2:]))
     found = repair.sensitivities(few, judge)
     assert {one.layer for one in found} == set(list(made.layers)[:2])

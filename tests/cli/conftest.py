@@ -17,7 +17,6 @@ from fgdeploy.export.export_settings import ExportSettings
 from fgdeploy.export.exporter import export_bundle
 from fgdeploy.gallery import add_photos, open_or_create
 from fgdeploy.hasher import load
-from fgdeploy.models.stages import Stage
 from fgdeploy.photos import read
 from fgdeploy.proof.parity import Limits
 
@@ -36,9 +35,9 @@ def moths(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """EET on a random small ViT at 64 pixels, 32 bits."""
     target = tmp_path_factory.mktemp("bundles") / "eet.fgd"
-    stages = (Stage(2, 8), Stage(4, 4))
+    options = {"stages": "2:8,4:4"}
     settings = ExportSettings(
-        backbone="test_vit", weights="random", image_size=64, stages=stages, bits=32, head="lsh"
+        backbone="test_vit", weights="random", image_size=64, options=options, bits=32, head="lsh"
     )
     return export_bundle(settings, target).bundle.path
 

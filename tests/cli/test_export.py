@@ -20,7 +20,7 @@ def test_export(run: Run, tmp_path: Path) -> None:
     assert "2:9, 5:3" in result.stdout
     assert "next: fgdeploy index add gallery.fgi PHOTOS --bundle eet.fgd" in result.stderr
     manifest = json.loads((tmp_path / "eet.fgd" / "manifest.json").read_text())
-    assert [stage["keep"] for stage in manifest["stages"]] == [9, 3]
+    assert manifest["options"]["stages"] == [[2, 9], [5, 3]]
     fails(run("export", *flags, "--stages", "2:9"), 1, "eet.fgd is there already; pass --over")
     fails(run("export", *flags, "--stages", "2-9", "-o", "x.fgd"), 2, "expected BLOCK:TOKENS")
     fails(run("export", *flags, "--stages", "2:17", "-o", "x.fgd"), 1, "keeps 17.*16 arrive")

@@ -19,9 +19,31 @@ Run = Callable[..., Result]
 def test_inspect(run: Run, bundle: Path) -> None:
     shown = run("inspect", bundle)
     assert shown.exit_code == 0
-    for text in ("test_vit (6 blocks, width 64)", "16 + 1", "1-2", "3-4", "5-6", "published"):
+    for text in ("test_vit (6 blocks, width 64)", "4x4 + 1 tokens", "2:8, 4:4", "published"):
         assert text in shown.stdout
+    table = shown.stdout.partition("token rows through the blocks\n")[2].partition("\n\n")[0]
+    assert [line.split() for line in table.splitlines()][-6:] == [
+        ["1", "17", "17", "17"],
+        ["2", "17", "17", "9"],
+        ["3", "9", "9", "9"],
+        ["4", "9", "9", "5"],
+        ["5", "5", "5", "5"],
+        ["6", "5", "1", "1"],
+    ]
     assert json.loads(run("inspect", bundle, "--json").stdout)["bits"] == 32
+
+
+def test_inspect_counts_blocks_that_do_the_same_together(run: Run, tmp_path: Path) -> None:
+    flags = ["--backbone", "test_vit", "--weights", "random", "--image-size", "64"]
+    result = run("export", *flags, "--head", "lsh", "--set", "stages=3:8")
+    assert result.exit_code == 0, result.output
+    table = run("inspect").stdout.partition("token rows through the blocks\n")[2]
+    assert [line.split() for line in table.partition("\n\n")[0].splitlines()][-4:] == [
+        ["1-2", "17", "17", "17"],
+        ["3", "17", "17", "9"],
+        ["4-5", "9", "9", "9"],
+        ["6", "9", "1", "1"],
+    ]
 
 
 @pytest.mark.parametrize(

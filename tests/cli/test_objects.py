@@ -9,7 +9,7 @@ import pytest
 
 from fgdeploy.cli import objects
 from fgdeploy.core.errors import UsageError
-from fgdeploy.models.trained import WEIGHTS_FILE
+from fgdeploy.models.weights.trained import WEIGHTS_FILE
 from tests.checks import refused
 from tests.cli.conftest import Run
 from tests.cli.outcome import fails

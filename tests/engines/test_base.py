@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -29,7 +30,11 @@ class Recorder(Engine):
     def _run(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         self.given.append(frames)
         count = len(frames)
-        return Outputs(np.zeros((count, 2), np.uint8), np.zeros((count, 12), np.float32))
+        return Outputs(
+            np.zeros((count, 2), np.uint8),
+            np.zeros((count, 12), np.float32),
+            np.zeros((count, 8), np.float32),
+        )
 
 
 @pytest.fixture
@@ -140,10 +145,65 @@ def test_outputs_take_all_that_the_contract_has() -> None:
         np.testing.assert_array_equal(getattr(outputs, name), array)
 
 
-@pytest.mark.parametrize("names", [["code"], ["code", "hash", "feature"]])
+@pytest.mark.parametrize("names", [["code"], ["hash", "feature"], []])
 def test_outputs_of_another_graph_are_refused(names: list[str], refuses: Refuses) -> None:
-    with refuses(EngineError, r"(hash|feature)"):
+    with refuses(EngineError, rf"expected the outputs code and hash, got {', '.join(names)}"):
         Outputs.from_arrays({name: np.zeros((1, 2), np.float32) for name in names})
+
+
+def test_what_a_method_adds_comes_there_and_back() -> None:
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "code": np.full((3, 2), 1, np.uint8),
+        "hash": np.full((3, 12), 2, np.float32),
+        "box": np.arange(12, dtype=np.float32).reshape(3, 4),
+        "rank": np.arange(3, dtype=np.int64),
+    }
+    outputs = Outputs.from_arrays(arrays)
+    assert outputs.embedding is None and outputs.logits is None
+    assert list(outputs.extras) == ["box", "rank"]
+    assert outputs.extras["box"] is not arrays["box"]
+    assert list(outputs.arrays()) == list(arrays)
+    parts = [
+        Outputs.from_arrays({name: value[i:j] for name, value in arrays.items()})
+        for i, j in ((0, 1), (1, 3))
+    ]
+    for found in (outputs, Outputs.concatenate(parts), Outputs.from_arrays(outputs.arrays())):
+        for name, value in found.arrays().items():
+            np.testing.assert_array_equal(value, arrays[name])
+            assert value.dtype == arrays[name].dtype
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"feature": np.zeros((2, 4), np.float32)}, r"embedding \(2, 8\), feature \(2, 4\)"),
+        ({"logits": np.zeros((2, 5), np.float32)}, r"embedding \(2, 8\), logits \(2, 5\)"),
+        ({"embedding": None}, r"hash \(2, 12\)"),
+        ({"embedding": np.zeros((2, 9), np.float32)}, r"embedding \(2, 9\)"),
+        ({"embedding": np.zeros((3, 8), np.float32)}, r"embedding \(3, 8\)"),
+    ],
+    ids=["undeclared", "undeclared logits", "missing", "wider", "longer"],
+)
+def test_outputs_are_those_that_the_manifest_declares(
+    engine: Recorder,
+    given: dict[str, Any],
+    found: str,
+    monkeypatch: pytest.MonkeyPatch,
+    refuses: Refuses,
+) -> None:
+    whole = engine.run(frames()).arrays()
+    kept = {name: value for name, value in {**whole, **given}.items() if value is not None}
+    monkeypatch.setattr(engine, "_run", lambda frames: Outputs.from_arrays(kept))
+    declared = r"code \(2, 2\), hash \(2, 12\), embedding \(2, 8\)"
+    words = rf"^recorder: expected the outputs {declared}, got code.*{found}; export the"
+    with refuses(EngineError, words):
+        engine.run(frames())
+
+
+def test_a_manifest_that_declares_nothing_takes_any_further_output(engine: Recorder) -> None:
+    """As those of schema 1 that did not say it."""
+    engine.manifest = dataclasses.replace(engine.manifest, outputs={})
+    assert engine.run(frames()).embedding is not None
 
 
 def test_failure_of_the_backend_is_an_engine_error(

@@ -16,7 +16,7 @@ import onnx
 import pytest
 
 from fgdeploy import engines
-from fgdeploy.bundle import Bundle, open_bundle, seal
+from fgdeploy.bundle import Bundle, Output, open_bundle, seal
 from fgdeploy.core import codes
 from fgdeploy.core.errors import BundleError, EngineError, MissingDependency, UsageError
 from fgdeploy.engines import BACKENDS, open_engine
@@ -259,7 +259,8 @@ def test_graph_that_breaks_the_contract(
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_graph_of_another_number_of_bits(own_bundle: Path, backend: str, refuses: Refuses) -> None:
-    faulty = altered(own_bundle, lambda model: None, bits=40)
+    shapes = {"code": Output("uint8", (5,)), "hash": Output("float32", (40,))}
+    faulty = altered(own_bundle, lambda model: None, bits=40, outputs=shapes)
     with (
         refuses(EngineError, r"expected .*(5|40).*got .*(2|12)"),
         open_engine(faulty, backend) as engine,

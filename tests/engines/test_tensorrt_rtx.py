@@ -142,7 +142,7 @@ def test_an_older_package_with_a_timing_cache(bundle: Bundle, tmp_path: Path) ->
 def methods() -> list[str]:
     """Return the names of all methods; none where torch is not installed, which skips."""
     try:
-        from fgdeploy.models.methods import METHODS
+        from fgdeploy.models.methods.registry import METHODS
     except ModuleNotFoundError:
         return []
     return list(METHODS)
@@ -159,7 +159,6 @@ def test_a_real_export(
     from fgdeploy.demo.moths import write_moths
     from fgdeploy.export.export_settings import ExportSettings
     from fgdeploy.export.exporter import export_bundle
-    from fgdeploy.models.stages import Stage
     from fgdeploy.photos import read
     from fgdeploy.proof.parity import Limits
 
@@ -168,7 +167,7 @@ def test_a_real_export(
         backbone="test_vit",
         weights="random",
         image_size=64,
-        stages=(Stage(2, 8), Stage(4, 4), Stage(5, 2)),
+        options={"stages": "2:8,4:4,5:2"} if method == "eet" else {},
         bits=12,
         head="lsh",
     )

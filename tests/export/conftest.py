@@ -7,23 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from fgdeploy.export.export_settings import ExportSettings
 from fgdeploy.export.exporter import Exported, export_bundle
-from fgdeploy.models import vit
-from fgdeploy.models.stages import Stage
-
-TINY = "deit_tiny_patch16_224"
-MINI = "test_vit"  # timm's own test model: 6 blocks of width 64
-STAGES = (Stage(2, 8), Stage(4, 4), Stage(5, 2))
+from fgdeploy.models.backbone import vit
+from tests.export.small import RANDOM, TINY
 
 
 @pytest.fixture(scope="session")
 def random_export(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """EET on a random small ViT at 64 pixels with a 12-bit LSH head."""
-    settings = ExportSettings(
-        backbone=MINI, weights="random", image_size=64, stages=STAGES, bits=12, head="lsh"
-    )
-    return export_bundle(settings, tmp_path_factory.mktemp("export") / "random.fgd")
+    return export_bundle(RANDOM, tmp_path_factory.mktemp("export") / "random.fgd")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from fgdeploy.demo.moths import write_moths
-from fgdeploy.models.stages import Stage
 from fgdeploy.training.train_settings import TrainSettings
 
 MakeSettings = Callable[..., TrainSettings]
@@ -39,7 +38,7 @@ def small(drawn: Path) -> MakeSettings:
             backbone="test_vit",
             weights="random",
             image_size=64,
-            stages=(Stage(2, 8), Stage(4, 4)),
+            options={"stages": "2:8,4:4"},
             bits=16,
             epochs=2,
             batch=5,

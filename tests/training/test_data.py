@@ -147,12 +147,14 @@ def test_a_view_depends_on_seed_epoch_and_row_alone(tmp_path: Path) -> None:
     torch.manual_seed(99)
     torch.rand(5)
     repeated = again[(0, 2)]
-    assert torch.equal(first[0], repeated[0])
+    one, two = first[0]["image"], repeated[0]["image"]
+    assert list(first[0]) == ["image"]
+    assert torch.equal(one, two)
     assert first[1:] == repeated[1:] == (0, 2)
-    assert first[0].shape == (3, 16, 16)
-    assert first[0].dtype == torch.uint8
-    assert not torch.equal(first[0], views[(1, 2)][0])
-    assert not torch.equal(first[0], other[(0, 2)][0])
+    assert one.shape == (3, 16, 16)
+    assert one.dtype == torch.uint8
+    assert not torch.equal(one, views[(1, 2)][0]["image"])
+    assert not torch.equal(one, other[(0, 2)][0]["image"])
 
 
 def test_views_leave_the_global_generator_alone(tmp_path: Path) -> None:
@@ -180,9 +182,11 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     plan = data.order(6, 4, 0, 0)
     alone = list(data.batches(views, plan, 0))
     helped = list(data.batches(views, plan, 1))
-    assert [len(batch[0]) for batch in alone] == [4, 2]
+    assert [len(batch[0]["image"]) for batch in alone] == [4, 2]
     for one, two in zip(alone, helped, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+        assert list(one[0]) == list(two[0]) == ["image"]
+        assert torch.equal(one[0]["image"], two[0]["image"])
+        assert all(torch.equal(a, b) for a, b in zip(one[1:], two[1:], strict=True))
 
 
 def test_derived_seeds_differ_and_fit_torch() -> None:
@@ -190,3 +194,70 @@ def test_derived_seeds_differ_and_fit_torch() -> None:
     assert len(seeds) == 360
     assert min(seeds) >= 0
     assert max(seeds) < 2**63
+
+
+def test_a_photo_may_be_seen_in_several_ways(tmp_path: Path) -> None:
+    root = _folder(tmp_path / "set", {"a": 2, "b": 1})
+    plain = data.crop_and_flip(16, 0.3)
+
+    def both(image: Image.Image) -> dict[str, torch.Tensor]:
+        return {name: torch.as_tensor(plain(image)) for name in ("image", "other")}
+
+    paths = sorted(root.rglob("*.png"))
+    chosen = [Photo(path, path.parent.name) for path in paths]
+    views = data.Views(chosen, np.array([0, 0, 1]), both, 64, 0)
+    one = views[(0, 1)][0]
+    assert list(one) == ["image", "other"] and not torch.equal(one["image"], one["other"])
+    (batch,) = data.batches(views, [[(0, 0), (0, 1), (0, 2)]], 0)
+    assert {name: tuple(view.shape) for name, view in batch[0].items()} == {
+        "image": (3, 3, 16, 16),
+        "other": (3, 3, 16, 16),
+    }
+    assert torch.equal(batch[0]["other"][1], one["other"])
+    assert views.labels.tolist() == [0, 0, 1]
+
+
+# Batches of whole groups
+
+
+_LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 5], [7, 1, 4, 6])).astype(int)
+
+
+@pytest.mark.parametrize(("batch", "per_class"), [(8, 2), (8, 4), (6, 4), (2, 3), (18, 1), (64, 2)])
+def test_a_balanced_batch_holds_classes_side_by_side(batch: int, per_class: int) -> None:
+    plan = data.balanced_order(_LABELS, batch, per_class, 3, 0)
+    rows = [row for group in plan for _, row in group]
+    assert set(rows) == set(range(len(_LABELS)))  # every photo, some more than once
+    assert all(epoch == 3 for group in plan for epoch, _ in group)
+    counts = {label: int((label == _LABELS).sum()) for label in set(_LABELS.tolist())}
+    groups = {label: -(-count // per_class) for label, count in counts.items()}
+    assert len(rows) == per_class * sum(groups.values())
+    most = max(1, batch // per_class) * per_class
+    assert [len(group) for group in plan[:-1]] == [most] * (len(plan) - 1)
+    assert 0 < len(plan[-1]) <= most
+    for group in plan:
+        for start in range(0, len(group), per_class):
+            same = {int(_LABELS[row]) for _, row in group[start : start + per_class]}
+            assert len(same) == 1
+    for label, count in counts.items():  # nobody is repeated more often than needed
+        own = [row for row in rows if _LABELS[row] == label]
+        assert max(own.count(row) for row in own) == -(-groups[label] * per_class // count)
+
+
+def test_groups_of_a_class_are_spread_over_the_epoch() -> None:
+    plan = data.balanced_order(np.repeat(np.arange(6), 8), 12, 2, 0, 0)
+    assert len(plan) == 4
+    for group in plan:
+        assert sorted({row // 8 for _, row in group}) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_balanced_order_depends_on_seed_and_epoch_alone() -> None:
+    def rows(epoch: int, seed: int) -> list[list[int]]:
+        torch.rand(3)
+        np.random.default_rng().random()
+        plan = data.balanced_order(_LABELS, 8, 2, epoch, seed)
+        return [[row for _, row in group] for group in plan]
+
+    assert rows(0, 0) == rows(0, 0)
+    assert rows(0, 0) != rows(1, 0)
+    assert rows(0, 0) != rows(0, 1)

@@ -11,10 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from fgdeploy.models import vit
-from fgdeploy.models.eet import eet
-from fgdeploy.models.staged import PUBLISHED, Shortcuts
-from fgdeploy.training.guidance import PATCHES, hide_salient, with_saliency
+from fgdeploy.models.backbone import vit
+from fgdeploy.models.heads.base import NoHead
+from fgdeploy.models.network import Network
+from fgdeploy.models.tokens import Tokens
+from fgdeploy.training.guidance import PATCHES, Saliency, hide_salient
+from tests.models.samples import images as photos
+from tests.models.samples import pruned, randomised
 
 Array = npt.NDArray[np.float64]
 BACKBONES = [
@@ -117,34 +120,25 @@ def test_a_patch_is_the_token_of_the_backbone() -> None:
 # What is salient
 
 
-def _randomised(name: str, size: int, dtype: torch.dtype = torch.float64) -> Any:
-    """A ViT whose every parameter matters: biases and norms too are random."""
-    net = vit.create(name, size).to(dtype)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.add_(noise.to(dtype) * 0.05)
-    return net.requires_grad_(False)
-
-
-def _photos(size: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    generator = torch.Generator().manual_seed(2)
-    return torch.randn(2, 3, size, size, generator=generator, dtype=torch.float64).to(dtype)
+def _with_saliency(net: Network, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the embedding [B, D] and the scores of the patches [B, N]."""
+    seen = Saliency(net)
+    return net(images, [seen]).embedding, seen.scores
 
 
 @pytest.mark.parametrize(("name", "size"), BACKBONES)
 @pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
-@pytest.mark.parametrize("ways", [Shortcuts(), PUBLISHED])
+@pytest.mark.parametrize("simple", [True, False])
 def test_the_embedding_is_that_of_the_dense_vit(
-    name: str, size: int, dtype: torch.dtype, within: float, ways: Shortcuts
+    name: str, size: int, dtype: torch.dtype, within: float, simple: bool
 ) -> None:
-    net = eet(_randomised(name, size, dtype), (), ways)
-    images = _photos(size, dtype)
-    embedding, scores = with_saliency(net, images)
+    net = Network(pruned(randomised(name, size, dtype)), NoHead())
+    net = net if simple else net.published()
+    images = photos(2, size, dtype)
+    embedding, scores = _with_saliency(net, images)
     assert embedding.dtype == scores.dtype == dtype
     assert scores.shape == (2, (size // 16) ** 2)
-    assert (embedding - net(images)).abs().max() <= within
+    assert (embedding - net(images).embedding).abs().max() <= within
 
 
 def _last_block_scores(vit_: Any, x: Array) -> Array:
@@ -176,13 +170,13 @@ def _last_block_scores(vit_: Any, x: Array) -> Array:
     ("name", "size"), [("test_vit", 64), ("deit_tiny_distilled_patch16_224", 64)]
 )
 def test_the_scores_are_those_of_the_full_attention_of_the_last_block(name: str, size: int) -> None:
-    net = _randomised(name, size)
-    images = _photos(size)
+    net = randomised(name, size)
+    images = photos(2, size)
     entered: list[Tensor] = []
     hook = net.blocks[-1].register_forward_pre_hook(lambda block, args: entered.append(args[0]))
     net.forward_features(images)  # timm's own
     hook.remove()
-    _, scores = with_saliency(eet(net, ()), images)
+    _, scores = _with_saliency(Network(pruned(net), NoHead()), images)
     for row, x in zip(scores.numpy(), entered[0].numpy(), strict=True):
         expected = _last_block_scores(net, x)
         np.testing.assert_allclose(row, expected, rtol=1e-11, atol=0)
@@ -191,9 +185,18 @@ def test_the_scores_are_those_of_the_full_attention_of_the_last_block(name: str,
 
 
 def test_scores_carry_gradients_unless_asked_not_to() -> None:
-    net = eet(vit.create("test_vit", 64), ())
-    embedding, scores = with_saliency(net, _photos(64, torch.float32))
+    net = Network(pruned(vit.create("test_vit", 64)), NoHead())
+    embedding, scores = _with_saliency(net, photos(2, 64, torch.float32))
     assert embedding.requires_grad and scores.requires_grad
     with torch.no_grad():
-        embedding, scores = with_saliency(net, _photos(64, torch.float32))
+        embedding, scores = _with_saliency(net, photos(2, 64, torch.float32))
     assert not embedding.requires_grad and not scores.requires_grad
+
+
+def test_only_the_last_block_is_scored() -> None:
+    net = Network(pruned(vit.create("test_vit", 64)), NoHead())
+    seen = Saliency(net)
+    assert seen.wants_attention
+    for number in range(1, 6):
+        seen(number, Tokens(torch.zeros(2, 17, 64)))
+    assert not hasattr(seen, "scores")

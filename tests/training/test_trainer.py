@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import csv
-import errno
 import json
-import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from fgdeploy.core.errors import CheckpointError, TrainingError, UsageError
+from fgdeploy.core.errors import CheckpointError, UsageError
 from fgdeploy.evaluation.targets import Targets
 from fgdeploy.export.export_settings import ExportSettings
 from fgdeploy.export.exporter import export_bundle
-from fgdeploy.models.stages import Stage
-from fgdeploy.models.trained import load_config
+from fgdeploy.models.methods.eet import EETOptions
+from fgdeploy.models.reduce.stages import Stage
+from fgdeploy.models.weights.trained import load_config
 from fgdeploy.training import loop
-from fgdeploy.training import run_state as states
 from fgdeploy.training.loop import Tick
 from fgdeploy.training.train_settings import TrainSettings
 from fgdeploy.training.trainer import Reporter, train
 from tests.checks import refused
+from tests.training.weights import same_weights
 
 Make = Callable[..., TrainSettings]
-
-
-def _same_weights(one: Path, two: Path) -> bool:
-    a, b = load_file(one), load_file(two)
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 @pytest.mark.parametrize("recipe", ["fast", "paper"])
@@ -101,7 +91,9 @@ def test_export_takes_the_result_without_further_flags(small: Make, tmp_path: Pa
     )
     manifest = done.bundle.manifest
     assert (manifest.backbone, manifest.image_size, manifest.bits) == ("test_vit", 64, 24)
-    assert [(stage.block, stage.keep) for stage in manifest.stages] == [(2, 8), (4, 4)]
+    assert manifest.options["stages"] == [[2, 8], [4, 4]]
+    assert [rows.tokens for rows in manifest.blocks] == [17, 17, 9, 9, 5, 5]
+    assert len(manifest.classes) == 3 and manifest.classes == tuple(sorted(manifest.classes))
     assert manifest.head == {"kind": "trained", "classes": 3}
     assert done.parity.bit_agreement == 1.0
     assert "as model.json says" in said[0]
@@ -115,7 +107,9 @@ def test_export_takes_the_result_without_further_flags(small: Make, tmp_path: Pa
 def test_the_teacher_of_a_run_exports_dense(small: Make, tmp_path: Path) -> None:
     train(small(recipe="paper", epochs=1), tmp_path / "run")
     settings = ExportSettings(checkpoint=tmp_path / "run" / "teacher.safetensors")
-    assert export_bundle(settings, tmp_path / "dense.fgd").bundle.manifest.stages == ()
+    manifest = export_bundle(settings, tmp_path / "dense.fgd").bundle.manifest
+    assert manifest.options["stages"] == []
+    assert [rows.tokens for rows in manifest.blocks] == [17] * 6
 
 
 def test_exported_codes_are_those_that_were_scored(small: Make, tmp_path: Path) -> None:
@@ -137,7 +131,7 @@ def test_the_config_says_what_was_trained(small: Make, tmp_path: Path) -> None:
     config = load_config(done.weights)
     assert config is not None
     assert (config.method, config.backbone, config.bits) == ("eet", "test_vit", 16)
-    assert config.stages == (Stage(2, 8), Stage(4, 4))
+    assert config.options == EETOptions((Stage(2, 8), Stage(4, 4)))
     assert len(config.classes) == 3
     assert config.training["photos"] == 12
     assert config.training["scores"]["asym_sign"] == done.scores["student"]["asym_sign"]["map"]
@@ -148,75 +142,8 @@ def test_a_seed_gives_the_same_weights(small: Make, tmp_path: Path) -> None:
         name: train(small(seed=seed), tmp_path / name)
         for name, seed in (("one", 3), ("two", 3), ("other", 4))
     }
-    assert _same_weights(runs["one"].weights, runs["two"].weights)
-    assert not _same_weights(runs["one"].weights, runs["other"].weights)
-
-
-_CHILD = """
-import os, signal, sys
-from pathlib import Path
-from fgdeploy.training.settings import TrainSettings
-from fgdeploy.training.trainer import Reporter, train
-from fgdeploy.models.stages import Stage
-from fgdeploy.training import loop
-data, folder, recipe, last, resume = sys.argv[1:]
-loop.SAVE_SECONDS = 0  # a state after every step: the kill then lands within an epoch
-settings = TrainSettings(Path(data), recipe=recipe, backbone="test_vit", weights="random",
-    image_size=64, stages=(Stage(2, 8), Stage(4, 4)), bits=16, epochs=3, batch=5)
-seen = []
-def tick(tick):
-    seen.append(tick)
-    if len(seen) == int(last):
-        os.kill(os.getpid(), signal.SIGKILL)
-train(settings, Path(folder), resume == "resume", reporter=Reporter(tick=tick))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["fast", "paper"])
-def test_kill_9_and_resume_gives_the_same_weights_to_the_bit(
-    drawn: Path, small: Make, tmp_path: Path, recipe: str
-) -> None:
-    whole = train(small(recipe=recipe, epochs=3), tmp_path / "whole")
-    chooser = np.random.default_rng()  # another place each time; the outcome must not depend on it
-    steps = sorted(chooser.choice(np.arange(1, 9), size=2, replace=False).tolist())
-    for number, last in enumerate((steps[0], steps[1] - steps[0])):
-        words = [str(drawn), str(tmp_path / "run"), recipe, str(max(last, 2))]
-        done = subprocess.run(
-            [sys.executable, "-c", _CHILD, *words, "resume" if number else "start"],
-            capture_output=True,
-            timeout=120,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == -signal.SIGKILL, (steps, done.stderr.decode())
-    resumed = train(small(recipe=recipe, epochs=3), tmp_path / "run", resume=True)
-    assert _same_weights(whole.weights, resumed.weights), steps
-    assert whole.scores == resumed.scores
-    clock = {"seconds"}
-    for one, two in zip(whole.history, resumed.history, strict=True):
-        assert {k: v for k, v in one.items() if k not in clock} == {
-            k: v for k, v in two.items() if k not in clock
-        }
-
-
-def test_ctrl_c_finishes_the_step_keeps_the_state_and_goes_on_to_the_same(
-    small: Make, tmp_path: Path
-) -> None:
-    whole = train(small(), tmp_path / "whole")
-    ticks: list[Tick] = []
-
-    def interrupt(tick: Tick) -> None:
-        ticks.append(tick)
-        if len(ticks) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(small(), tmp_path / "run", reporter=Reporter(tick=interrupt))
-    assert len(ticks) == 2
-    assert (tmp_path / "run" / "state.pt").is_file()
-    assert not (tmp_path / "run" / "model.safetensors").exists()
-    resumed = train(small(), tmp_path / "run", resume=True)
-    assert _same_weights(whole.weights, resumed.weights)
+    assert same_weights(runs["one"].weights, runs["two"].weights)
+    assert not same_weights(runs["one"].weights, runs["other"].weights)
 
 
 def test_resuming_a_finished_run_changes_nothing(small: Make, tmp_path: Path) -> None:
@@ -229,43 +156,6 @@ def test_resuming_a_finished_run_changes_nothing(small: Make, tmp_path: Path) ->
     assert again.scores == done.scores
     with refused(CheckpointError, "is finished, with other settings"):
         train(small(bits=24), tmp_path / "run", resume=True)
-
-
-def test_a_run_killed_before_its_first_state_starts_over(small: Make, tmp_path: Path) -> None:
-    whole = train(small(), tmp_path / "whole")
-
-    def stop(tick: Tick) -> None:
-        raise RuntimeError("as if killed")
-
-    with pytest.raises(RuntimeError):
-        train(small(), tmp_path / "run", reporter=Reporter(tick=stop))
-    assert not (tmp_path / "run" / "state.pt").exists()
-    resumed = train(small(), tmp_path / "run", resume=True)
-    assert _same_weights(whole.weights, resumed.weights)
-
-
-def test_sigterm_keeps_the_state_too(small: Make, tmp_path: Path) -> None:
-    whole = train(small(), tmp_path / "whole")
-
-    def stop(tick: Tick) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.raises(SystemExit) as caught:
-        train(small(), tmp_path / "run", reporter=Reporter(tick=stop))
-    assert caught.value.code == 143
-    resumed = train(small(), tmp_path / "run", resume=True)
-    assert _same_weights(whole.weights, resumed.weights)
-
-
-def test_ctrl_c_within_an_evaluation_is_not_lost(small: Make, tmp_path: Path) -> None:
-    def epoch(row: dict[str, float]) -> None:
-        if row["epoch"] == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(small(), tmp_path / "run", reporter=Reporter(epoch=epoch))
-    assert not (tmp_path / "run" / "model.safetensors").exists()
-    assert train(small(), tmp_path / "run", resume=True).weights.is_file()
 
 
 def test_a_resumed_run_keeps_the_codes_it_began_with(
@@ -283,7 +173,7 @@ def test_a_resumed_run_keeps_the_codes_it_began_with(
     other = np.where(np.random.default_rng(9).random((3, 16)) < 0.5, -1, 1).astype(np.int8)
     monkeypatch.setattr(fast, "class_codes", lambda *arguments: other)  # as by other rounding
     resumed = train(small(), tmp_path / "run", resume=True)
-    assert _same_weights(whole.weights, resumed.weights)
+    assert same_weights(whole.weights, resumed.weights)
     codes = [Targets.load(w.parent / "targets.npz").codes for w in (whole.weights, resumed.weights)]
     assert np.array_equal(*codes)
 
@@ -343,20 +233,6 @@ def test_resume_refuses_other_settings_or_photos(
         train(small(data=tmp_path / "photos" / "split.csv"), tmp_path / "run", resume=True)
 
 
-def test_a_damaged_state_is_refused(small: Make, tmp_path: Path) -> None:
-    def stop(tick: Tick) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(small(), tmp_path / "run", reporter=Reporter(tick=stop))
-    path = tmp_path / "run" / "state.pt"
-    whole = path.read_bytes()
-    for damaged in (whole[: len(whole) // 2], b"", b"no state", b"junk"):
-        path.write_bytes(damaged)
-        with refused(CheckpointError, "no whole training state"):
-            train(small(), tmp_path / "run", resume=True)
-
-
 def test_resume_without_a_run_is_refused(small: Make, tmp_path: Path) -> None:
     with refused(CheckpointError, "no run in .* to resume"):
         train(small(), tmp_path / "none", resume=True)
@@ -378,14 +254,6 @@ def test_a_run_is_not_overwritten_unasked(small: Make, tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
 
 
-def test_a_loss_that_is_no_number_stops_the_training(small: Make, tmp_path: Path) -> None:
-    with refused(TrainingError, r"step \d+: the loss is (nan|inf).*lower --lr"):
-        train(small(recipe="paper", lr=1e20, warmup=0, epochs=4), tmp_path / "run")
-    if (tmp_path / "run" / "state.pt").is_file():
-        kept = states.torch.load(tmp_path / "run" / "state.pt", weights_only=True)
-        assert all(torch.isfinite(value).all() for value in kept["weights"].values())
-
-
 def test_no_space_is_said_before_the_first_step(
     small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -395,28 +263,6 @@ def test_no_space_is_said_before_the_first_step(
     with refused(CheckpointError, "no space for the checkpoint: .* needs up to"):
         train(small(), tmp_path / "run", reporter=Reporter(tick=ticks.append))
     assert ticks == []
-
-
-def test_a_disk_that_fills_up_keeps_the_last_state(
-    small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = train(small(), tmp_path / "whole")
-    real, calls = torch.save, []
-
-    def full(entry: Any, stream: Any) -> None:
-        calls.append(entry["step"])
-        if len(calls) == 3:  # epoch 1: after the steps, after the evaluation; then epoch 2
-            stream.write(b"half")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(entry, stream)
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
-        train(small(), tmp_path / "run")
-    assert [entry.name for entry in (tmp_path / "run").glob(".*")] == []
-    monkeypatch.undo()
-    resumed = train(small(), tmp_path / "run", resume=True)
-    assert _same_weights(whole.weights, resumed.weights)
 
 
 def test_more_classes_than_codes_is_a_warning(tmp_path: Path, small: Make) -> None:
@@ -437,30 +283,6 @@ def test_more_classes_than_codes_is_a_warning(tmp_path: Path, small: Make) -> No
     assert done.scores == {"student": {}}  # nothing was held out
 
 
-def test_a_frozen_teacher_teaches_towards_its_own_codes(small: Make, tmp_path: Path) -> None:
-    first = train(small(recipe="paper"), tmp_path / "first")
-    teacher = tmp_path / "first" / "teacher.safetensors"
-    before = teacher.read_bytes()
-    for recipe in ("paper", "fast"):
-        done = train(small(recipe=recipe, teacher=teacher), tmp_path / recipe)
-        assert set(done.scores) == {"student"}
-        assert "transfer" in done.history[0]
-        assert "teacher_hash" not in done.history[0]
-    kept = Targets.load(first.weights.parent / "targets.npz")
-    assert np.array_equal(Targets.load(tmp_path / "paper" / "targets.npz").codes, kept.codes)
-    assert teacher.read_bytes() == before
-
-
-def test_a_teacher_that_does_not_fit_is_refused(small: Make, tmp_path: Path) -> None:
-    done = train(small(), tmp_path / "first")
-    with refused(CheckpointError, "trained for 3 classes and 16 bits, expected 3 and 24"):
-        train(small(bits=24, teacher=done.weights), tmp_path / "run")
-    with refused(CheckpointError, "a pruned network; a teacher looks at all patches"):
-        train(small(teacher=done.weights), tmp_path / "run", overwrite=True)
-    with refused(CheckpointError, "no checkpoint at"):
-        train(small(teacher=tmp_path / "none.safetensors"), tmp_path / "run", overwrite=True)
-
-
 def test_a_checkpoint_of_another_method_is_refused(small: Make, tmp_path: Path) -> None:
     done = train(small(epochs=1), tmp_path / "run")
     tensors = load_file(done.weights)
@@ -471,7 +293,7 @@ def test_a_checkpoint_of_another_method_is_refused(small: Make, tmp_path: Path) 
     entry = json.loads((tmp_path / "run" / "model.json").read_text())
     entry["method"] = "glsim"
     (tmp_path / "run" / "model.json").write_text(json.dumps(entry))
-    with refused(CheckpointError, "trained as glsim, not eet"):
+    with refused(UsageError, "no method 'glsim' yet; choose eet"):
         export_bundle(ExportSettings(checkpoint=done.weights), tmp_path / "x.fgd")
 
 
@@ -492,44 +314,6 @@ def test_unknown_names_are_usage_errors(small: Make, tmp_path: Path) -> None:
         with refused(UsageError, words):
             train(small(**changes), tmp_path / "run")
         assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    "changes,words",
-    [
-        ({"bits": 4}, "bits"),
-        ({"epochs": 0}, "--epochs 0"),
-        ({"batch": 1}, "--batch 1"),
-        ({"lr": 0.0}, "--lr 0.0"),
-        ({"lr": math.nan}, "--lr nan"),
-        ({"holdout": 1.0}, "--holdout 1.0"),
-        ({"seed": -1}, "--seed -1"),
-        ({"workers": -1}, "--workers -1"),
-        ({"precision": "int8"}, "--precision 'int8'"),
-    ],
-)
-def test_settings_that_can_never_be_right(small: Make, changes: Any, words: str) -> None:
-    with refused(UsageError, words):
-        small(**changes)
-
-
-def test_a_thread_may_train(small: Make, tmp_path: Path) -> None:
-    """Signals belong to the main thread; elsewhere a training runs without its handler."""
-    done: list[Path] = []
-    settings = small(epochs=1)
-    work = threading.Thread(target=lambda: done.append(train(settings, tmp_path / "run").weights))
-    work.start()
-    work.join()
-    assert done and done[0].is_file()
-
-
-def test_the_schedule_warms_up_and_ends_at_zero(small: Make, tmp_path: Path) -> None:
-    ticks: list[Tick] = []
-    settings = small(recipe="paper", lr=0.01, warmup=2, epochs=2)
-    train(settings, tmp_path / "run", reporter=Reporter(tick=ticks.append))
-    expected = [0.005, 0.01]
-    expected += [0.01 * 0.5 * (1 + math.cos(math.pi * step / 5)) for step in (1, 2, 3, 4)]
-    assert [tick.lr for tick in ticks] == pytest.approx(expected)
 
 
 def test_a_long_warm_up_is_shortened_aloud(small: Make, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -15,35 +14,13 @@ import onnx
 import pytest
 
 from fgdeploy import bundle
-from fgdeploy.bundle import Manifest, StageInfo, open_bundle, seal
+from fgdeploy.bundle import BlockRows, open_bundle, seal
 from fgdeploy.core.errors import BundleError
+from tests.fgdeploy.bundle.edits import list_file, put, relist
 
 Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 AGAIN = r"; (copy or )?export the bundle again$"
 DO_NOT_USE = r"which leaves the bundle; do not use this bundle$"
-
-
-def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Change the manifest of a bundle as a person, or a person of ill will, would."""
-    path = folder / "manifest.json"
-    entry = json.loads(path.read_text(encoding="utf-8"))
-    change(entry)
-    path.write_text(json.dumps(entry), encoding="utf-8")
-
-
-def put(folder: Path, key: str, value: Any) -> None:
-    edit(folder, lambda entry: entry.__setitem__(key, value))
-
-
-def relist(folder: Path, name: str) -> None:
-    """Make the manifest agree with what the file now holds."""
-    path = folder / name
-    facts = {"bytes": path.stat().st_size, "sha256": bundle.sha256(path)}
-    edit(folder, lambda entry: entry["files"].__setitem__(name, facts))
-
-
-def list_file(folder: Path, name: str, facts: Any) -> None:
-    edit(folder, lambda entry: entry["files"].__setitem__(name, facts))
 
 
 # --- whole bundles
@@ -52,7 +29,7 @@ def list_file(folder: Path, name: str, facts: Any) -> None:
 def test_toy_bundle_opens(toy_bundle: Path) -> None:
     opened = open_bundle(toy_bundle)
     assert opened.path == toy_bundle
-    assert opened.manifest.stages == (StageInfo(1, 4, 2),)
+    assert opened.manifest.blocks == (BlockRows(1, 5, 5, 5, 3, 3), BlockRows(2, 3, 1, 3, 1, 1))
     assert (opened.manifest.bits, opened.manifest.code_bytes, opened.manifest.patches) == (12, 2, 4)
     assert opened.graph() == opened.graph("fp32") == toy_bundle / "model.onnx"
     assert open_bundle(str(toy_bundle)) == opened
@@ -66,18 +43,6 @@ def test_what_is_sealed_is_what_opens(own_bundle: Path) -> None:
     sealed = seal(own_bundle, manifest)
     assert sorted(sealed.manifest.files) == ["extra/notes.txt", "head.npz", "model.onnx"]
     assert open_bundle(own_bundle) == sealed
-
-
-def test_manifest_survives_json(toy_bundle: Path) -> None:
-    manifest = open_bundle(toy_bundle).manifest
-    assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
-    assert next(iter(manifest.to_json())) == "schema_version"
-    assert manifest.to_json()["grid"] == [2, 2]
-
-
-def test_unknown_entries_are_ignored(own_bundle: Path) -> None:
-    put(own_bundle, "comment", "written by hand")
-    assert open_bundle(own_bundle).manifest.method == "toy"
 
 
 def test_bundle_may_be_reached_over_a_link(toy_bundle: Path, tmp_path: Path) -> None:
@@ -123,12 +88,6 @@ def test_record_parity_that_fails_leaves_the_bundle(
             opened.record_parity({"photos": 1})
     assert open_bundle(own_bundle) == opened
     assert sorted(os.listdir(own_bundle)) == ["manifest.json", "model.onnx"]
-
-
-def test_manifest_never_holds_nan(own_bundle: Path) -> None:
-    opened = open_bundle(own_bundle)
-    with pytest.raises((ValueError, BundleError)):
-        opened.record_parity({"mean_cosine": float("nan")})
 
 
 def test_seal_lists_files_without_a_suffix(own_bundle: Path) -> None:
@@ -337,175 +296,6 @@ def test_second_graph_is_looked_into_too(own_bundle: Path, refuses: Refuses) -> 
 def test_file_without_size_or_sum(own_bundle: Path, facts: Any, refuses: Refuses) -> None:
     list_file(own_bundle, "model.onnx", facts)
     with refuses(BundleError, r"manifest\.json: no size and sha256 for model\.onnx"):
-        open_bundle(own_bundle)
-
-
-# --- the manifest's content
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"hello", b"{", b"{'a': 1}", b"\xff\xfe{}", b"\xef\xbb\xbf{}", "{}".encode("utf-16")],
-)
-def test_manifest_that_is_not_json(own_bundle: Path, content: bytes, refuses: Refuses) -> None:
-    (own_bundle / "manifest.json").write_bytes(content)
-    with refuses(BundleError, rf"own\.fgd/manifest\.json is not JSON \(.*\){AGAIN}"):
-        open_bundle(own_bundle)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"[" * 100_000, b'{"schema_version": ' + b"1" * 5000 + b"}"],
-    ids=["nested", "long number"],
-)
-def test_manifest_made_to_break_the_json_reader(
-    own_bundle: Path, content: bytes, refuses: Refuses
-) -> None:
-    (own_bundle / "manifest.json").write_bytes(content)
-    with refuses(BundleError, rf"own\.fgd/manifest\.json is not JSON \(.*\){AGAIN}"):
-        open_bundle(own_bundle)
-
-
-@pytest.mark.parametrize(
-    ("content", "kind"), [("[]", "list"), ('"a"', "str"), ("1", "int"), ("null", "NoneType")]
-)
-def test_manifest_that_is_no_object(
-    own_bundle: Path, content: str, kind: str, refuses: Refuses
-) -> None:
-    (own_bundle / "manifest.json").write_text(content)
-    with refuses(BundleError, rf"manifest\.json: expected a JSON object, got {kind}"):
-        open_bundle(own_bundle)
-
-
-@pytest.mark.parametrize("version", [0, 2, 99, -1, "1", None, [1], {}])
-def test_unknown_schema_version(own_bundle: Path, version: Any, refuses: Refuses) -> None:
-    put(own_bundle, "schema_version", version)
-    with refuses(
-        BundleError, r"schema version .* is not known here \(expected 1\); export again, or install"
-    ):
-        open_bundle(own_bundle)
-
-
-def test_no_schema_version(own_bundle: Path, refuses: Refuses) -> None:
-    (own_bundle / "manifest.json").write_text("{}")
-    with refuses(BundleError, r"schema version None is not known .*; export again, or install"):
-        open_bundle(own_bundle)
-
-
-@pytest.mark.parametrize("name", [entry.name for entry in dataclasses.fields(Manifest)])
-def test_missing_entry(own_bundle: Path, name: str, refuses: Refuses) -> None:
-    edit(own_bundle, lambda entry: entry.pop(name))
-    with refuses(BundleError, rf"manifest\.json is damaged: no entry '{name}'{AGAIN}"):
-        open_bundle(own_bundle)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "reason"),
-    [
-        ("method", 1, "method is int, not str"),
-        ("backbone", None, "backbone is NoneType, not str"),
-        ("fingerprint", ["x"], "fingerprint is list, not str"),
-        ("created_by", {}, "created_by is dict, not str"),
-        ("image_size", "32", "image_size is str, not int"),
-        ("image_size", 32.0, "image_size is float, not int"),
-        ("patch_size", None, "patch_size is NoneType, not int"),
-        ("depth", [2], "depth is list, not int"),
-        ("width", "8", "width is str, not int"),
-        ("prefix_tokens", True, "prefix_tokens is bool, not int"),
-        ("bits", "12", "bits is str, not int"),
-        ("bits", True, "bits is bool, not int"),
-        ("head", "lsh", "head is str, not dict"),
-        ("preprocess", [], "preprocess is list, not dict"),
-        ("graph", None, "graph is NoneType, not dict"),
-        ("macs", 3, "macs is int, not dict"),
-        ("weights", [], "weights is list, not dict"),
-        ("thresholds", None, "thresholds is NoneType, not dict"),
-        ("files", ["model.onnx"], "files is list, not dict"),
-        ("stages", {}, "stages is dict, not list"),
-        ("stages", [None], ".*"),
-        ("stages", [3], ".*"),
-        ("stages", ["1:2"], ".*"),
-        ("stages", [{}], "no entry 'block'"),
-        ("stages", [{"block": 1, "tokens_in": 4}], "no entry 'keep'"),
-        ("stages", [{"block": "x", "tokens_in": 4, "keep": 2}], ".*'x'.*"),
-        ("preprocess", {}, "no entry '.*'"),
-    ],
-)
-def test_wrong_type(own_bundle: Path, name: str, value: Any, reason: str, refuses: Refuses) -> None:
-    put(own_bundle, name, value)
-    with refuses(BundleError, rf"manifest\.json is damaged: {reason}{AGAIN}"):
-        open_bundle(own_bundle)
-
-
-@pytest.mark.parametrize(
-    "changes", [{"size": 0}, {"size": 50}, {"interpolation": "nearest"}, {"std": [1, 1, 0]}]
-)
-def test_wrong_preprocess(own_bundle: Path, changes: dict[str, Any], refuses: Refuses) -> None:
-    edit(own_bundle, lambda entry: entry["preprocess"].update(changes))
-    with refuses(BundleError, rf"manifest\.json is damaged: .*{AGAIN}"):
-        open_bundle(own_bundle)
-
-
-@pytest.mark.parametrize("number", ["Infinity", "1e999"])
-@pytest.mark.parametrize("where", ["stage", "preprocess", "file"])
-def test_infinite_number(own_bundle: Path, where: str, number: str, refuses: Refuses) -> None:
-    def spoil(entry: dict[str, Any]) -> None:
-        places = {
-            "stage": (entry["stages"][0], "keep"),
-            "preprocess": (entry["preprocess"], "size"),
-            "file": (entry["files"]["model.onnx"], "bytes"),
-        }
-        place, key = places[where]
-        place[key] = "HERE"
-
-    edit(own_bundle, spoil)
-    path = own_bundle / "manifest.json"
-    path.write_text(path.read_text().replace('"HERE"', number))
-    with refuses(
-        BundleError, r"manifest\.json( is (damaged|not JSON).*again$|: no size and sha256)"
-    ):
-        open_bundle(own_bundle)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("bits", 0),
-        ("bits", -5),
-        ("bits", 10**9),
-        ("image_size", 0),
-        ("image_size", 64),
-        ("patch_size", 0),
-        ("patch_size", -16),
-        ("depth", 0),
-        ("parity", "passed"),
-        ("calibration", []),
-        ("thresholds", {"max_map_drop": "small"}),
-        ("macs", {"dense": "many"}),
-        ("schema_version", True),
-    ],
-)
-def test_value_that_cannot_be(own_bundle: Path, name: str, value: Any, refuses: Refuses) -> None:
-    put(own_bundle, name, value)
-    with refuses(BundleError, rf"manifest\.json.*{name.split('_')[0]}.*again"):
-        open_bundle(own_bundle)
-
-
-def test_preprocess_of_another_size_than_the_graph(own_bundle: Path, refuses: Refuses) -> None:
-    edit(own_bundle, lambda entry: entry["preprocess"].update(size=16, resize=16))
-    with refuses(BundleError, rf"manifest\.json is damaged: .*16.*32.*{AGAIN}"):
-        open_bundle(own_bundle)
-
-
-def test_manifest_that_may_not_be_read(
-    own_bundle: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
-) -> None:
-    def forbid(path: Path, *_: Any, **__: Any) -> str:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-
-    monkeypatch.setattr(Path, "read_text", forbid)
-    monkeypatch.setattr(Path, "read_bytes", forbid)
-    with refuses(BundleError, r"manifest\.json.*([Pp]ermission denied|not readable)"):
         open_bundle(own_bundle)
 
 

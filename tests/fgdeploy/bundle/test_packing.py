@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from fgdeploy.bundle import open_bundle, packing, seal
 from fgdeploy.bundle.packing import pack, unpack
 from fgdeploy.core.errors import BundleError, UsageError
+from tests.fgdeploy.bundle.edits import signed
 
 Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 
@@ -370,7 +371,7 @@ def test_a_manifest_that_lists_names_outside(
     members = contents(toy_bundle)
     entry = json.loads(members["manifest.json"])
     entry["files"]["../evil"] = entry["files"]["model.onnx"]
-    members["manifest.json"] = json.dumps(entry).encode()
+    members["manifest.json"] = signed(entry).encode()
     with refuses(BundleError, r"lacks '\.\./evil'"):
         unpack(forge(packed, members), target)
     with refuses(BundleError, "which leaves the bundle"):
@@ -515,7 +516,7 @@ def _without(entry: dict[str, Any]) -> None:
     ("change", "pattern"),
     [
         (
-            lambda entry: entry.update(schema_version=2),
+            lambda entry: entry.update(schema_version=3),
             r"toy\.fgdz: manifest\.json: schema version",
         ),
         (lambda entry: entry.update(bits=5000), r"toy\.fgdz: manifest\.json is damaged: bits"),
@@ -542,7 +543,7 @@ def test_manifests_that_do_not_fit(
     entry = json.loads(members["manifest.json"])
     change(entry)
     with refuses(BundleError, pattern):
-        unpack(forge(packed, {**members, "manifest.json": json.dumps(entry).encode()}), target)
+        unpack(forge(packed, {**members, "manifest.json": signed(entry).encode()}), target)
 
 
 @pytest.mark.parametrize("data", [b"", b"[", b"\xff", b"[" * 100_000, b"[]", b"9" * 5000])

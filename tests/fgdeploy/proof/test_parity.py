@@ -271,6 +271,7 @@ def test_limits_survive_a_manifest() -> None:
         "min_bit_agreement": 0.999,
         "min_top10": 0.99,
         "max_map_drop": 0.1,
+        "max_output_error": 0.01,
     }
 
 

@@ -1,0 +1,196 @@
+"""From settings to a network: method, backbone, weights, options and preprocessing, all checked.
+
+The one way for training and export.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from fgdeploy.core.errors import CheckpointError
+from fgdeploy.models.backbone import vit as backbones
+from fgdeploy.models.backbone.embedding import Normalisation, normalisation
+from fgdeploy.models.backbone.vit import Geometry
+from fgdeploy.models.encoder import Encoder
+from fgdeploy.models.methods import registry
+from fgdeploy.models.methods.base import Method, Options
+from fgdeploy.models.network import Network
+from fgdeploy.models.weights import checkpoint, source, trained
+from fgdeploy.models.weights.source import WeightSource
+from fgdeploy.models.weights.trained import TrainedConfig
+from fgdeploy.photos import Preprocess
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Which network is meant. None means: told by the checkpoint, or the method's default.
+
+    options: texts by name, as `--set` gives them. checkpoint: weights to start from; without one
+    `weights` says `pretrained` (timm's hub) or `random` (seeded). crop: the middle part of the
+    photo's side that the model sees, above 0 and up to 1.
+    """
+
+    method: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    backbone: str | None = None
+    image_size: int | None = None
+    checkpoint: Path | None = None
+    weights: str = "pretrained"
+    crop: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A method on a backbone at one size, with the options and the preprocessing that follow.
+
+    config: what lies beside a checkpoint that a training left, None for any other.
+    """
+
+    method: Method
+    options: Options
+    source: WeightSource
+    geometry: Geometry
+    norm: Normalisation
+    preprocess: Preprocess
+    seed: int
+    config: TrainedConfig | None = None
+
+    def encoder(self, notify: Notify = lambda message: None, dense: bool = False) -> Encoder:
+        """Return a new encoder with the source's weights, the same each time.
+
+        dense: without token reduction. Raises CheckpointError for weights that do not fit.
+        """
+        method, given = self.method, self.source
+        vit = backbones.create(
+            given.backbone, given.size, 0, self.seed, method.stride, method.norm_eps
+        )
+        options = self.options.dense() if dense else self.options
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            encoder = method.build(vit, self.norm, options)
+        self._load(encoder, notify)
+        return encoder.eval()
+
+    def trainable(self, classes: int, bits: int, dense: bool = False) -> Network:
+        """Return a new network with a fresh head, to be trained, the same each time."""
+        encoder = self.encoder(dense=dense)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            head = self.method.head.fresh(self.geometry.width, classes, bits)
+        return Network(encoder, head, self.options.dense() if dense else self.options)
+
+    def _load(self, encoder: Encoder, notify: Notify) -> None:
+        tensors = self.source.tensors()
+        if tensors is None:
+            return
+        parts = (*checkpoint.HEADS, *self.method.head.parts)
+        given = checkpoint.without_heads(tensors, parts)
+        wanted, vit = encoder.state(), encoder.vit
+        if "pos_embed" in given and given["pos_embed"].shape != vit.pos_embed.shape:
+            given["pos_embed"] = checkpoint.resize_positions(given["pos_embed"], vit)
+            notify(
+                f"position embedding of {self.source.name} resized to {self.source.size} pixels, "
+                "bilinearly"
+            )
+        own = encoder.own()
+        if own and not own & set(given):  # a plain backbone: the method's own weights start fresh
+            notify(f"{self.source.name} holds none of {self.method.name}'s own weights: new ones")
+            wanted = {name: value for name, value in wanted.items() if name not in own}
+        checkpoint.load_matching(wanted, given, self.source.name)
+
+
+def choose(
+    settings: NetworkSettings, notify: Notify = lambda message: None, as_trained: bool = True
+) -> Assembly:
+    """Return what `settings` mean.
+
+    as_trained: a training's checkpoint is taken as what it was trained as (method, options,
+    preprocessing); without, it only gives backbone and weights to go on from. notify: told what
+    was chosen where the settings leave it open. Raises UsageError, CheckpointError or StageError.
+    """
+    path = None if settings.checkpoint is None else trained.locate(settings.checkpoint)
+    config = trained.load_config(path) if path is not None else None
+    method = _method(settings, config if as_trained else None, path)
+    if as_trained and config is not None and path is not None:
+        _check_same(settings, config, path)
+        recipe = config.training.get("recipe", "unknown")
+        notify(
+            f"{path.name}: {config.method} on {config.backbone}, {len(config.classes)} classes, "
+            f"{config.bits} bits, recipe {recipe}, as {path.with_suffix('.json').name} says"
+        )
+    given = source.choose(
+        method.backbone,
+        method.rename,
+        settings.backbone or (config.backbone if config else None),
+        settings.image_size or (config.image_size if config else None),
+        path,
+        settings.weights,
+        notify,
+    )
+    vit = backbones.create(
+        given.backbone, given.size, 0, settings.seed, method.stride, method.norm_eps
+    )
+    geometry, norm = backbones.geometry(vit), normalisation(vit)
+    options = _options(settings, method, config if as_trained else None, given.size)
+    ratio = method.photometry.resize_ratio if settings.crop is None else 1 / settings.crop
+    resize = round(given.size * ratio)
+    if as_trained and config is not None and settings.crop is None:
+        resize = round(given.size * config.preprocess.resize / config.preprocess.size)
+    preprocess = Preprocess(
+        given.size,
+        resize,
+        method.photometry.interpolation,
+        norm.mean,
+        norm.std,
+        method.photometry.square,
+    )
+    return Assembly(
+        method,
+        options.resolved(geometry),
+        given,
+        geometry,
+        norm,
+        preprocess,
+        settings.seed,
+        config,
+    )
+
+
+def _method(settings: NetworkSettings, config: TrainedConfig | None, path: Path | None) -> Method:
+    if config is None:
+        return registry.get(settings.method)
+    if settings.method not in (None, config.method):
+        raise CheckpointError(
+            f"{path} was trained as {config.method}, not {settings.method}; pass --method "
+            f"{config.method}"
+        )
+    return registry.get(config.method)
+
+
+def _check_same(settings: NetworkSettings, config: TrainedConfig, path: Path) -> None:
+    if settings.backbone not in (None, config.backbone):
+        raise CheckpointError(
+            f"{path} was trained on {config.backbone}; leave --backbone {settings.backbone} out"
+        )
+
+
+def _options(
+    settings: NetworkSettings, method: Method, config: TrainedConfig | None, size: int
+) -> Options:
+    """Return the options given, on top of those that a checkpoint was trained with."""
+    given = method.options.parse(settings.options)
+    if config is None:
+        return given
+    held = config.options if size == config.image_size else config.options.resized()
+    mixed: Options = dataclasses.replace(
+        held, **{name: getattr(given, name) for name in settings.options}
+    )
+    return mixed

@@ -1,0 +1,1 @@
+"""Plain timm Vision Transformers: made, checked, embedded into tokens, and blocks in pieces."""

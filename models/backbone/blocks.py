@@ -1,0 +1,155 @@
+"""A timm ViT block in pieces, so that a step can select, merge or add tokens anywhere in it.
+
+timm's `Block.forward` fuses these; here they stand alone:
+
+    project(block, x)      q, k, v of norm1(x); `queries` and `keys_values` of some rows only
+    attend(block, x)       ... and the attention output, before `proj`, as `Attended`
+    merge(block, x, out)   x + ls1 * proj(out)
+    feed_forward(block, x) x + ls2 * mlp(norm2(x))
+
+The last two work row by row, so they commute with taking rows. The functions call timm's own
+modules and own no parameters: a state dict keeps timm's names, and `plan` counts rows by these
+calls. Drop path and dropouts act as in timm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# A timm Block; its class carries no types.
+Block = Any
+
+
+@dataclass(frozen=True)
+class Attended:
+    """A block after attention and before `proj`.
+
+    x: [B, T, D] residual stream as it entered; q, k, v: [B, H, T, d]; out: [B, T, H*d], the
+    attention output with heads side by side; bias: what was added before the softmax.
+    """
+
+    x: Tensor
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    out: Tensor
+    bias: Tensor | None = None
+
+    @property
+    def out_by_head(self) -> Tensor:
+        """Return `out` as [B, H, T, d]."""
+        _, heads, tokens, size = self.v.shape
+        return self.out.reshape(-1, tokens, heads, size).transpose(1, 2)
+
+    def cls_attention(self) -> Tensor:
+        """Return the attention of the CLS row, [B, H, T], computed beside the main attention.
+
+        Only one row is computed, so the main attention never has to materialise [T, T].
+        """
+        return softmax_products(self.q[:, :, :1], self.k, self.bias).squeeze(2)
+
+    def full_attention(self) -> Tensor:
+        """Return the whole attention [B, H, T, T], as the published models materialise it."""
+        return softmax_products(self.q, self.k, self.bias)
+
+
+def project(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return q, k and v [B, H, T, d] of the rows x [B, T, D], after norm1."""
+    attn = block.attn
+    q, k, v = (_heads(attn, part) for part in attn.qkv(block.norm1(x)).chunk(3, dim=-1))
+    return attn.q_norm(q), attn.k_norm(k), v
+
+
+def queries(block: Block, y: Tensor) -> Tensor:
+    """Return q [B, H, R, d] of some rows y [B, R, D] that norm1 has seen."""
+    attn, size = block.attn, block.attn.qkv.weight.shape[0] // 3
+    bias = attn.qkv.bias
+    rows = F.linear(y, attn.qkv.weight[:size], None if bias is None else bias[:size])
+    q: Tensor = attn.q_norm(_heads(attn, rows))
+    return q
+
+
+def keys_values(block: Block, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return k and v [B, H, T, d] of the rows y [B, T, D] that norm1 has seen."""
+    attn, size = block.attn, block.attn.qkv.weight.shape[0] // 3
+    bias = attn.qkv.bias
+    both = F.linear(y, attn.qkv.weight[size:], None if bias is None else bias[size:])
+    k, v = (_heads(attn, part) for part in both.chunk(2, dim=-1))
+    return attn.k_norm(k), v
+
+
+def attend(block: Block, x: Tensor, bias: Tensor | None = None) -> Attended:
+    """Run norm1, q/k/v and attention; `bias`, as [B, H, T, T], is added before the softmax."""
+    q, k, v = project(block, x)
+    return Attended(x, q, k, v, attention(block, q, k, v, bias), bias)
+
+
+def _heads(attn: Block, rows: Tensor) -> Tensor:
+    """Split rows [B, T, H*d] into heads [B, H, T, d]; only B stays open, so T is a constant."""
+    size = rows.shape[2] // attn.num_heads
+    return rows.reshape(-1, rows.shape[1], attn.num_heads, size).transpose(1, 2)
+
+
+def softmax_products(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return softmax(q k^T / sqrt(d) + bias), [B, H, Tq, Tk]."""
+    scale = float(q.shape[-1]) ** -0.5
+    products = (q * scale) @ k.transpose(-2, -1)
+    if bias is not None:
+        products = products + bias
+    found: Tensor = products.softmax(dim=-1)
+    return found
+
+
+def attention(block: Block, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return the attention output [B, Tq, H*d] of q, k and v, heads side by side."""
+    attn = block.attn
+    dropout = attn.attn_drop.p if attn.training else 0.0
+    if torch.compiler.is_exporting():
+        # The same products written out: the exporter turns SDPA into twice the nodes, with shapes
+        # computed at run time.
+        out = softmax_products(q, k, bias) @ v
+    else:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+    return out.transpose(1, 2).reshape(-1, q.shape[2], q.shape[1] * q.shape[3])
+
+
+def merge(block: Block, x: Tensor, out: Tensor) -> Tensor:
+    """Project attention output `out` [B, R, H*d] and add it to its rows `x` [B, R, D]."""
+    projected = block.attn.proj_drop(block.attn.proj(block.attn.norm(out)))
+    merged: Tensor = x + block.drop_path1(block.ls1(projected))
+    return merged
+
+
+def feed_forward(block: Block, x: Tensor) -> Tensor:
+    """Add the MLP to the rows `x` [B, R, D]."""
+    y: Tensor = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+    return y
+
+
+def complete(block: Block, attended: Attended) -> Tensor:
+    """Finish a block on all its rows, as timm does."""
+    return feed_forward(block, merge(block, attended.x, attended.out))
+
+
+def run_cls_only(block: Block, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Run a block for the CLS row alone and return it as [B, 1, D]; exact, keys use all rows."""
+    y = block.norm1(x)
+    q = queries(block, y[:, :1])
+    k, v = keys_values(block, y)
+    one = bias if bias is None or bias.shape[2] == 1 else bias[:, :, :1]
+    return feed_forward(block, merge(block, x[:, :1], attention(block, q, k, v, one)))
+
+
+def take_rows(x: Tensor, rows: Tensor, prefix: int, suffix: int = 0) -> Tensor:
+    """Return of x [B, T, D] the first `prefix` rows, those at `rows` [B, k] behind them, the last.
+
+    suffix: how many rows at the end stay.
+    """
+    index = (rows + prefix).unsqueeze(-1).expand(-1, -1, x.shape[-1])
+    parts = [x[:, :prefix], x.gather(1, index)]
+    return torch.cat([*parts, x[:, x.shape[1] - suffix :]] if suffix else parts, dim=1)

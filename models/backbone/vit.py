@@ -1,0 +1,211 @@
+"""Plain timm Vision Transformers: made by name, checked and measured."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from fgdeploy.core.errors import CheckpointError, UsageError
+
+# A timm VisionTransformer; its class carries no types.
+ViT = Any
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The sizes of a ViT: D, blocks, patch side and stride in pixels, patches in (rows, columns).
+
+    prefix_tokens: rows before the patches; mlp_ratio: inner width of an MLP over D.
+    """
+
+    width: int
+    depth: int
+    patch_size: int
+    grid: tuple[int, int]
+    prefix_tokens: int = 1
+    mlp_ratio: float = 4.0
+    stride: int | None = None
+
+    @property
+    def patches(self) -> int:
+        """Return the number of patch tokens."""
+        return self.grid[0] * self.grid[1]
+
+
+def create(
+    backbone: str,
+    image_size: int,
+    classes: int = 0,
+    seed: int = 0,
+    stride: int | None = None,
+    norm_eps: float | None = None,
+) -> ViT:
+    """Make a timm ViT with seeded random weights, in eval mode, that pools its CLS token.
+
+    classes: outputs of the class head; 0 for none. stride: pixels from patch to patch, None for
+    the patch's side (patches that overlap are AFTrans' and TransFG's). norm_eps: of every
+    LayerNorm, None for timm's. Raises UsageError for a name that timm does not know, an
+    architecture that is no plain ViT with a CLS token, or a size that the patches do not divide.
+    """
+    if not timm.is_model(backbone):
+        close = ", ".join(timm.list_models(f"*{backbone.split('_')[0]}*patch16_224*")[:4])
+        raise UsageError(
+            f"timm knows no backbone {backbone!r}{f' (it has {close}, ...)' if close else ''}; "
+            "choose another --backbone"
+        )
+    if image_size < 1:
+        raise UsageError(f"expected an image size above zero, got {image_size}")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            vit = timm.create_model(
+                backbone,
+                pretrained=False,
+                num_classes=classes,
+                img_size=image_size,
+                global_pool="token",
+                dynamic_img_size=False,
+            )
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"{backbone} cannot be made as a plain ViT at {image_size} pixels ({reason}); "
+            "choose a vit_* or deit* backbone and a size that its patches divide"
+        ) from None
+    _check_plain(vit, backbone, image_size)
+    _open_layer_scales(vit)
+    if stride is not None:
+        _set_stride(vit, image_size, stride, seed)
+    if norm_eps is not None:
+        for module in vit.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = norm_eps
+    return vit.eval()
+
+
+def _open_layer_scales(vit: Any) -> None:
+    """Let every block of a random model act: timm starts layer scales near zero, for training."""
+    with torch.no_grad():
+        for block in vit.blocks:
+            for scale in (block.ls1, block.ls2):
+                if hasattr(scale, "gamma"):
+                    scale.gamma.fill_(1.0)
+
+
+def _set_stride(vit: Any, image_size: int, stride: int, seed: int) -> None:
+    """Cut patches every `stride` pixels; positions of the larger grid are new random rows."""
+    patch, conv = patch_size(vit), vit.patch_embed.proj
+    if not 1 <= stride <= patch or (image_size - patch) % stride:
+        raise UsageError(
+            f"a stride of {stride} does not cut {image_size} pixels into patches of {patch}; "
+            f"expected 1 to {patch}, dividing {image_size - patch}"
+        )
+    side = (image_size - patch) // stride + 1
+    conv.stride = (stride, stride)
+    vit.patch_embed.grid_size = (side, side)
+    vit.patch_embed.num_patches = side * side
+    rows = side * side + (0 if vit.no_embed_class else int(vit.num_prefix_tokens))
+    generator = torch.Generator().manual_seed(seed)
+    fresh = torch.randn(1, rows, int(vit.embed_dim), generator=generator) * 0.02
+    vit.pos_embed = nn.Parameter(fresh.to(vit.pos_embed))
+
+
+def _check_plain(vit: Any, backbone: str, image_size: int) -> None:
+    block = vit.blocks[0] if len(getattr(vit, "blocks", ())) else None
+    attention = getattr(block, "attn", None)
+    plain = (
+        isinstance(vit, timm.models.VisionTransformer)
+        and type(block).__name__ == "Block"
+        and type(attention).__name__ == "Attention"
+        and getattr(attention, "gate", None) is None
+        and vit.cls_token is not None
+        and vit.pos_embed is not None
+        and not vit.dynamic_img_size
+    )
+    if not plain:
+        raise UsageError(
+            f"{backbone} is no plain ViT with a CLS token; choose a vit_* or deit* backbone"
+        )
+    patch = patch_size(vit)
+    if image_size % patch:
+        raise UsageError(
+            f"image size {image_size} is no multiple of {backbone}'s patch size {patch}; "
+            f"choose {image_size // patch * patch or patch} or {(image_size // patch + 1) * patch}"
+        )
+
+
+def patch_size(vit: ViT) -> int:
+    """Return the side of a patch in pixels."""
+    height, width = vit.patch_embed.patch_size
+    if height != width:
+        raise UsageError(f"expected square patches, the backbone has {height}x{width}")
+    return int(height)
+
+
+def geometry(vit: ViT) -> Geometry:
+    """Return the sizes of a ViT."""
+    mlp = vit.blocks[0].mlp
+    inner = sum(p.shape[0] * p.shape[1] for p in mlp.parameters() if p.ndim == 2)
+    rows, columns = vit.patch_embed.grid_size
+    return Geometry(
+        width=int(vit.embed_dim),
+        depth=len(vit.blocks),
+        patch_size=patch_size(vit),
+        grid=(int(rows), int(columns)),
+        prefix_tokens=int(vit.num_prefix_tokens),
+        mlp_ratio=inner / (2 * vit.embed_dim**2),
+        stride=int(vit.patch_embed.proj.stride[0]),
+    )
+
+
+def trained_size(state: dict[str, Tensor]) -> int | None:
+    """Return the image size that a checkpoint's positions were trained at, None if unclear."""
+    try:
+        rows, patch = state["pos_embed"].shape[1], state["patch_embed.proj.weight"].shape[-1]
+    except (KeyError, IndexError):
+        return None
+    for others in (0, 1, 2, 5):  # no CLS row, CLS, CLS and distillation, CLS and four registers
+        side = round(max(rows - others, 0) ** 0.5)
+        if side and side * side == rows - others:
+            return int(side * patch)
+    return None
+
+
+# (width, depth) of the plain DeiT family that EET is published on.
+_FAMILY = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base"}
+
+
+def guess_backbone(state: dict[str, Tensor]) -> tuple[str, int]:
+    """Return (timm name, image size) for a DeiT/ViT state dict, from its shapes alone.
+
+    Raises CheckpointError where the shapes fit no known plain ViT; then --backbone decides.
+    """
+    try:
+        width = int(state["cls_token"].shape[-1])
+        patch = int(state["patch_embed.proj.weight"].shape[-1])
+        rows = int(state["pos_embed"].shape[1])
+    except (KeyError, IndexError):
+        first = ", ".join(list(state)[:3])
+        raise CheckpointError(
+            "the checkpoint has no cls_token, pos_embed and patch_embed.proj.weight (its first "
+            f"keys are {first}), so its backbone cannot be told; rename its keys to timm's"
+        ) from None
+    depth = 1 + max(
+        (int(m[1]) for key in state if (m := re.match(r"blocks\.(\d+)\.", key))), default=-1
+    )
+    size = _FAMILY.get((width, depth))
+    scaled = "blocks.0.ls1.gamma" in state
+    positions = rows if scaled else rows - 1
+    side = round(positions**0.5)
+    if size is None or patch != 16 or side * side != positions or (scaled and size == "tiny"):
+        raise CheckpointError(
+            f"a checkpoint of width {width}, depth {depth}, patch {patch} and {rows} positions is "
+            "no plain DeiT; name its backbone with --backbone"
+        )
+    family = "deit3" if scaled else "deit"
+    return f"{family}_{size}_patch16_224", side * patch

@@ -1,0 +1,63 @@
+"""The network of a method without its head: pixels in, features out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from fgdeploy.models.backbone.embedding import Embedding, Normalisation
+from fgdeploy.models.backbone.vit import ViT
+from fgdeploy.models.heads.base import Features
+from fgdeploy.models.walk import Observer, Step, Walk
+
+# Where a tensor lies in an encoder, and how it is called in a checkpoint: timm's names first.
+_PREFIXES = ("vit.", "walk.", "embed.")
+
+
+class Encoder(nn.Module):
+    """A timm ViT with a method's steps in its blocks; its embedding is the normalised CLS row.
+
+    Methods that look twice, observe blocks or own further parameters make a subclass with a
+    `forward` of its own; whatever modules and parameters it holds belong to the network.
+    """
+
+    def __init__(
+        self,
+        vit: ViT,
+        norm: Normalisation,
+        steps: Mapping[int, Step] | None = None,
+        suffix: nn.Parameter | None = None,
+    ) -> None:
+        super().__init__()
+        for name in ("head", "head_dist"):  # a class head of timm's is no part of an encoder
+            if hasattr(vit, name):
+                setattr(vit, name, nn.Identity())
+        self.vit = vit
+        self.embed = Embedding(vit, norm, suffix)
+        self.walk = Walk(len(vit.blocks), steps or {})
+
+    def forward(self, pixels: Tensor, observers: Sequence[Observer] = ()) -> Features:
+        """Return the features of normalised pixels [B, 3, S, S]."""
+        tokens = self.walk(self.vit.blocks, self.embed(pixels), observers)
+        return Features(self.vit.norm(tokens.x)[:, 0])
+
+    def state(self) -> dict[str, Tensor]:
+        """Return every tensor by the name that checkpoints have for it, each once, not copied."""
+        found: dict[str, Tensor] = {}
+        seen: set[int] = set()
+        for key, value in self.state_dict(keep_vars=True).items():
+            if id(value) in seen:  # the embedding holds the same ViT
+                continue
+            seen.add(id(value))
+            start = next((prefix for prefix in _PREFIXES if key.startswith(prefix)), "")
+            name = key.removeprefix(start)
+            if name in found:
+                raise ValueError(f"two tensors of the network are called {name}")
+            found[name] = value
+        return found
+
+    def own(self) -> set[str]:
+        """Return the names of the tensors that are the method's and not the backbone's."""
+        held = {id(value) for value in self.vit.state_dict(keep_vars=True).values()}
+        return {name for name, value in self.state().items() if id(value) not in held}

@@ -1,0 +1,1 @@
+"""The methods: one file each, and the registry that holds them."""

@@ -1,0 +1,195 @@
+"""What a method is: one declaration of all that the rest of fgdeploy needs to know of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from fgdeploy.core.errors import UsageError
+from fgdeploy.models.backbone.embedding import Normalisation
+from fgdeploy.models.backbone.vit import Geometry, ViT
+from fgdeploy.models.encoder import Encoder
+from fgdeploy.models.heads.base import Head
+from fgdeploy.models.heads.hash import ClassHashHead
+
+_O = TypeVar("_O", bound="Options")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose of a method: `--set name=value`, kept in configs and manifests.
+
+    A method's options are a frozen subclass whose fields have defaults and are numbers, strings,
+    booleans or None; a field of another type is read by overriding `read`.
+    """
+
+    @classmethod
+    def parse(cls: type[_O], given: Mapping[str, str]) -> _O:
+        """Return options from texts by name. Raises UsageError for an unknown name or value."""
+        known = {f.name: f for f in dataclasses.fields(cls)}
+        if unknown := sorted(set(given) - set(known)):
+            names = ", ".join(known) or "none"
+            raise UsageError(f"--set {unknown[0]}: the method's options are {names}")
+        values = {name: cls.read(name, text) for name, text in given.items()}
+        return cls(**values)
+
+    @classmethod
+    def read(cls, name: str, text: str) -> Any:
+        """Return the value of one option from its text: JSON, or a string. Raises UsageError."""
+        default = {f.name: f.default for f in dataclasses.fields(cls)}[name]
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            value = text
+        if isinstance(default, str):
+            return text
+        if isinstance(default, float) and type(value) is int:
+            value = float(value)
+        finite = not isinstance(value, float) or math.isfinite(value)
+        if (default is not None and type(value) is not type(default)) or not finite:
+            raise UsageError(
+                f"--set {name}={text}: expected {_KINDS.get(type(default), 'a value')} such as "
+                f"{json.dumps(default)}"
+            )
+        return value
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the options as JSON-ready values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls: type[_O], entry: Mapping[str, Any]) -> _O:
+        """Read what `to_json` wrote. Raises KeyError, TypeError or ValueError for anything else."""
+        known = {f.name: f.default for f in dataclasses.fields(cls)}
+        for name, value in entry.items():
+            if name not in known:
+                raise ValueError(f"no option {name!r}")
+            default = known[name]
+            if default is not None and value is not None and type(value) is not type(default):
+                raise TypeError(f"option {name} is {type(value).__name__}")
+        return cls(**entry)
+
+    def resolved(self: _O, geometry: Geometry) -> _O:
+        """Return the options with all that depends on the backbone filled in and checked."""
+        return self
+
+    def deciding(self, geometry: Geometry) -> dict[str, Any]:
+        """Return what of them decides a code, for the fingerprint; weights are in it already."""
+        return {"options": self.to_json()}
+
+    def resized(self: _O) -> _O:
+        """Return the options to start from at another image size than they were resolved for."""
+        return self
+
+    def dense(self: _O) -> _O:
+        """Return the options of the same method without token reduction: what a teacher runs."""
+        return self
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
+
+
+@dataclass(frozen=True)
+class Photometry:
+    """How photos become frames, as a method's authors evaluate.
+
+    resize_ratio: the photo's side before cropping over the model's input; interpolation: the
+    filter; square: both sides are scaled to it, and not the short side alone.
+    """
+
+    resize_ratio: float = 256 / 224
+    interpolation: str = "bilinear"
+    square: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a method is trained: its objective and the settings that go with it.
+
+    objective: where the loss is, `module:name` (imported when a training begins, as models know
+    nothing of training), or the class itself. optimizer: timm's name. lr is per step of `batch`
+    images; warmup in steps. layer_decay: rate of a block over that of the next. head_rate: rate of
+    the heads and of a method's own parameters over lr. least_area: least part of a photo's area in
+    a training view; augment: makes the views from (image side, least area), None for crop and
+    flip. per_class: photos of a class in a batch, None for batches in no order of class. parts:
+    what `--without` may name.
+    """
+
+    objective: str | Callable[[Any], Any]
+    epochs: int
+    batch: int
+    optimizer: str
+    lr: float
+    momentum: float
+    weight_decay: float
+    layer_decay: float | None
+    head_rate: float
+    warmup: int
+    least_area: float
+    augment: Callable[[int, float], Any] | None = None
+    per_class: int | None = None
+    clip_norm: float | None = None
+    parts: Sequence[str] = ()
+
+
+# The recipe for small budgets, which needs nothing of a method but its network; measured in
+# benchmarks/README.md.
+FAST = Recipe(
+    objective="fgdeploy.training.fast:FastObjective",
+    epochs=6,
+    batch=64,
+    optimizer="adamw",
+    lr=5e-4,
+    momentum=0.9,
+    weight_decay=0.05,
+    layer_decay=0.75,
+    head_rate=2.0,
+    warmup=24,
+    least_area=0.3,
+    parts=("ctp", "codes", "start"),
+)
+
+
+def _as_it_is(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return dict(state)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A published method, whole: nothing outside its file needs to know its name.
+
+    build: makes the encoder on a ViT from its mean and std and resolved options; what random
+    state it needs is torch's own, seeded. backbone: the default one, by timm's name. head: the
+    trained head's type. rename: an authors' checkpoint to the names of `Network.state`. pins:
+    patterns (fnmatch) of graph nodes that stay in float32 in every precision, because they decide
+    (scores, boxes); half: patterns of nodes outside blocks and steps that FP16 graphs may compute
+    in half precision. outputs: extras that are outputs of the graph, by name, with their shape
+    behind B. stride, norm_eps: of the backbone, None for timm's.
+    """
+
+    name: str
+    backbone: str
+    build: Callable[[ViT, Normalisation, Any], Encoder]
+    options: type[Options] = Options
+    photometry: Photometry = Photometry()
+    head: type[Head] = ClassHashHead
+    rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = _as_it_is
+    pins: tuple[str, ...] = ()
+    half: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    stride: int | None = None
+    norm_eps: float | None = None
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+
+    def recipe(self, name: str) -> Recipe:
+        """Return a recipe by name; `fast` is there for every method. Raises UsageError."""
+        known = {"fast": FAST, **self.recipes}
+        if name not in known:
+            raise UsageError(f"{self.name} has no recipe {name!r}; choose {', '.join(known)}")
+        return known[name]

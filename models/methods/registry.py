@@ -1,0 +1,26 @@
+"""The methods by name."""
+
+from __future__ import annotations
+
+from fgdeploy.core.errors import UsageError
+from fgdeploy.models.methods import eet
+from fgdeploy.models.methods.base import Method
+
+# The first is the default.
+METHODS: dict[str, Method] = {method.name: method for method in (eet.METHOD,)}
+
+
+def register(method: Method) -> None:
+    """Add a method of your own, which every command then knows. Raises UsageError if the name is
+    taken by another."""
+    if METHODS.setdefault(method.name, method) is not method:
+        raise UsageError(f"there is a method {method.name!r} already; choose another name")
+
+
+def get(name: str | None) -> Method:
+    """Return a method by name, the default one for None. Raises UsageError."""
+    if name is None:
+        return next(iter(METHODS.values()))
+    if name not in METHODS:
+        raise UsageError(f"no method {name!r} yet; choose {', '.join(METHODS)}")
+    return METHODS[name]

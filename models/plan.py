@@ -1,0 +1,128 @@
+"""How many token rows each part of each block works on, recorded once from one run.
+
+Multiply-accumulates per image follow from it, as the papers count them (no norms, softmax, biases,
+heads): block = q D^2 + 2 kv D^2 + 2 q kv D + proj D^2 + 2 r mlp D^2, with the rows of each part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fgdeploy.bundle import BlockRows
+from fgdeploy.models.backbone import vit as backbones
+from fgdeploy.models.backbone.vit import Geometry
+from fgdeploy.models.network import Network
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The rows of all runs of blocks in order, and the multiply-accumulates of one image.
+
+    embeddings: how often patches are embedded; others: products of the method's own linear layers
+    outside the backbone.
+    """
+
+    geometry: Geometry
+    runs: tuple[BlockRows, ...]
+    embeddings: int = 1
+    others: int = 0
+
+    @property
+    def macs(self) -> int:
+        """Return the multiply-accumulates of one image."""
+        shape = self.geometry
+        patch = shape.patches * 3 * shape.patch_size**2 * shape.width
+        blocks = sum(
+            block_macs(shape.width, run.query, run.keyval, run.proj, run.mlp, shape.mlp_ratio)
+            for run in self.runs
+        )
+        return self.embeddings * patch + blocks + self.others
+
+
+def block_macs(width: int, query: int, keyval: int, proj: int, mlp: int, ratio: float = 4.0) -> int:
+    """Count one block: `query`, `keyval`, `proj` and `mlp` are token rows."""
+    square = width * width
+    attention = query * square + 2 * keyval * square + 2 * query * keyval * width
+    return int(attention + proj * square + 2 * ratio * mlp * square)
+
+
+def dense(geometry: Geometry) -> Plan:
+    """Return the plan of the plain ViT as timm runs it."""
+    rows = geometry.patches + geometry.prefix_tokens
+    numbers = range(1, geometry.depth + 1)
+    return Plan(geometry, tuple(BlockRows(number, *[rows] * 5) for number in numbers))
+
+
+def record(network: Network, image_size: int) -> Plan:
+    """Return what one run of a network does, from the calls of the backbone's modules."""
+    encoder = network.encoder
+    seen = _Seen()
+    with torch.inference_mode(), _listening(encoder, seen):
+        frames = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8)
+        device = next(encoder.parameters()).device
+        network(network.pixels(frames.to(device)))
+    return Plan(backbones.geometry(encoder.vit), tuple(seen.runs), seen.embeddings, seen.others)
+
+
+class _Seen:
+    """Collects rows by block; a block's MLP ends its run."""
+
+    def __init__(self) -> None:
+        self.runs: list[BlockRows] = []
+        self.embeddings = 0
+        self.others = 0
+        self._rows: dict[str, int] = {}
+
+    def part(self, number: int, name: str, rows: int) -> None:
+        self._rows[name] = rows
+        if name == "mlp":
+            counted = (self._rows[part] for part in ("tokens", "query", "keyval", "proj", "mlp"))
+            self.runs.append(BlockRows(number, *counted))
+            self._rows = {}
+
+    def linear(self, layer: nn.Linear, rows: int) -> None:
+        self.others += rows * layer.in_features * layer.out_features
+
+    def embedding(self) -> None:
+        self.embeddings += 1
+
+
+@contextlib.contextmanager
+def _listening(encoder: Any, seen: _Seen) -> Iterator[None]:
+    handles = []
+
+    def listen(module: nn.Module, tell: Callable[[Tensor], None]) -> None:
+        handles.append(module.register_forward_pre_hook(lambda _, given: tell(given[0])))
+
+    backbone = set(encoder.vit.modules())
+    for number, block in enumerate(encoder.vit.blocks, start=1):
+        for name, module in (
+            ("tokens", block.norm1),
+            ("query", block.attn.q_norm),
+            ("keyval", block.attn.k_norm),
+            ("proj", block.attn.proj),
+            ("mlp", block.mlp),
+        ):
+            listen(
+                module,
+                lambda x, number=number, name=name: seen.part(number, name, int(x.shape[-2])),  # type: ignore[misc]
+            )
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels == 3:
+            listen(module, lambda x: seen.embedding())
+        elif isinstance(module, nn.Linear) and module not in backbone:
+            listen(
+                module,
+                lambda x, layer=module: seen.linear(layer, x.numel() // x.shape[-1]),  # type: ignore[misc]
+            )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

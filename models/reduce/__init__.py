@@ -1,0 +1,1 @@
+"""Token reductions: one file each."""

@@ -1,0 +1,61 @@
+"""What travels from block to block: the tokens, and what a method must know of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fgdeploy.models.backbone.blocks import Attended
+
+# Added to the scores of a row that is no key. Finite, as an infinity would make NaN of a row
+# without any key, and within half precision.
+_NO_KEY = -1e4
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens between two blocks.
+
+    x: [B, T, D]. prefix: rows at the start that are no patches (CLS, registers); suffix: rows at
+    the end that are none. size: [B, T], how many patches a row stands for, None for one each.
+    mask: [B, T], True where a row counts, None where all do. cache: rows [B, n, D] kept aside by a
+    step for a later one. attended: what the block that made x attended, for observers; None where
+    its step does not say.
+    """
+
+    x: Tensor
+    prefix: int = 1
+    suffix: int = 0
+    size: Tensor | None = None
+    mask: Tensor | None = None
+    cache: tuple[Tensor, ...] = ()
+    attended: Attended | None = None
+
+    @property
+    def count(self) -> int:
+        """Return T."""
+        return int(self.x.shape[1])
+
+    @property
+    def patches(self) -> int:
+        """Return how many rows lie between prefix and suffix."""
+        return self.count - self.prefix - self.suffix
+
+    def bias(self) -> Tensor | None:
+        """Return what attention adds before its softmax, [B, 1, 1, T]: log(size), no masked key.
+
+        A row that stands for n patches is n keys (ToMe, arXiv 2210.09461, Eq. 1).
+        """
+        total = None if self.size is None else self.size.log()
+        if self.mask is not None:
+            hidden = torch.where(self.mask, 0.0, _NO_KEY).to(self.x.dtype)
+            total = hidden if total is None else total + hidden
+        return None if total is None else total[:, None, None, :]
+
+    def having(self, x: Tensor, **changes: Any) -> Tokens:
+        """Return the tokens with other rows x; what else changes is given by name."""
+        return dataclasses.replace(self, x=x, **changes)

@@ -1,0 +1,153 @@
+"""Read checkpoints without running anything that they hold, and fit them to a model."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fgdeploy.core.errors import CheckpointError
+from fgdeploy.models.backbone.vit import ViT
+
+StateDict = dict[str, Tensor]
+
+# Where training scripts put the state dict, outermost first.
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "student")
+_PREFIXES = ("module.", "_orig_mod.", "module.")
+
+# First parts of the names of class and hash heads; anything else belongs to the backbone.
+HEADS = ("head", "head_hash", "head_dist")
+
+
+def read(path: Path) -> StateDict:
+    """Return the tensors of a .safetensors, .pth, .pt or .bin file by name, wrappers removed.
+
+    torch files are read with `weights_only=True`: pickled objects are refused, not run. Raises
+    CheckpointError.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}; check --checkpoint")
+    if path.suffix == ".safetensors":
+        content: Any = _read_safetensors(path)
+    else:
+        content = _read_torch(path)
+    return unwrap(content, path.name)
+
+
+def _read_safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from None
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"Unsupported (?:global|class).*?GLOBAL (\S+)", str(error))
+        if found is None:
+            raise CheckpointError(
+                f"{path} is not a whole PyTorch checkpoint; check the file, or copy it again"
+            ) from None
+        raise CheckpointError(
+            f"{path} holds Python objects ({found[1]}), which fgdeploy never runs; where you trust "
+            "it, load it yourself and torch.save(model.state_dict(), NEW)"
+        ) from None
+    except Exception as error:  # torch raises many kinds for a damaged file
+        reason = " ".join(str(error).split())[:60] or type(error).__name__
+        raise CheckpointError(
+            f"{path} is not a whole PyTorch or safetensors checkpoint ({reason}); check the file"
+        ) from None
+
+
+def unwrap(content: Any, name: str) -> StateDict:
+    """Return the innermost state dict of `content`, without `module.` prefixes."""
+    while isinstance(content, Mapping):
+        held = (content.get(key) for key in _WRAPPERS)
+        inner = next((entry for entry in held if isinstance(entry, Mapping) and entry), None)
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{name}: expected a state dict, got {type(content).__name__}")
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise CheckpointError(f"{name} holds no tensors by name; save model.state_dict()")
+    for prefix in _PREFIXES:
+        inside = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+        others = [v for k, v in tensors.items() if not k.startswith(prefix)]
+        if inside and not any(value.ndim for value in others):  # counters such as an epoch
+            tensors = inside
+    return tensors
+
+
+def load_matching(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], name: str) -> None:
+    """Copy `given` into the tensors `wanted` if it has exactly their names and shapes.
+
+    Raises CheckpointError that names the first missing, misshapen or unknown keys.
+    """
+    missing = [key for key in wanted if key not in given]
+    shapes = [
+        f"{key} {tuple(given[key].shape)}, expected {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in given and given[key].shape != wanted[key].shape
+    ]
+    unknown = [key for key in given if key not in wanted]
+    for what, keys in (("lacks", missing), ("has misshapen", shapes), ("has unknown", unknown)):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise CheckpointError(
+                f"{name} {what} {'; '.join(keys[:3])}{more}; it is of another backbone, size or "
+                "method: check --backbone, --image-size and --method"
+            )
+    broken = [key for key in wanted if not bool(torch.isfinite(given[key]).all())]
+    if broken:
+        raise CheckpointError(
+            f"{name}: {broken[0]} holds NaN or infinite values; use another epoch"
+        )
+    with torch.no_grad():
+        for key, tensor in wanted.items():
+            tensor.copy_(given[key])
+
+
+def without_heads(state: Mapping[str, Tensor], parts: Sequence[str] = HEADS) -> StateDict:
+    """Return what is of no class or hash head; `parts`: first parts of the names of heads."""
+    return {key: value for key, value in state.items() if key.split(".")[0] not in parts}
+
+
+def resize_positions(position: Tensor, vit: ViT) -> Tensor:
+    """Resize position rows to the model's grid, bilinear, other tokens' rows kept (EET's code)."""
+    target = vit.pos_embed
+    if position.ndim != 3 or position.shape == target.shape:
+        return position
+    fixed = 0 if vit.no_embed_class else int(vit.num_prefix_tokens)
+    count = position.shape[1] - fixed
+    side, grid = round(max(count, 0) ** 0.5), vit.patch_embed.grid_size
+    if side * side != count or side == 0 or position.shape[2] != target.shape[2]:
+        return position
+    rows = position[:, fixed:].reshape(1, side, side, -1).permute(0, 3, 1, 2).float()
+    resized = F.interpolate(rows, size=grid, mode="bilinear", align_corners=False)
+    rows = resized.permute(0, 2, 3, 1).reshape(1, grid[0] * grid[1], -1)
+    return torch.cat([position[:, :fixed], rows.to(position.dtype)], dim=1)
+
+
+def digest(*groups: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of tensors: names, types, shapes, bytes; in order of name in each group."""
+    whole = hashlib.sha256()
+    for group in groups:
+        for key, value in sorted(group.items()):
+            array = value.detach().cpu().contiguous().numpy()
+            whole.update(f"{key} {array.dtype} {array.shape}\n".encode())
+            whole.update(array.tobytes())
+    return whole.hexdigest()

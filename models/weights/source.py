@@ -1,0 +1,78 @@
+"""Where a backbone's weights come from: a checkpoint, timm's hub, or a seed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from fgdeploy.models.backbone import hub, vit
+from fgdeploy.models.weights import checkpoint
+from fgdeploy.models.weights.checkpoint import StateDict
+
+DEFAULT_SIZE = 224
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """A backbone by timm's name and input size, and its weights: `state`, or by `weights`.
+
+    weights: `pretrained` (timm's hub) or `random`; not read where there is a state. name: what to
+    call the source in messages.
+    """
+
+    backbone: str
+    size: int
+    weights: str
+    state: StateDict | None
+    name: str
+
+    def tensors(self) -> StateDict | None:
+        """Return the weights by name, None for random ones. Raises CheckpointError."""
+        if self.state is not None:
+            return self.state
+        if self.weights == "pretrained":
+            return dict(hub.pretrained(self.backbone, self.size).state_dict())
+        return None
+
+
+def choose(
+    default: str,
+    rename: Callable[[Mapping[str, Tensor]], StateDict],
+    backbone: str | None,
+    size: int | None,
+    path: Path | None,
+    weights: str,
+    notify: Callable[[str], None] = lambda message: None,
+) -> WeightSource:
+    """Return the source that is meant, telling from the checkpoint `path` what is None.
+
+    default: the backbone where nothing else tells; rename: a method's key map. notify: told what
+    was chosen. Raises CheckpointError where the checkpoint cannot tell.
+    """
+    state = rename(checkpoint.read(path)) if path is not None else None
+    name = path.name if path is not None else weights
+    if backbone is not None:
+        trained = vit.trained_size(state) if state is not None else None
+        return WeightSource(backbone, size or trained or _size_in(backbone), weights, state, name)
+    if state is None:
+        return WeightSource(default, size or DEFAULT_SIZE, weights, None, name)
+    guessed, side = vit.guess_backbone(state)
+    notify(
+        f"backbone {guessed} at {side} pixels, told from the checkpoint's shapes, with its "
+        "mean and std; name --backbone if it is another ViT of these shapes"
+    )
+    return WeightSource(guessed, size or side, weights, state, name)
+
+
+def _size_in(backbone: str) -> int:
+    """Return the input size in a timm name such as vit_small_patch14_reg4_dinov2 or ..._384."""
+    match = re.search(r"_(\d{3})(?:\.|_|$)", backbone)
+    if match:
+        return int(match[1])
+    patch = re.search(r"patch(\d+)", backbone)
+    side = int(patch[1]) if patch else 16
+    return DEFAULT_SIZE // side * side

@@ -1,0 +1,123 @@
+"""What a training leaves beside its weights: a JSON that makes `export --checkpoint` need no flags.
+
+`NAME.safetensors` holds tensors under timm's names with `head` and `head_hash`; `NAME.json` says
+what they are: method, options, backbone, size, preprocessing, class names, the weights' sha256.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from fgdeploy.bundle import sha256
+from fgdeploy.core import atomic
+from fgdeploy.core.errors import CheckpointError
+from fgdeploy.models.methods import registry
+from fgdeploy.models.methods.base import Options
+from fgdeploy.photos.images import Preprocess
+
+SCHEMA_VERSION = 2  # 1 had `stages` in place of `options`: EET was all there was
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainedConfig:
+    """What trained weights are. sizes in pixels; options as they were resolved; classes by number.
+
+    training: how they came about (recipe, epochs, seed, scores), for people to read.
+    """
+
+    method: str
+    backbone: str
+    image_size: int
+    bits: int
+    options: Options
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+def locate(checkpoint: Path) -> Path:
+    """Return the weights that are meant: a file as it is, of a training's folder its model."""
+    return checkpoint / WEIGHTS_FILE if checkpoint.is_dir() else checkpoint
+
+
+def save(weights: Path, tensors: Mapping[str, Tensor], config: TrainedConfig) -> None:
+    """Write the safetensors file `weights` and the JSON beside it, each atomically.
+
+    Raises OSError as the system gives it (no space, read-only).
+    """
+    whole = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    with atomic.new_file(weights) as stream:
+        stream.write(safetensors.torch.save(whole, metadata={"format": "pt"}))
+    entry = {
+        "schema_version": SCHEMA_VERSION,
+        "weights": {"file": weights.name, "sha256": sha256(weights)},
+        **{f.name: getattr(config, f.name) for f in dataclasses.fields(config)},
+        "options": config.options.to_json(),
+        "preprocess": config.preprocess.to_json(),
+    }
+    text = json.dumps(entry, indent=2, ensure_ascii=False, allow_nan=False)
+    atomic.write_text(weights.with_suffix(".json"), text + "\n")
+
+
+def load_config(weights: Path) -> TrainedConfig | None:
+    """Return the config beside `weights`, None where there is none of ours.
+
+    Raises CheckpointError for one that is damaged, of another schema, or of other weights.
+    """
+    path = weights.with_suffix(".json")
+    if not path.is_file() or path == weights:
+        return None
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is not readable JSON ({error}); copy it again, or move it away to export by "
+            "flags"
+        ) from None
+    if not isinstance(entry, dict) or "schema_version" not in entry or "weights" not in entry:
+        return None  # somebody else's JSON
+    if entry["schema_version"] not in (1, SCHEMA_VERSION):
+        raise CheckpointError(
+            f"{path}: schema version {entry['schema_version']!r} is not known here (expected "
+            f"{SCHEMA_VERSION}); install the fgdeploy that wrote it"
+        )
+    try:
+        config = _parse(entry)
+        expected = str(entry["weights"]["sha256"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"no entry {error}" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(
+            f"{path} is damaged: {reason}; copy it again, or move it away to export by flags"
+        ) from None
+    if weights.is_file() and sha256(weights) != expected:
+        raise CheckpointError(
+            f"{path} describes other weights than {weights.name} holds now; copy both again, or "
+            "move the JSON away to export by flags"
+        )
+    return config
+
+
+def _parse(entry: Mapping[str, Any]) -> TrainedConfig:
+    for name, kind in (("method", str), ("backbone", str), ("image_size", int), ("bits", int)):
+        if type(entry[name]) is not kind:
+            raise TypeError(f"{name} is {type(entry[name]).__name__}, not {kind.__name__}")
+    options = {"stages": entry["stages"]} if entry["schema_version"] == 1 else entry["options"]
+    return TrainedConfig(
+        method=entry["method"],
+        backbone=entry["backbone"],
+        image_size=entry["image_size"],
+        bits=entry["bits"],
+        options=registry.get(entry["method"]).options.from_json(options),
+        preprocess=Preprocess.from_json(entry["preprocess"]),
+        classes=tuple(str(name) for name in entry["classes"]),
+        training=dict(entry["training"]),
+    )

@@ -1,0 +1,86 @@
+"""`--set NAME=VALUE`: read once, each name once, and shown as it was meant."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fgdeploy.cli import method_options, show
+from fgdeploy.core.errors import UsageError
+from tests.checks import refused
+from tests.cli.conftest import Run
+
+FLAGS = ["--backbone", "test_vit", "--weights", "random", "--image-size", "64", "--head", "lsh"]
+
+
+def test_names_and_values() -> None:
+    assert method_options.parse([]) == {}
+    given = ["stages=2:8,4:4", " rate = 0.5", "name=a=b", "empty="]
+    assert method_options.parse(given) == {
+        "stages": "2:8,4:4",
+        "rate": " 0.5",
+        "name": "a=b",
+        "empty": "",
+    }
+
+
+def test_the_names_that_options_had_before() -> None:
+    assert method_options.parse([], "none", True) == {"stages": "none", "transposed_mask": "true"}
+    with refused(UsageError, "--set stages: given twice"):
+        method_options.parse(["stages=2:8"], "none")
+
+
+@pytest.mark.parametrize("text", ["", "stages", "=2:8", " =2:8"])
+def test_what_is_no_name_and_value(text: str) -> None:
+    with refused(UsageError, rf"--set '{text}': expected NAME=VALUE"):
+        method_options.parse([text])
+
+
+def test_a_name_that_comes_twice() -> None:
+    with refused(UsageError, "--set stages: given twice"):
+        method_options.parse(["stages=2:8", "stages =none"])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([[4, 98], [8, 49]], "4:98, 8:49"),
+        ([], "none"),
+        ([1, "a"], "1, a"),
+        (True, "yes"),
+        (False, "no"),
+        (None, "as published"),
+        (1, "1"),
+        (0, "0"),
+        (1.0, "1.0"),
+        ("mean", "mean"),
+        ({"a": 1}, "{'a': 1}"),
+    ],
+)
+def test_values_are_shown_in_one_line(value: object, text: str) -> None:
+    assert show.option(value) == text
+
+
+def test_options_reach_the_bundle_and_its_description(run: Run, tmp_path: Path) -> None:
+    result = run("export", *FLAGS, "--set", "stages=2:9,5:3", "--set", "transposed_mask=true")
+    assert result.exit_code == 0, result.output
+    manifest = json.loads((tmp_path / "eet.fgd" / "manifest.json").read_text())
+    assert manifest["options"] == {"stages": [[2, 9], [5, 3]], "transposed_mask": True}
+    shown = run("inspect", "eet.fgd").stdout
+    assert "2:9, 5:3" in shown
+    assert [line.split() for line in shown.splitlines() if "17" in line.split()][:2] == [
+        ["1", "17", "17", "17"],
+        ["2", "17", "17", "10"],
+    ]
+    for flags, words in (
+        (["--set", "keep=3"], "--set keep: the method's options are stages, transposed_mask"),
+        (["--set", "stages"], "--set 'stages': expected NAME=VALUE"),
+        (["--set", "stages=2-8"], "expected BLOCK:TOKENS pairs"),
+        (["--set", "stages=2:8", "--stages", "2:8"], "--set stages: given twice"),
+    ):
+        result = run("export", *FLAGS, *flags, "-o", "x.fgd")
+        assert result.exit_code == 2
+        assert words in result.stderr
+        assert not (tmp_path / "x.fgd").exists()

@@ -1,0 +1,216 @@
+"""What a method brings to training: its networks, and the rates of their parts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import timm.optim
+import torch
+from timm.scheduler import CosineLRScheduler
+from torch import Tensor
+
+from fgdeploy.models.backbone import vit
+from fgdeploy.models.encoder import Encoder
+from fgdeploy.models.heads.hash import ClassHashHead
+from fgdeploy.models.methods.base import FAST, Recipe
+from fgdeploy.models.methods.eet import PAPER
+from fgdeploy.models.network import Network
+from fgdeploy.training.distillation import Distillation
+from fgdeploy.training.fast import FastObjective
+from fgdeploy.training.objective import STUDENT, TEACHER, Batch, Objective, Setup, build
+from tests.models.samples import NORM, pruned
+from tests.training import setups
+
+SIZE, CLASSES, BITS, DEPTH = 64, 5, 16, 6
+
+
+def _net(seed: int = 0) -> Network:
+    encoder = pruned(vit.create("test_vit", SIZE, seed=seed), setups.STAGES)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Network(encoder, ClassHashHead.fresh(64, CLASSES, BITS))
+
+
+class _Networks(Objective):
+    """An objective of given networks, one of which is not trained."""
+
+    def __init__(self, **nets: Network) -> None:
+        super().__init__()
+        self.nets = torch.nn.ModuleDict(nets)
+        self.frozen = _net(9).requires_grad_(False)
+
+    @property
+    def targets(self) -> npt.NDArray[np.int8]:
+        return np.ones((1, 16), np.int8)
+
+    def networks(self) -> dict[str, Network]:
+        return {name: net for name, net in self.nets.items() if isinstance(net, Network)}
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return {
+            name: net(batch.images).embedding.square().mean() for name, net in self.nets.items()
+        }
+
+
+def _by_name(objective: Objective, groups: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the group of each parameter by its name; each must have one."""
+    names = {id(value): name for name, value in objective.named_parameters()}
+    found: dict[str, dict[str, Any]] = {}
+    for group in groups:
+        for parameter in group["params"]:
+            assert names[id(parameter)] not in found
+            found[names[id(parameter)]] = group
+    return found
+
+
+def _recipe(**changes: Any) -> Recipe:
+    return dataclasses.replace(FAST, **changes)
+
+
+RECIPES = {
+    "paper": PAPER,
+    "fast": FAST,
+    "decay alone": _recipe(layer_decay=None),
+    "layers alone": _recipe(weight_decay=0.0),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_every_trained_parameter_is_in_one_group(recipe: Recipe) -> None:
+    objective = _Networks(student=_net(0), teacher=_net(1))
+    groups = objective.parameter_groups(recipe)
+    counts = Counter(id(parameter) for group in groups for parameter in group["params"])
+    assert set(counts.values()) == {1}
+    trained = {id(p) for net in objective.networks().values() for p in net.parameters()}
+    assert set(counts) == trained
+    assert set(counts) == {id(p) for p in objective.parameters() if p.requires_grad}
+
+
+def test_lower_blocks_learn_more_slowly() -> None:
+    objective = _Networks(student=_net())
+    recipe = _recipe(layer_decay=0.5, head_rate=3.0)
+    found = _by_name(objective, objective.parameter_groups(recipe))
+    for name, group in found.items():
+        part = name.removeprefix("nets.student.").removeprefix("encoder.vit.")
+        if part.startswith("head."):
+            expected = 3.0
+        elif part.startswith("blocks."):
+            expected = 0.5 ** (DEPTH - 1 - int(part.split(".")[1]))  # 1 for the last block
+        elif part.startswith("norm."):
+            expected = 1.0  # the norm after the blocks goes with the last one
+        else:
+            assert part.split(".")[0] in ("cls_token", "pos_embed", "patch_embed")
+            expected = 0.5**DEPTH
+        assert group["lr_scale"] == pytest.approx(expected), part
+    scales = [
+        found[f"nets.student.encoder.vit.blocks.{i}.mlp.fc1.weight"]["lr_scale"]
+        for i in range(DEPTH)
+    ]
+    assert scales == sorted(set(scales))  # rising from bottom to top, all different
+
+
+@pytest.mark.parametrize("layer_decay", [None, 0.75])
+def test_norms_biases_tokens_and_heads_do_not_decay(layer_decay: float | None) -> None:
+    objective = _Networks(student=_net())
+    recipe = _recipe(layer_decay=layer_decay, weight_decay=0.05)
+    found = _by_name(objective, objective.parameter_groups(recipe))
+    shapes = {name: parameter.ndim for name, parameter in objective.named_parameters()}
+    decaying = {name for name, group in found.items() if group["weight_decay"] > 0}
+    assert {found[name]["weight_decay"] for name in decaying} == {0.05}
+    spared = {name.split(".")[-1] for name in found if shapes[name] > 1} - {"weight"}
+    assert spared == {"cls_token", "pos_embed"}
+    for name in found:
+        matrix = shapes[name] > 1 and name.endswith(".weight")
+        assert (name in decaying) == (matrix and ".head." not in name), name
+
+
+def test_without_layer_decay_all_blocks_learn_alike() -> None:
+    objective = _Networks(student=_net())
+    for recipe in (PAPER, _recipe(layer_decay=None, head_rate=1.0)):
+        groups = objective.parameter_groups(recipe)
+        assert {group["lr_scale"] for group in groups} == {1.0}
+    assert {group["weight_decay"] for group in objective.parameter_groups(PAPER)} == {0.0}
+
+
+def test_the_optimiser_takes_the_rates_as_the_loop_makes_it() -> None:
+    objective = _Networks(student=_net(), teacher=_net(1))
+    optimizer = timm.optim.create_optimizer_v2(
+        objective.parameter_groups(FAST),
+        opt=FAST.optimizer,
+        lr=0.1,
+        weight_decay=FAST.weight_decay,
+        momentum=FAST.momentum,
+    )
+    schedule = CosineLRScheduler(
+        optimizer, t_initial=10, warmup_t=4, warmup_prefix=True, t_in_epochs=False
+    )
+    schedule.step_update(2)  # half of the warm-up
+    found = _by_name(objective, optimizer.param_groups)
+    decay = FAST.layer_decay
+    assert decay is not None
+    for name in (STUDENT, TEACHER):
+        for part, rate in (
+            ("encoder.vit.blocks.5.mlp.fc1.weight", 0.05),
+            ("encoder.vit.blocks.2.attn.qkv.bias", 0.05 * decay**3),
+            ("encoder.vit.patch_embed.proj.weight", 0.05 * decay**6),
+            ("head.head.weight", 0.05 * FAST.head_rate),
+            ("head.head_hash.bias", 0.05 * FAST.head_rate),
+        ):
+            assert found[f"nets.{name}.{part}"]["lr"] == pytest.approx(rate)
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.05}
+
+
+class _Own(Encoder):
+    """An encoder with a matrix, a bias, a token and a number of its own."""
+
+    def __init__(self) -> None:
+        suffix = torch.nn.Parameter(torch.zeros(1, 2, 64))
+        super().__init__(vit.create("test_vit", SIZE), NORM, suffix=suffix)
+        self.router = torch.nn.Linear(64, 3)
+        self.register_buffer("steps_seen", torch.zeros(1))
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_a_method_s_own_parameters_learn_as_fast_as_heads(recipe: Recipe) -> None:
+    recipe = dataclasses.replace(recipe, head_rate=3.0)
+    objective = _Networks(student=Network(_Own(), ClassHashHead(64, CLASSES, BITS)))
+    found = _by_name(objective, objective.parameter_groups(recipe))
+    assert set(found) == {name for name, p in objective.named_parameters() if p.requires_grad}
+    start = "nets.student.encoder."
+    decays = {"router.weight": recipe.weight_decay, "router.bias": 0.0, "embed.suffix": 0.0}
+    for name, decay in decays.items():
+        assert found[start + name]["lr_scale"] == 3.0
+        assert found[start + name]["weight_decay"] == decay
+    assert found[f"{start}vit.norm.weight"]["lr_scale"] == 1.0
+
+
+# Which objective
+
+
+def test_a_recipe_names_its_objective_or_holds_it() -> None:
+    given = setups.made().setup
+    assert type(build(FAST, given)) is FastObjective
+    assert type(build(PAPER, given)) is Distillation
+    assert type(build(_recipe(objective=Distillation), given)) is Distillation
+
+
+def test_a_view_without_another_name_is_the_image() -> None:
+    views = {"image": torch.ones(2, 3, 4, 4), "other": torch.zeros(2, 3, 4, 4)}
+    assert Batch(views, torch.zeros(2), torch.zeros(2)).images is views["image"]
+
+
+@pytest.mark.parametrize("build", [Distillation, FastObjective])
+def test_without_gradients_an_objective_has_none(build: Callable[[Setup], Objective]) -> None:
+    objective = build(setups.made().setup)
+    with torch.no_grad():
+        terms = objective(setups.batch())
+    assert all(not term.requires_grad for term in terms.values())
+    assert all(
+        term.requires_grad and term.shape == () for term in objective(setups.batch()).values()
+    )
