@@ -71,7 +71,7 @@ class Options:
             if name not in known:
                 raise ValueError(f"no option {name!r}")
             default = known[name]
-            if default is not None and value is not None and type(value) is not type(default):
+            if default is not None and type(value) is not type(default):
                 raise TypeError(f"option {name} is {type(value).__name__}")
         return cls(**entry)
 

@@ -90,6 +90,12 @@ def load_config(weights: Path) -> TrainedConfig | None:
             f"{path}: schema version {entry['schema_version']!r} is not known here (expected "
             f"{SCHEMA_VERSION}); install the fgdeploy that wrote it"
         )
+    method = entry.get("method")
+    if isinstance(method, str) and method not in registry.METHODS:
+        raise CheckpointError(
+            f"{path}: trained as {method!r}, which is no method here (there is "
+            f"{', '.join(registry.METHODS)}); register the method first, or move the JSON away"
+        )
     try:
         config = _parse(entry)
         expected = str(entry["weights"]["sha256"])

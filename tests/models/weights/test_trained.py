@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from fgdeploy.core.errors import CheckpointError, UsageError
+from fgdeploy.core.errors import CheckpointError
 from fgdeploy.models.methods.eet import EETOptions
 from fgdeploy.models.reduce.stages import Stage
 from fgdeploy.models.weights import trained
@@ -143,5 +143,5 @@ def test_a_config_of_schema_1_without_stages_is_damaged(weights: Path) -> None:
 
 def test_a_method_that_is_not_known_here(weights: Path) -> None:
     _edit(weights, method="dino")
-    with refused(UsageError, "no method 'dino' yet; choose eet"):
+    with refused(CheckpointError, r"model\.json: trained as 'dino', which is no method here"):
         trained.load_config(weights)
