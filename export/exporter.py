@@ -14,14 +14,14 @@ from fgdeploy import __version__, photos
 from fgdeploy.bundle import GRAPHS, Bundle, Manifest, Output, open_bundle, seal
 from fgdeploy.core import atomic
 from fgdeploy.core.errors import BundleError, CheckpointError, ExportError, ImageError, UsageError
+from fgdeploy.core.progress import Notify, Progress, no_progress, silent
 from fgdeploy.evaluation.targets import TARGETS_FILE
 from fgdeploy.export import graph, hash_head, verify
 from fgdeploy.export.export_settings import ExportSettings
-from fgdeploy.export.hash_head import Progress
 from fgdeploy.export.reference import PyTorchEngine
 from fgdeploy.models import assembly as assemblies
 from fgdeploy.models import plan
-from fgdeploy.models.assembly import Assembly, NetworkSettings, Notify
+from fgdeploy.models.assembly import Assembly, NetworkSettings
 from fgdeploy.models.heads.base import Head
 from fgdeploy.models.heads.projection import ProjectionHead
 from fgdeploy.models.methods import registry
@@ -52,8 +52,8 @@ def export_bundle(
     settings: ExportSettings,
     target: Path,
     overwrite: bool = False,
-    notify: Notify = lambda message: None,
-    progress: Progress = lambda done, total: None,
+    notify: Notify = silent,
+    progress: Progress = no_progress,
 ) -> Exported:
     """Export the model that `settings` describe to the bundle folder `target`.
 

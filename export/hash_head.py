@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,10 @@ import numpy.typing as npt
 
 from fgdeploy import photos
 from fgdeploy.core.errors import CheckpointError, DataError, UsageError
+from fgdeploy.core.progress import Notify, Progress, no_progress, silent
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets
 from fgdeploy.export.export_settings import ExportSettings
-from fgdeploy.models.assembly import Assembly, Notify
+from fgdeploy.models.assembly import Assembly
 from fgdeploy.models.embedder import Embedder
 from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.heads.base import Head, NoHead
@@ -28,15 +28,13 @@ from fgdeploy.models.weights import trained
 DEFAULT_BITS = 64
 _BATCH = 32
 
-Progress = Callable[[int, int], None]
-
 
 def choose(
     settings: ExportSettings,
     assembly: Assembly,
     encoder: Encoder,
-    notify: Notify = lambda message: None,
-    progress: Progress = lambda done, total: None,
+    notify: Notify = silent,
+    progress: Progress = no_progress,
 ) -> Head:
     """Return the head that `settings` ask for: trained, itq, lsh, or the first that is possible.
 

@@ -1,4 +1,5 @@
-"""The published models as PyTorch modules on timm Vision Transformers, and their checkpoints.
+"""The published methods as PyTorch networks on timm Vision Transformers, and their weights.
 
-Everything here but `stages` and `macs` needs the `export` extra (torch, timm).
+Everything here but `reduce.stages` needs the `export` extra (torch, timm). The way through it is
+drawn in docs/models.md.
 """

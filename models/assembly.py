@@ -6,13 +6,14 @@ The one way for training and export.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from fgdeploy.core.errors import CheckpointError
+from fgdeploy.core.progress import Notify, silent
 from fgdeploy.models.backbone import vit as backbones
 from fgdeploy.models.backbone.embedding import Normalisation, normalisation
 from fgdeploy.models.backbone.vit import Geometry
@@ -24,8 +25,6 @@ from fgdeploy.models.weights import checkpoint, source, trained
 from fgdeploy.models.weights.source import WeightSource
 from fgdeploy.models.weights.trained import TrainedConfig
 from fgdeploy.photos import Preprocess
-
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Assembly:
     seed: int
     config: TrainedConfig | None = None
 
-    def encoder(self, notify: Notify = lambda message: None, dense: bool = False) -> Encoder:
+    def encoder(self, notify: Notify = silent, dense: bool = False) -> Encoder:
         """Return a new encoder with the source's weights, the same each time.
 
         dense: without token reduction. Raises CheckpointError for weights that do not fit.
@@ -107,9 +106,7 @@ class Assembly:
         checkpoint.load_matching(wanted, given, self.source.name)
 
 
-def choose(
-    settings: NetworkSettings, notify: Notify = lambda message: None, as_trained: bool = True
-) -> Assembly:
+def choose(settings: NetworkSettings, notify: Notify = silent, as_trained: bool = True) -> Assembly:
     """Return what `settings` mean.
 
     as_trained: a training's checkpoint is taken as what it was trained as (method, options,

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from fgdeploy.core.codes import UInt8Array
+from fgdeploy.core.progress import Progress
 from fgdeploy.models.network import Network
 from fgdeploy.photos import Photo, Preprocess, batches
-
-Progress = Callable[[int, int], None]
 
 
 class Embedder:

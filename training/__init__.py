@@ -1,1 +1,1 @@
-"""What is learned from photos: today the hash heads that need no labels (ITQ, LSH)."""
+"""From photos to a run: the loop, the objectives, and what they are scored by. Needs `train`."""

@@ -23,13 +23,12 @@ from torchvision.transforms import v2
 
 from fgdeploy import photos
 from fgdeploy.core.errors import DataError, ImageError
+from fgdeploy.core.progress import Notify, Progress, no_progress, silent
 from fgdeploy.core.text import is_utf8
 from fgdeploy.photos import Photo, images
 
 KEPT_BYTES = 1 << 28  # decoded photos kept in memory, where no workers decode
 
-Notify = Callable[[str], None]
-Progress = Callable[[int, int], None]
 # Makes one view of a photo, or several by name; uint8 [3, S, S] each.
 Augment = Callable[[Image.Image], Tensor | Mapping[str, Tensor]]
 IMAGE = "image"  # the name of a view that has no other
@@ -55,8 +54,8 @@ def divide(
     holdout: float,
     seed: int,
     strict: bool,
-    notify: Notify = lambda message: None,
-    progress: Progress = lambda done, total: None,
+    notify: Notify = silent,
+    progress: Progress = no_progress,
 ) -> Division:
     """Read `source`, check that every photo decodes, and divide it into training and test.
 

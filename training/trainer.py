@@ -18,6 +18,7 @@ import numpy.typing as npt
 from fgdeploy import photos
 from fgdeploy.bundle import sha256
 from fgdeploy.core.errors import CheckpointError, UsageError
+from fgdeploy.core.progress import Bars, Notify, no_bars, silent
 from fgdeploy.evaluation import report
 from fgdeploy.evaluation.metrics import evaluate
 from fgdeploy.evaluation.protocol import ASYM_TARGETS, SYMMETRIC, score_protocols
@@ -48,8 +49,8 @@ Scores = dict[str, dict[str, Any]]
 class Reporter:
     """Where a training tells how it goes: words, progress bars by label, steps, epochs."""
 
-    notify: Callable[[str], None] = lambda message: None
-    progress: Callable[[str], Callable[[int, int], None]] = lambda label: lambda done, total: None
+    notify: Notify = silent
+    progress: Bars = no_bars
     tick: Callable[[Tick], None] = lambda tick: None
     epoch: Callable[[dict[str, float]], None] = lambda row: None
 

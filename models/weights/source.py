@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fgdeploy.core.progress import Notify, silent
 from fgdeploy.models.backbone import hub, vit
 from fgdeploy.models.weights import checkpoint
 from fgdeploy.models.weights.checkpoint import StateDict
@@ -46,7 +47,7 @@ def choose(
     size: int | None,
     path: Path | None,
     weights: str,
-    notify: Callable[[str], None] = lambda message: None,
+    notify: Notify = silent,
 ) -> WeightSource:
     """Return the source that is meant, telling from the checkpoint `path` what is None.
 
