@@ -57,9 +57,18 @@ def training_of(word: Path | None, option: Path | None) -> Path | None:
 
 
 def only_training() -> Path | None:
-    """Return the only folder here that a training wrote, None if there is none or several."""
+    """Return the only folder here that a training wrote, None if there is none.
+
+    Raises UsageError if there are several.
+    """
     found = [path for path in sorted(Path().iterdir()) if (path / _WEIGHTS).is_file()]
-    return found[0] if len(found) == 1 else None
+    if len(found) > 1:
+        names = ", ".join(map(str, found[:_SHOWN]))
+        raise UsageError(
+            f"{len(found)} trainings ({names}) in this folder; name one, or say --weights "
+            "pretrained for timm's"
+        )
+    return found[0] if found else None
 
 
 def bundle_and_photos(

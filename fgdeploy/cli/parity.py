@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -161,9 +161,11 @@ _WORDS = {
 }
 
 
-def _rows(entry: dict[str, object]) -> list[tuple[str, str]]:
-    return [
+def _rows(entry: dict[str, Any]) -> list[tuple[str, str]]:
+    known = [
         (words, form.format(entry[key]))
         for key, (words, form) in _WORDS.items()
         if entry[key] is not None
     ]
+    errors: dict[str, float] = entry["output_errors"]
+    return known + [(f"error of {name}, mean", f"{error:.2e}") for name, error in errors.items()]

@@ -201,7 +201,5 @@ def _report(done: Trained, folder: Path, as_json: bool) -> None:
         typer.echo(show.table(rows, header))
     else:
         show.say("no photos were held out, so there are no scores; see --holdout")
-    show.say(
-        f"wrote {done.weights}; next: fgdeploy export {done.weights} -o {folder.resolve().name}.fgd"
-    )
+    show.say(f"wrote {done.weights}; next: fgdeploy export {folder} -o {folder.resolve().name}.fgd")
     show.report_skipped(list(done.skipped), told=True)

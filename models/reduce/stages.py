@@ -51,7 +51,7 @@ def parse(text: str) -> tuple[Stage, ...]:
         match = re.fullmatch(r"\s*(\d{1,9})\s*:\s*(\d{1,9})\s*", part)
         if match is None:
             raise UsageError(
-                f"--stages {text!r}: expected BLOCK:TOKENS pairs such as 4:98,8:49,10:12, or none; "
+                f"stages {text!r}: expected BLOCK:TOKENS pairs such as 4:98,8:49,10:12, or none; "
                 f"got {part.strip()!r}"
             )
         stages.append(Stage(int(match[1]), int(match[2])))
@@ -69,7 +69,7 @@ def check(stages: Sequence[Stage], depth: int, patches: int) -> tuple[Stage, ...
         if not block < stage.block < depth:
             raise StageError(
                 f"stage {stage}: expected a block above {block} and below {depth} "
-                f"(the backbone has {depth} blocks, 1-based); change --stages"
+                f"(the backbone has {depth} blocks, 1-based); change the stages"
             )
         if not 1 <= stage.keep <= tokens:
             raise StageError(

@@ -45,8 +45,19 @@ class TrainedConfig:
 
 
 def locate(checkpoint: Path) -> Path:
-    """Return the weights that are meant: a file as it is, of a training's folder its model."""
-    return checkpoint / WEIGHTS_FILE if checkpoint.is_dir() else checkpoint
+    """Return the weights that are meant: a file as it is, of a training's folder its model.
+
+    Raises CheckpointError for the folder of a training that has not come to its end.
+    """
+    if not checkpoint.is_dir():
+        return checkpoint
+    weights = checkpoint / WEIGHTS_FILE
+    if not weights.is_file() and (checkpoint / "state.pt").is_file():
+        raise CheckpointError(
+            f"{checkpoint} is a training that is not finished; go on with it: fgdeploy train ... "
+            f"-o {checkpoint} --resume"
+        )
+    return weights
 
 
 def save(weights: Path, tensors: Mapping[str, Tensor], config: TrainedConfig) -> None:

@@ -54,8 +54,10 @@ def test_the_only_training(here: Path) -> None:
     for name in ("one-run", "two-run"):
         Path(name).mkdir()
         (Path(name) / WEIGHTS_FILE).touch()
-        expected = Path("one-run") if name == "one-run" else None
-        assert objects.only_training() == expected
+        if name == "one-run":
+            assert objects.only_training() == Path("one-run")
+    with refused(UsageError, r"^2 trainings \(one-run, two-run\) in this folder; name one, or say"):
+        objects.only_training()
     run, weights = Path("one-run"), Path("w.pth")
     assert objects.training_of(run, None) == objects.training_of(None, run) == run
     assert objects.training_of(None, None) is None

@@ -47,8 +47,7 @@ def test_train_then_export_then_eval(run: Run, table: Path) -> None:
     assert "eet, recipe fast: 9 photos of 3 classes, 16 bits, 1 epochs of 3 steps" in trained.stderr
     assert "epoch 1: loss" in trained.stderr
     assert trained.stderr.splitlines()[-1] == (
-        "wrote eet-run/model.safetensors; next: fgdeploy export "
-        "eet-run/model.safetensors -o eet-run.fgd"
+        "wrote eet-run/model.safetensors; next: fgdeploy export eet-run -o eet-run.fgd"
     )
     exported = run("export", "eet-run/model.safetensors", "-o", "eet-run.fgd")
     assert exported.exit_code == 0, exported.output

@@ -293,7 +293,7 @@ def test_a_checkpoint_of_another_method_is_refused(small: Make, tmp_path: Path) 
     entry = json.loads((tmp_path / "run" / "model.json").read_text())
     entry["method"] = "glsim"
     (tmp_path / "run" / "model.json").write_text(json.dumps(entry))
-    with refused(UsageError, "no method 'glsim' yet; choose eet"):
+    with refused(CheckpointError, "trained as 'glsim', which is no method here"):
         export_bundle(ExportSettings(checkpoint=done.weights), tmp_path / "x.fgd")
 
 

@@ -63,7 +63,7 @@ def test_stages_as_written(text: str, stages: tuple[Stage, ...]) -> None:
 )
 def test_text_that_is_no_stages(text: str, part: str) -> None:
     words = (
-        f"--stages {text!r}: expected BLOCK:TOKENS pairs such as 4:98,8:49,10:12, or none; "
+        f"stages {text!r}: expected BLOCK:TOKENS pairs such as 4:98,8:49,10:12, or none; "
         f"got {part!r}"
     )
     with refused(UsageError, f"^{re.escape(words)}$"):
@@ -130,7 +130,7 @@ def test_stages_that_a_backbone_can_follow(stages: tuple[Stage, ...]) -> None:
 def test_blocks_that_do_not_rise_or_come_too_late(text: str, stage: str, above: int) -> None:
     words = (
         rf"^stage {stage}: expected a block above {above} and below 12 "
-        r"\(the backbone has 12 blocks, 1-based\); change --stages$"
+        r"\(the backbone has 12 blocks, 1-based\); change the stages$"
     )
     with refused(StageError, words):
         check(parse(text), 12, 196)
@@ -180,7 +180,7 @@ def test_checked_stages_only_ever_shrink(
     if good:
         assert check(stages, depth, patches) == stages
     else:
-        with refused(StageError, "; (change --stages|keep 1 to [0-9]+)$"):
+        with refused(StageError, "; (change the stages|keep 1 to [0-9]+)$"):
             check(stages, depth, patches)
 
 
@@ -211,7 +211,10 @@ def test_a_schedule_without_steps_is_dense() -> None:
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_a_backbone_too_shallow_for_the_schedule(depth: int) -> None:
-    with refused(StageError, rf"below {depth} \(the backbone has {depth} blocks.*change --stages$"):
+    words = rf"below {depth} \(the backbone has {depth} blocks.*change the stages$"
+    with refused(StageError, words):
+        StageError, rf"below {depth} \(the backbone has {depth} blocks.*change the stages$"
+    ):
         EET.stages(depth, 196)
 
 

@@ -145,3 +145,11 @@ def test_a_method_that_is_not_known_here(weights: Path) -> None:
     _edit(weights, method="dino")
     with refused(CheckpointError, r"model\.json: trained as 'dino', which is no method here"):
         trained.load_config(weights)
+
+
+def test_a_training_that_is_not_finished_says_so(tmp_path: Path) -> None:
+    (tmp_path / "state.pt").write_bytes(b"")
+    with refused(CheckpointError, r"is a training that is not finished; go on .* --resume"):
+        trained.locate(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert trained.locate(tmp_path) == tmp_path / "model.safetensors"
