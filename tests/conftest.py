@@ -1,12 +1,8 @@
-"""Fixtures that several rooms share: a toy bundle made without torch, and how errors must read."""
+"""Fixtures that several rooms share: a toy bundle made without torch."""
 
 from __future__ import annotations
 
-import contextlib
-import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +10,6 @@ import pytest
 
 from fgdeploy.bundle import BlockRows, Manifest, Output, seal
 from fgdeploy.photos.images import Preprocess
-
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 
 SIZE, WIDTH, BITS = 32, 8, 12
 
@@ -113,19 +107,3 @@ def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_bundle(toy_bundle: Path, tmp_path: Path) -> Path:
     """A copy of the toy bundle that the test may damage."""
     return Path(shutil.copytree(toy_bundle, tmp_path / "own.fgd"))
-
-
-@pytest.fixture
-def refuses() -> Refuses:
-    """Expect an error of exactly this class, its message one line that the pattern is found in."""
-
-    @contextlib.contextmanager
-    def expect(kind: type[BaseException], pattern: str) -> Iterator[None]:
-        with pytest.raises(kind) as caught:
-            yield
-        message = str(caught.value)
-        assert caught.type is kind
-        assert "\n" not in message and "\r" not in message, f"more than one line: {message!r}"
-        assert re.search(pattern, message), f"{pattern!r} is not in {message!r}"
-
-    return expect

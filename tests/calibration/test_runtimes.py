@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,9 @@ from fgdeploy.engines import BuildSettings
 from fgdeploy.engines.base import EngineSource
 from fgdeploy.engines.choosing import load
 from tests.calibration.graphs import run
+from tests.checks import refused
 
 Frames = npt.NDArray[np.uint8]
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 REDUCED = [key for key in GRAPHS if key != "fp32"]
 # Stages choose tokens by scores; where two are near, kernels that round otherwise choose another.
 MEDIAN = {"fp16": 0.003}
@@ -49,7 +48,7 @@ def test_onnx_runtime(calibrated: Calibrated, unseen: Frames, key: str, optimise
 
 
 @pytest.mark.parametrize("key", REDUCED)
-def test_openvino(calibrated: Calibrated, unseen: Frames, key: str, refuses: Refuses) -> None:
+def test_openvino(calibrated: Calibrated, unseen: Frames, key: str) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed")
     from fgdeploy.engines.openvino import OpenVinoEngine
 
@@ -58,7 +57,7 @@ def test_openvino(calibrated: Calibrated, unseen: Frames, key: str, refuses: Ref
     try:
         OpenVinoEngine.check_arithmetic(precision)
     except EngineError:  # a CPU whose INT8 clips: nothing opens there, so there are no numbers
-        with refuses(EngineError, r"^OpenVINO's INT8 is wrong on this CPU"):
+        with refused(EngineError, r"^OpenVINO's INT8 is wrong on this CPU"):
             load(bundle, OpenVinoEngine, source)
         return
     wanted = run(onnx.load(bundle.graph()), unseen)["hash"]

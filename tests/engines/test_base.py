@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,7 @@ import pytest
 from fgdeploy.bundle import Manifest, open_bundle
 from fgdeploy.core.errors import EngineError
 from fgdeploy.engines import Engine, Outputs
-
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
+from tests.checks import refused
 
 
 class Recorder(Engine):
@@ -78,10 +75,8 @@ def test_the_engine_gets_contiguous_frames(engine: Recorder) -> None:
     ],
     ids=lambda array: f"{array.dtype}{array.shape}",
 )
-def test_wrong_frames_are_refused(
-    engine: Recorder, wrong: npt.NDArray[Any], refuses: Refuses
-) -> None:
-    with refuses(
+def test_wrong_frames_are_refused(engine: Recorder, wrong: npt.NDArray[Any]) -> None:
+    with refused(
         EngineError,
         rf"expected frames uint8 \(B, 32, 32, 3\), got {wrong.dtype} \(.*; make them with Prepro",
     ):
@@ -89,17 +84,17 @@ def test_wrong_frames_are_refused(
     assert engine.given == []
 
 
-def test_no_frames_are_refused(engine: Recorder, refuses: Refuses) -> None:
-    with refuses(EngineError, r"expected at least one frame, got none"):
+def test_no_frames_are_refused(engine: Recorder) -> None:
+    with refused(EngineError, r"expected at least one frame, got none"):
         engine.run(frames(0))
     assert engine.given == []
 
 
-def test_closed_engine_refuses(engine: Recorder, refuses: Refuses) -> None:
+def test_closed_engine_refuses(engine: Recorder) -> None:
     with engine as opened:
         assert opened is engine
         opened.run(frames())
-    with refuses(EngineError, r"the recorder engine is closed; open a new one$"):
+    with refused(EngineError, r"the recorder engine is closed; open a new one$"):
         engine.run(frames())
     assert len(engine.given) == 1
 
@@ -109,10 +104,10 @@ def test_closing_twice_does_no_harm(engine: Recorder) -> None:
     engine.close()
 
 
-def test_engine_closes_after_an_error(engine: Recorder, refuses: Refuses) -> None:
+def test_engine_closes_after_an_error(engine: Recorder) -> None:
     with pytest.raises(RuntimeError, match="stop"), engine:
         raise RuntimeError("stop")
-    with refuses(EngineError, r"is closed; open a new one$"):
+    with refused(EngineError, r"is closed; open a new one$"):
         engine.run(frames())
 
 
@@ -146,8 +141,8 @@ def test_outputs_take_all_that_the_contract_has() -> None:
 
 
 @pytest.mark.parametrize("names", [["code"], ["hash", "feature"], []])
-def test_outputs_of_another_graph_are_refused(names: list[str], refuses: Refuses) -> None:
-    with refuses(EngineError, rf"expected the outputs code and hash, got {', '.join(names)}"):
+def test_outputs_of_another_graph_are_refused(names: list[str]) -> None:
+    with refused(EngineError, rf"expected the outputs code and hash, got {', '.join(names)}"):
         Outputs.from_arrays({name: np.zeros((1, 2), np.float32) for name in names})
 
 
@@ -189,14 +184,13 @@ def test_outputs_are_those_that_the_manifest_declares(
     given: dict[str, Any],
     found: str,
     monkeypatch: pytest.MonkeyPatch,
-    refuses: Refuses,
 ) -> None:
     whole = engine.run(frames()).arrays()
     kept = {name: value for name, value in {**whole, **given}.items() if value is not None}
     monkeypatch.setattr(engine, "_run", lambda frames: Outputs.from_arrays(kept))
     declared = r"code \(2, 2\), hash \(2, 12\), embedding \(2, 8\)"
     words = rf"^recorder: expected the outputs {declared}, got code.*{found}; export the"
-    with refuses(EngineError, words):
+    with refused(EngineError, words):
         engine.run(frames())
 
 
@@ -207,13 +201,13 @@ def test_a_manifest_that_declares_nothing_takes_any_further_output(engine: Recor
 
 
 def test_failure_of_the_backend_is_an_engine_error(
-    engine: Recorder, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+    engine: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(frames: npt.NDArray[np.uint8]) -> Outputs:
         raise RuntimeError("[Backend] : 6\nout of memory")
 
     monkeypatch.setattr(engine, "_run", fail)
-    with refuses(EngineError, r"recorder.*out of memory"):
+    with refused(EngineError, r"recorder.*out of memory"):
         engine.run(frames())
 
 
@@ -238,8 +232,8 @@ def test_batches_are_no_larger_than_the_engine_takes(
     assert [len(given) for given in engine.given] == sizes
 
 
-def test_no_frames_at_all(engine: Recorder, refuses: Refuses) -> None:
-    with refuses(EngineError, "at least one frame, got none"):
+def test_no_frames_at_all(engine: Recorder) -> None:
+    with refused(EngineError, "at least one frame, got none"):
         engine.run_all(frames(0))
 
 

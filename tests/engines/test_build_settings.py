@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
 from fgdeploy.core.errors import UsageError
 from fgdeploy.engines import BuildSettings
-
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
+from tests.checks import refused
 
 
 @pytest.mark.parametrize(
@@ -45,6 +42,6 @@ def test_batches(
         ({"threads": 0}, r"at least one thread.*got 0"),
     ],
 )
-def test_what_no_build_can_have(wrong: dict[str, Any], words: str, refuses: Refuses) -> None:
-    with refuses(UsageError, words):
+def test_what_no_build_can_have(wrong: dict[str, Any], words: str) -> None:
+    with refused(UsageError, words):
         BuildSettings(**wrong)

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,7 @@ from fgdeploy.core.errors import EngineError, MissingDependency, UsageError
 from fgdeploy.core.machine import Cpu
 from fgdeploy.engines import Built, Record, available, build, find, open_engine
 from fgdeploy.engines.onnxruntime import OnnxRuntimeEngine
-
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
+from tests.checks import refused
 
 
 @pytest.fixture
@@ -74,21 +71,21 @@ def test_a_named_one(bundle: Bundle) -> None:
     assert opened(bundle, "auto:fp32")[0] == "onnxruntime fp32 (compiled here)"
 
 
-def test_an_engine_that_failed_parity_runs_only_by_name(bundle: Bundle, refuses: Refuses) -> None:
+def test_an_engine_that_failed_parity_runs_only_by_name(bundle: Bundle) -> None:
     for backend in ("onnxruntime", "openvino"):
         change(bundle, backend, parity={"passed": False})
-    with refuses(EngineError, r"it failed parity.*it failed parity.*--fallback"):
+    with refused(EngineError, r"it failed parity.*it failed parity.*--fallback"):
         open_engine(bundle)
     assert opened(bundle, "openvino:fp32")[0] == "openvino fp32 (compiled here)"
     assert opened(bundle, fallback=True)[0] == "onnxruntime fp32 (from model.onnx)"
 
 
-def test_contradictions(bundle: Bundle, refuses: Refuses) -> None:
-    with refuses(UsageError, r"backend openvino:int8 and precision fp32 differ"):
+def test_contradictions(bundle: Bundle) -> None:
+    with refused(UsageError, r"backend openvino:int8 and precision fp32 differ"):
         open_engine(bundle, "openvino:int8", "fp32")
-    with refuses(UsageError, r"no backend 'magic'"):
+    with refused(UsageError, r"no backend 'magic'"):
         open_engine(bundle, "magic:int8")
-    with refuses(UsageError, r"no precision 'fp7'"):
+    with refused(UsageError, r"no precision 'fp7'"):
         open_engine(bundle, "openvino:fp7")
 
 
@@ -99,16 +96,16 @@ def another_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cpu", lambda: Cpu("Other", "riscv64", ()))
 
 
-def test_another_machine(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, refuses: Refuses) -> None:
+def test_another_machine(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     another_cpu(monkeypatch)
-    with refuses(
+    with refused(
         EngineError,
         r"^no engine that was built fits this machine: onnxruntime-fp32-[\w-]+: built on a \w+ "
         r"CPU, this machine is riscv64; openvino-.*; rebuild with: fgdeploy build-engine "
         r"--backend onnxruntime, or run the plain graph with: --fallback$",
     ):
         open_engine(bundle)
-    with refuses(EngineError, r"rebuild with: fgdeploy build-engine --backend openvino, or"):
+    with refused(EngineError, r"rebuild with: fgdeploy build-engine --backend openvino, or"):
         open_engine(bundle, "openvino")
     what, why, told = opened(bundle, fallback=True)
     assert what == "onnxruntime fp32 (from model.onnx)"
@@ -122,17 +119,17 @@ def test_another_machine(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, refuse
     assert "riscv64" in why
 
 
-def test_another_version(bundle: Bundle, refuses: Refuses) -> None:
+def test_another_version(bundle: Bundle) -> None:
     for backend in ("onnxruntime", "openvino"):
         change(bundle, backend, backend_version="1.2.3")
-    with refuses(EngineError, r"built for ONNX Runtime 1\.2\.3, this machine has .*OpenVINO 1\.2"):
+    with refused(EngineError, r"built for ONNX Runtime 1\.2\.3, this machine has .*OpenVINO 1\.2"):
         open_engine(bundle)
 
 
-def test_another_graph(bundle: Bundle, refuses: Refuses) -> None:
+def test_another_graph(bundle: Bundle) -> None:
     for backend in ("onnxruntime", "openvino"):
         change(bundle, backend, graph_sha256="0" * 64)
-    with refuses(EngineError, r"built from another model\.onnx \(the bundle was exported again"):
+    with refused(EngineError, r"built from another model\.onnx \(the bundle was exported again"):
         open_engine(bundle)
 
 
@@ -145,21 +142,21 @@ def test_an_engine_for_elsewhere_does_not_hide_one_that_fits(bundle: Bundle) -> 
     )
 
 
-def test_an_unknown_backend(bundle: Bundle, refuses: Refuses) -> None:
+def test_an_unknown_backend(bundle: Bundle) -> None:
     for backend in ("onnxruntime", "openvino"):
         change(bundle, backend, backend="magic")
-    with refuses(EngineError, r"made by magic, a backend that is not known here"):
+    with refused(EngineError, r"made by magic, a backend that is not known here"):
         open_engine(bundle)
 
 
 # --- engines that are damaged
 
 
-def test_a_cut_engine(bundle: Bundle, refuses: Refuses) -> None:
+def test_a_cut_engine(bundle: Bundle) -> None:
     built, entry = of(bundle, "onnxruntime")
     os.truncate(built.folder / entry.file, 100)
     for name in ("auto", "onnxruntime", "onnxruntime:fp32"):
-        with refuses(EngineError, r"corrupt or cut engine: expected \d+ bytes, got 100; rebuild"):
+        with refused(EngineError, r"corrupt or cut engine: expected \d+ bytes, got 100; rebuild"):
             open_engine(bundle, name)
     what, _, told = opened(bundle, fallback=True)
     assert what == "openvino fp32 (compiled here)"
@@ -168,34 +165,34 @@ def test_a_cut_engine(bundle: Bundle, refuses: Refuses) -> None:
     assert what == "onnxruntime fp32 (from model.onnx)" and len(told) == 1
 
 
-def test_a_broken_record(bundle: Bundle, refuses: Refuses) -> None:
+def test_a_broken_record(bundle: Bundle) -> None:
     for backend in ("onnxruntime", "openvino"):
         built, _ = of(bundle, backend)
         (built.folder / "engine.json").write_text("{")
     for name in ("auto", "openvino", "openvino:fp32"):
-        with refuses(EngineError, r"engine\.json is not JSON.*or run the plain graph with: --fall"):
+        with refused(EngineError, r"engine\.json is not JSON.*or run the plain graph with: --fall"):
             open_engine(bundle, name)
     assert opened(bundle, fallback=True)[0] == "onnxruntime fp32 (from model.onnx)"
 
 
-def test_an_engine_that_a_record_does_not_describe(bundle: Bundle, refuses: Refuses) -> None:
+def test_an_engine_that_a_record_does_not_describe(bundle: Bundle) -> None:
     change(bundle, "onnxruntime", precision="bf16")
-    with refuses(EngineError, r"describes no engine of onnxruntime; remove the folder"):
+    with refused(EngineError, r"describes no engine of onnxruntime; remove the folder"):
         open_engine(bundle)
     built, _ = of(bundle, "openvino")
     (built.folder / "engine.blob").rename(built.folder / "other.bin")
     change(bundle, "openvino", file="other.bin")
-    with refuses(EngineError, r"describes no engine of openvino"):
+    with refused(EngineError, r"describes no engine of openvino"):
         open_engine(bundle, "openvino")
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_an_engine_that_does_not_load(bundle: Bundle, backend: str, refuses: Refuses) -> None:
+def test_an_engine_that_does_not_load(bundle: Bundle, backend: str) -> None:
     built, entry = of(bundle, backend)
     path = built.folder / entry.file
     path.write_bytes(b"nonsense" * 100)
     change(bundle, backend, bytes=800, sha256=sha256(path))
-    with refuses(EngineError, rf"{backend} cannot load .*{entry.file}: .*; see: fgdeploy doctor$"):
+    with refused(EngineError, rf"{backend} cannot load .*{entry.file}: .*; see: fgdeploy doctor$"):
         open_engine(bundle, backend)
     assert "from model.onnx" in opened(bundle, f"{backend}:fp32", fallback=True)[0]
 
@@ -208,19 +205,19 @@ def test_gpu_backends_need_a_gpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch
     assert set(available()) <= {"onnxruntime", "openvino"}
 
 
-def test_a_backend_that_is_not_installed(bundle: Bundle, refuses: Refuses) -> None:
+def test_a_backend_that_is_not_installed(bundle: Bundle) -> None:
     if "tensorrt" in available():
         pytest.skip("tensorrt is installed")
-    with refuses(MissingDependency, r"the tensorrt engine needs the package tensorrt"):
+    with refused(MissingDependency, r"the tensorrt engine needs the package tensorrt"):
         open_engine(bundle, "tensorrt")
     what, _, told = opened(bundle, "tensorrt", fallback=True)
     assert what == "onnxruntime fp32 (from model.onnx)"
     assert "tensorrt engine needs" in told[0]
 
 
-def test_a_gpu_engine_that_was_not_built(bundle: Bundle, refuses: Refuses) -> None:
+def test_a_gpu_engine_that_was_not_built(bundle: Bundle) -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
-    with refuses(
+    with refused(
         EngineError,
         r"holds no tensorrt-rtx int8 engine for this machine: none was built; build with: "
         r"fgdeploy build-engine --backend tensorrt-rtx --int8$",
@@ -229,11 +226,11 @@ def test_a_gpu_engine_that_was_not_built(bundle: Bundle, refuses: Refuses) -> No
 
 
 def test_onnxruntime_that_falls_back_to_the_cpu(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OnnxRuntimeEngine, "provider", "CUDAExecutionProvider")
     with (
         pytest.warns(UserWarning, match="not in available provider names"),
-        refuses(EngineError, r"ONNX Runtime cannot start its CUDAExecutionProvider here"),
+        refused(EngineError, r"ONNX Runtime cannot start its CUDAExecutionProvider here"),
     ):
         build(bundle, "onnxruntime", "fp32")

@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from fgdeploy.engines import BuildSettings, backends, build, find, open_engine, 
 from fgdeploy.engines.compiling import slug
 from fgdeploy.engines.onnxruntime import OnnxRuntimeEngine
 from fgdeploy.engines.openvino import OpenVinoEngine
+from tests.checks import refused
 
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 BUILDS = [("onnxruntime", "fp32"), ("openvino", "fp32")]
 TYPES = {"onnxruntime": OnnxRuntimeEngine, "openvino": OpenVinoEngine}
 
@@ -136,24 +135,21 @@ def test_what_cannot_be_built(
     precision: str,
     kind: type[FgdeployError],
     words: str,
-    refuses: Refuses,
 ) -> None:
     before = names(bundle.path)
-    with refuses(kind, words):
+    with refused(kind, words):
         build(bundle, backend, precision)
     assert names(bundle.path) == before
 
 
-def test_a_package_that_is_missing(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
-) -> None:
+def test_a_package_that_is_missing(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "installed", lambda name: False)
-    with refuses(MissingDependency, r"tensorrt engine needs the package tensorrt"):
+    with refused(MissingDependency, r"tensorrt engine needs the package tensorrt"):
         build(bundle, "tensorrt", "fp32")
 
 
-def test_compute_capabilities_are_for_rtx(bundle: Bundle, refuses: Refuses) -> None:
-    with refuses(UsageError, r"own device only.*--backend tensorrt-rtx"):
+def test_compute_capabilities_are_for_rtx(bundle: Bundle) -> None:
+    with refused(UsageError, r"own device only.*--backend tensorrt-rtx"):
         build(bundle, "openvino", "fp32", BuildSettings(compute_capabilities=("8.6",)))
 
 
@@ -193,25 +189,22 @@ def test_a_failure_leaves_what_was(
     kind: type[BaseException],
     words: str,
     monkeypatch: pytest.MonkeyPatch,
-    refuses: Refuses,
 ) -> None:
     if before == "an older engine":
         build(bundle, "onnxruntime", "fp32")
     kept, held = find(bundle), names(bundle.path)
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, fault)
-        with refuses(kind, words):
+        with refused(kind, words):
             build(bundle, "onnxruntime", "fp32")
     assert (find(bundle), names(bundle.path)) == (kept, held)
     if kept:
         assert names(bundle.path / "engines") == [kept[0].folder.name]
 
 
-def test_engines_behind_a_link_are_not_written(
-    bundle: Bundle, tmp_path: Path, refuses: Refuses
-) -> None:
+def test_engines_behind_a_link_are_not_written(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (bundle.path / "engines").symlink_to(tmp_path / "elsewhere")
-    with refuses(EngineError, r"engines is a symbolic link"):
+    with refused(EngineError, r"engines is a symbolic link"):
         build(bundle, "onnxruntime", "fp32")
     assert names(tmp_path / "elsewhere") == []

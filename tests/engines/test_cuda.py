@@ -6,7 +6,6 @@ import importlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,8 +15,8 @@ import numpy.typing as npt
 import pytest
 
 from fgdeploy.core.errors import EngineError
+from tests.checks import refused
 
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 BITS = 12
 
 
@@ -321,19 +320,19 @@ def test_warm_before_recording(
     ],
 )
 def test_every_answer_is_checked(
-    name: str, words: str, cuda: Any, machine: Machine, plan: Path, refuses: Refuses
+    name: str, words: str, cuda: Any, machine: Machine, plan: Path
 ) -> None:
     machine.refuse.add(name)
-    with refuses(EngineError, words):
+    with refused(EngineError, words):
         cuda.Runner(fake_trt(machine), plan, (1, 8))
     assert machine.calls.count("free device") == machine.calls.count("mem_alloc")
     assert machine.depth.value == 0
 
 
-def test_a_run_that_fails_later(cuda: Any, machine: Machine, plan: Path, refuses: Refuses) -> None:
+def test_a_run_that_fails_later(cuda: Any, machine: Machine, plan: Path) -> None:
     runner = cuda.Runner(fake_trt(machine), plan, (1, 8))
     machine.refuse.add("execute")
-    with refuses(EngineError, r"tensorrt failed to run"):
+    with refused(EngineError, r"tensorrt failed to run"):
         runner.run(frames(2))
     machine.refuse.clear()
     check(runner.run(frames(2)), 2)
@@ -341,12 +340,12 @@ def test_a_run_that_fails_later(cuda: Any, machine: Machine, plan: Path, refuses
 
 
 def test_a_graph_that_does_not_start(
-    cuda: Any, machine: Machine, plan: Path, refuses: Refuses, monkeypatch: pytest.MonkeyPatch
+    cuda: Any, machine: Machine, plan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda, "_bindings", lambda: fake_bindings(machine))
     runner = cuda.Runner(fake_trt(machine), plan, (1, 8))
     machine.refuse.add("launch")
-    with refuses(EngineError, r"a CUDA graph did not start \(cudaErrorUnknown\)"):
+    with refused(EngineError, r"a CUDA graph did not start \(cudaErrorUnknown\)"):
         runner.run(frames(8))
     runner.close()
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +16,8 @@ from fgdeploy.core.errors import EngineError
 from fgdeploy.engines import BACKENDS, BuildSettings, available, build, open_engine
 from fgdeploy.engines.backends import engine_type
 from fgdeploy.proof.parity import compare
+from tests.checks import refused
 
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 pytestmark = pytest.mark.gpu
 GPU_BACKENDS = [name for name, entry in BACKENDS.items() if entry.gpu]
 BATCHES = (1, 4, 8)
@@ -56,12 +54,12 @@ def test_builds_and_agrees_with_the_cpu(bundle: Bundle, backend: str) -> None:
             assert parity.bit_agreement > 0.95
 
 
-def test_a_batch_above_the_profile(bundle: Bundle, backend: str, refuses: Refuses) -> None:
+def test_a_batch_above_the_profile(bundle: Bundle, backend: str) -> None:
     build(bundle, backend, "fp32", BuildSettings(batches=BATCHES))
     with open_engine(bundle, backend) as engine:
         if engine.max_batch is None:
             pytest.skip(f"{backend} takes any batch")
-        with refuses(EngineError, r"built for batches of 1 to 8, got 12 frames; .* 1,8,12$"):
+        with refused(EngineError, r"built for batches of 1 to 8, got 12 frames; .* 1,8,12$"):
             engine.run(frames(12))
         engine.run(frames(8))
 
@@ -101,10 +99,10 @@ def test_opened_again_and_again(bundle: Bundle, backend: str) -> None:
     np.testing.assert_array_equal(results[0], results[2])
 
 
-def test_an_engine_of_another_gpu(bundle: Bundle, backend: str, refuses: Refuses) -> None:
+def test_an_engine_of_another_gpu(bundle: Bundle, backend: str) -> None:
     built = build(bundle, backend, "fp32")
     assert built.record is not None
     device = {**built.record.device, "name": "NVIDIA Orin", "compute_capability": "8.7"}
     dataclasses.replace(built.record, device=device).write(built.folder)
-    with refuses(EngineError, r"built for NVIDIA Orin \(compute capability 8\.7\), this machine"):
+    with refused(EngineError, r"built for NVIDIA Orin \(compute capability 8\.7\), this machine"):
         open_engine(bundle, backend)

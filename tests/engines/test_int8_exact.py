@@ -12,7 +12,6 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,9 @@ from fgdeploy.bundle import Bundle, open_bundle, seal
 from fgdeploy.core.errors import EngineError
 from fgdeploy.engines import BuildSettings, build, find, open_engine, openvino
 from fgdeploy.engines.openvino import OpenVinoEngine
+from tests.checks import refused
 from tests.conftest import BITS, SIZE, WIDTH
 
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 EXACT = 1e-4
 INPUTS = SIZE * SIZE * 3
 REFUSAL = (
@@ -162,13 +161,13 @@ def test_without_vnni_openvino_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("clipped")
-def test_a_refusal_says_what_to_take(product: Callable[[bool], Bundle], refuses: Refuses) -> None:
+def test_a_refusal_says_what_to_take(product: Callable[[bool], Bundle]) -> None:
     bundle = product(False)
-    with refuses(EngineError, REFUSAL):
+    with refused(EngineError, REFUSAL):
         OpenVinoEngine.check_arithmetic("int8")
-    with refuses(EngineError, REFUSAL):
+    with refused(EngineError, REFUSAL):
         open_engine(bundle, "openvino", "int8")
-    with refuses(EngineError, REFUSAL):
+    with refused(EngineError, REFUSAL):
         build(bundle, "openvino", "int8")
     assert find(bundle) == [] and not (bundle.path / "engines").exists()
     told: list[str] = []
@@ -186,14 +185,14 @@ def test_other_precisions_open_all_the_same(toy_bundle: Path) -> None:
 
 
 def test_one_that_was_built_before_is_refused(
-    product: Callable[[bool], Bundle], monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+    product: Callable[[bool], Bundle], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = product(False)
     with monkeypatch.context() as patch:
         patch.setattr(openvino, "_int8_error", lambda: 0.0)
         build(bundle, "openvino", "int8")
     monkeypatch.setattr(openvino, "_int8_error", lambda: 0.144)
-    with refuses(EngineError, REFUSAL):
+    with refused(EngineError, REFUSAL):
         open_engine(bundle)
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import importlib
 import importlib.util
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -20,9 +19,9 @@ from fgdeploy.bundle import Bundle, Output, open_bundle, seal
 from fgdeploy.core import codes
 from fgdeploy.core.errors import BundleError, EngineError, MissingDependency, UsageError
 from fgdeploy.engines import BACKENDS, open_engine
+from tests.checks import refused
 
 CPU_BACKENDS = [name for name, entry in BACKENDS.items() if not entry.gpu]
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 
 
 @pytest.fixture
@@ -110,22 +109,22 @@ def test_threads_do_not_change_codes(bundle: Bundle, backend: str, threads: int)
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
-def test_closed_engine(bundle: Bundle, backend: str, refuses: Refuses) -> None:
+def test_closed_engine(bundle: Bundle, backend: str) -> None:
     engine = open_engine(bundle, backend)
     engine.close()
     engine.close()
-    with refuses(EngineError, rf"the {backend} engine is closed; open a new one$"):
+    with refused(EngineError, rf"the {backend} engine is closed; open a new one$"):
         engine.run(frames(1))
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
-def test_wrong_frames(bundle: Bundle, backend: str, refuses: Refuses) -> None:
+def test_wrong_frames(bundle: Bundle, backend: str) -> None:
     with open_engine(bundle, backend) as engine:
         others: list[npt.NDArray[Any]] = [frames(1).astype(np.float32), frames(1)[:, :16]]
         for wrong in [*others, frames(1)[0]]:
-            with refuses(EngineError, r"expected frames uint8 \(B, 32, 32, 3\), got .*; make them"):
+            with refused(EngineError, r"expected frames uint8 \(B, 32, 32, 3\), got .*; make them"):
                 engine.run(wrong)
-        with refuses(EngineError, r"expected at least one frame, got none"):
+        with refused(EngineError, r"expected at least one frame, got none"):
             engine.run(frames(1)[:0])
         assert engine.run(frames(1)).code.shape == (1, 2)
 
@@ -147,11 +146,11 @@ def test_auto_takes_what_is_installed(bundle: Bundle, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_package_that_is_not_installed(
-    bundle: Bundle, backend: str, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+    bundle: Bundle, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without(monkeypatch, backend)
     assert backend not in engines.available()
-    with refuses(
+    with refused(
         MissingDependency,
         rf"^the {backend} engine needs the package {backend}, which is not installed; "
         r'run: pip install "fgdeploy\[cpu\]"$',
@@ -159,12 +158,10 @@ def test_package_that_is_not_installed(
         open_engine(bundle, backend)
 
 
-def test_no_engine_at_all(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
-) -> None:
+def test_no_engine_at_all(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, *CPU_BACKENDS)
     assert engines.available() == []
-    with refuses(
+    with refused(
         MissingDependency,
         r"^the onnxruntime engine needs .*, which is not installed; "
         r'run: pip install "fgdeploy\[cpu\]"$',
@@ -173,19 +170,19 @@ def test_no_engine_at_all(
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "", "ONNXRUNTIME", "../openvino"])
-def test_unknown_backend(bundle: Bundle, backend: str, refuses: Refuses) -> None:
-    with refuses(UsageError, rf"no backend '{backend}'; choose auto, onnxruntime, openvino"):
+def test_unknown_backend(bundle: Bundle, backend: str) -> None:
+    with refused(UsageError, rf"no backend '{backend}'; choose auto, onnxruntime, openvino"):
         open_engine(bundle, backend)
 
 
 @pytest.mark.parametrize("threads", [0, -1])
-def test_no_threads(bundle: Bundle, threads: int, refuses: Refuses) -> None:
-    with refuses(UsageError, rf"expected at least one thread, and at most 1024, got {threads}"):
+def test_no_threads(bundle: Bundle, threads: int) -> None:
+    with refused(UsageError, rf"expected at least one thread, and at most 1024, got {threads}"):
         open_engine(bundle, "auto", "fp32", threads)
 
 
-def test_precision_that_the_bundle_has_not(bundle: Bundle, refuses: Refuses) -> None:
-    with refuses(BundleError, r"toy\.fgd holds no int8 graph, only fp32"):
+def test_precision_that_the_bundle_has_not(bundle: Bundle) -> None:
+    with refused(BundleError, r"toy\.fgd holds no int8 graph, only fp32"):
         open_engine(bundle, "auto", "int8")
 
 
@@ -193,31 +190,31 @@ def test_precision_that_the_bundle_has_not(bundle: Bundle, refuses: Refuses) -> 
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
-def test_graph_that_cannot_be_loaded(own_bundle: Path, backend: str, refuses: Refuses) -> None:
+def test_graph_that_cannot_be_loaded(own_bundle: Path, backend: str) -> None:
     broken = altered(own_bundle, lambda model: model.graph.node.pop())
-    with refuses(
+    with refused(
         EngineError, rf"^{backend} cannot load .*own\.fgd/model\.onnx: .*; see: fgdeploy doctor$"
     ):
         open_engine(broken, backend)
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
-def test_file_that_vanished(own_bundle: Path, backend: str, refuses: Refuses) -> None:
+def test_file_that_vanished(own_bundle: Path, backend: str) -> None:
     opened = open_bundle(own_bundle)
     (own_bundle / "model.onnx").unlink()
-    with refuses(EngineError, rf"^{backend} cannot load .*model\.onnx: .*; see: fgdeploy doctor$"):
+    with refused(EngineError, rf"^{backend} cannot load .*model\.onnx: .*; see: fgdeploy doctor$"):
         open_engine(opened, backend)
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_package_that_is_installed_but_broken(
-    bundle: Bundle, backend: str, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+    bundle: Bundle, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(name: str, package: str | None = None) -> ModuleType:
         raise ImportError("libfoo.so.1: cannot open shared object file")
 
     monkeypatch.setattr(importlib, "import_module", fail)
-    with refuses(EngineError, rf"{backend} cannot .*libfoo\.so\.1.*; see: fgdeploy doctor$"):
+    with refused(EngineError, rf"{backend} cannot .*libfoo\.so\.1.*; see: fgdeploy doctor$"):
         open_engine(bundle, backend)
 
 
@@ -247,22 +244,21 @@ def test_graph_that_breaks_the_contract(
     own_bundle: Path,
     backend: str,
     change: Callable[[onnx.ModelProto], None],
-    refuses: Refuses,
 ) -> None:
     faulty = altered(own_bundle, change)
     with (
-        refuses(EngineError, rf"{backend}|model\.onnx|outputs"),
+        refused(EngineError, rf"{backend}|model\.onnx|outputs"),
         open_engine(faulty, backend) as engine,
     ):
         engine.run(frames(3))
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
-def test_graph_of_another_number_of_bits(own_bundle: Path, backend: str, refuses: Refuses) -> None:
+def test_graph_of_another_number_of_bits(own_bundle: Path, backend: str) -> None:
     shapes = {"code": Output("uint8", (5,)), "hash": Output("float32", (40,))}
     faulty = altered(own_bundle, lambda model: None, bits=40, outputs=shapes)
     with (
-        refuses(EngineError, r"expected .*(5|40).*got .*(2|12)"),
+        refused(EngineError, r"expected .*(5|40).*got .*(2|12)"),
         open_engine(faulty, backend) as engine,
     ):
         engine.run(frames(3))

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,8 @@ from fgdeploy.bundle import Bundle, open_bundle
 from fgdeploy.core.errors import EngineError
 from fgdeploy.engines import BuildSettings, build, open_engine, ov_blobs, ov_core, ov_graph
 from fgdeploy.engines.openvino import OpenVinoEngine, piece
+from tests.checks import refused
 
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 WIDTH, COUNT = 4, 3
 
 
@@ -181,11 +179,11 @@ def test_k_is_transposed_in_the_product(tmp_path: Path, order: list[int]) -> Non
     np.testing.assert_allclose(run(changed, x)[0], run(plain, x)[0], rtol=1e-6)
 
 
-def test_a_fixed_batch_is_refused(toy_bundle: Path, tmp_path: Path, refuses: Refuses) -> None:
+def test_a_fixed_batch_is_refused(toy_bundle: Path, tmp_path: Path) -> None:
     model = onnx.load(toy_bundle / "model.onnx")
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
     onnx.save(model, tmp_path / "fixed.onnx")
-    with refuses(EngineError, r"^fixed\.onnx takes 2 frames and no other.*export the bundle again"):
+    with refused(EngineError, r"^fixed\.onnx takes 2 frames and no other.*export the bundle again"):
         ov_graph.read(openvino.Core(), tmp_path / "fixed.onnx")
 
 
@@ -222,18 +220,18 @@ def header(*entries: object, version: object = 1) -> bytes:
         header("batch") + b"one",
     ],
 )
-def test_what_is_no_file_of_blobs(tmp_path: Path, content: bytes, refuses: Refuses) -> None:
+def test_what_is_no_file_of_blobs(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "engine").write_bytes(content)
-    with refuses(EngineError, r"openvino cannot load .*engine: expected the compiled models"):
+    with refused(EngineError, r"openvino cannot load .*engine: expected the compiled models"):
         ov_blobs.Blobs(tmp_path / "engine")
 
 
-def test_a_blob_that_changed_later(tmp_path: Path, refuses: Refuses) -> None:
+def test_a_blob_that_changed_later(tmp_path: Path) -> None:
     ov_blobs.write(tmp_path / "engine", [(1, b"one"), (8, b"eight")])
     blobs = ov_blobs.Blobs(tmp_path / "engine")
     (tmp_path / "engine").write_bytes((tmp_path / "engine").read_bytes()[:-1] + b"!")
     assert blobs.read(1) == b"one"
-    with refuses(EngineError, r"expected the compiled models .*; build the engine again"):
+    with refused(EngineError, r"expected the compiled models .*; build the engine again"):
         blobs.read(8)
 
 

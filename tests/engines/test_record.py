@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import pytest
 from fgdeploy.bundle import open_bundle
 from fgdeploy.core.errors import EngineError
 from fgdeploy.engines import Record, find, record
+from tests.checks import refused
 
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 CPU = {"kind": "cpu", "name": "Some CPU", "arch": "x86_64", "features": ["avx2"]}
 CUDA = {"kind": "cuda", "name": "NVIDIA Orin", "compute_capability": "8.7", "driver": "R36"}
 AHEAD = {"kind": "cuda", "name": None, "compute_capabilities": ["8.6", "8.9"]}
@@ -90,20 +89,18 @@ def test_what_was_measured() -> None:
         ({"speed": {"1": {**SPEED["1"], "p50_ms": None}}}, "speed is"),  # type: ignore[dict-item]
     ],
 )
-def test_a_damaged_record(
-    change: dict[str, Any], words: str, tmp_path: Path, refuses: Refuses
-) -> None:
+def test_a_damaged_record(change: dict[str, Any], words: str, tmp_path: Path) -> None:
     text = json.dumps({**a_record().to_json(), **change})
     (tmp_path / "engine.json").write_text(text)
-    with refuses(EngineError, rf"{tmp_path.name}: engine\.json.*({words}).*build the engine again"):
+    with refused(EngineError, rf"{tmp_path.name}: engine\.json.*({words}).*build the engine again"):
         record.read(tmp_path)
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Record)])
-def test_a_record_without_an_entry(name: str, refuses: Refuses) -> None:
+def test_a_record_without_an_entry(name: str) -> None:
     entry = a_record().to_json()
     del entry[name]
-    with refuses(EngineError, rf"no entry '{name}'"):
+    with refused(EngineError, rf"no entry '{name}'"):
         Record.from_json(entry)
 
 
@@ -122,9 +119,9 @@ def test_a_record_without_an_entry(name: str, refuses: Refuses) -> None:
     ],
     ids=lambda text: text[:10],
 )
-def test_a_file_that_is_no_record(text: str, tmp_path: Path, refuses: Refuses) -> None:
+def test_a_file_that_is_no_record(text: str, tmp_path: Path) -> None:
     (tmp_path / "engine.json").write_text(text, errors="surrogateescape")
-    with refuses(EngineError, r"engine\.json"):
+    with refused(EngineError, r"engine\.json"):
         record.read(tmp_path)
 
 
@@ -134,10 +131,10 @@ def test_nan_is_not_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_record_that_is_a_link(tmp_path: Path, refuses: Refuses) -> None:
+def test_a_record_that_is_a_link(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text(json.dumps(a_record().to_json()))
     (tmp_path / "engine.json").symlink_to("elsewhere")
-    with refuses(EngineError, r"engine\.json is a link"):
+    with refused(EngineError, r"engine\.json is a link"):
         record.read(tmp_path)
 
 
@@ -171,13 +168,13 @@ def folder(path: Path) -> None:
     ],
 )
 def test_a_damaged_engine_file(
-    damage: Callable[[Path], Any], words: str, built_bundle: Path, refuses: Refuses
+    damage: Callable[[Path], Any], words: str, built_bundle: Path
 ) -> None:
     built = find(open_bundle(built_bundle))[0]
     assert built.record is not None
     assert record.verify(built.folder, built.record).is_file()
     damage(built.folder / built.record.file)
-    with refuses(
+    with refused(
         EngineError,
         rf"engine\.onnx is a corrupt or cut engine: .*{words}.*; rebuild with: fgdeploy "
         r"build-engine --backend onnxruntime$",

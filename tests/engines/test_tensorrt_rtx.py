@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ from fgdeploy.core import machine
 from fgdeploy.core.errors import EngineError, UsageError
 from fgdeploy.engines import BuildSettings, build, find, open_engine
 from fgdeploy.engines.trt_build import compile_engine
+from tests.checks import refused
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 AHEAD = BuildSettings(batches=(1, 8, 32), compute_capabilities=("8.9", "8.6"))
 
 
@@ -51,19 +50,19 @@ def test_all_targets_and_a_workspace(bundle: Bundle) -> None:
     assert entry is not None and entry.flags["workspace_mib"] == 64
 
 
-def test_what_a_gpu_cannot_compute(bundle: Bundle, refuses: Refuses) -> None:
-    with refuses(EngineError, r"cannot compile the graph: .*(Turing|FP32).*another precision"):
+def test_what_a_gpu_cannot_compute(bundle: Bundle) -> None:
+    with refused(EngineError, r"cannot compile the graph: .*(Turing|FP32).*another precision"):
         build(bundle, "tensorrt-rtx", "fp32", BuildSettings(compute_capabilities=("7.5",)))
     assert not (bundle.path / "engines").exists()
 
 
-def test_without_a_gpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, refuses: Refuses) -> None:
+def test_without_a_gpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "gpus", lambda: [])
-    with refuses(EngineError, r"no NVIDIA GPU on this machine; name the GPUs.*--compute-cap"):
+    with refused(EngineError, r"no NVIDIA GPU on this machine; name the GPUs.*--compute-cap"):
         build(bundle, "tensorrt-rtx", "fp32")
     assert not (bundle.path / "engines").exists()
     build(bundle, "tensorrt-rtx", "fp32", AHEAD)
-    with refuses(EngineError, r"sm86-sm89: this machine has no NVIDIA GPU; rebuild"):
+    with refused(EngineError, r"sm86-sm89: this machine has no NVIDIA GPU; rebuild"):
         open_engine(bundle, "tensorrt-rtx")
     with open_engine(bundle) as engine:  # meant for another machine, it is no misfit of this one
         assert engine.describe() == "onnxruntime fp32 (from model.onnx)"
@@ -76,30 +75,28 @@ def test_without_a_gpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, refuses:
         (BuildSettings(compute_capabilities=("8.6",), hardware_compatible=True), "list of GPUs"),
     ],
 )
-def test_what_rtx_has_not(
-    bundle: Bundle, settings: BuildSettings, words: str, refuses: Refuses
-) -> None:
-    with refuses(UsageError, words):
+def test_what_rtx_has_not(bundle: Bundle, settings: BuildSettings, words: str) -> None:
+    with refused(UsageError, words):
         build(bundle, "tensorrt-rtx", "fp32", settings)
     assert find(bundle) == []
 
 
-def test_a_graph_that_the_parser_refuses(own_bundle: Path, refuses: Refuses) -> None:
+def test_a_graph_that_the_parser_refuses(own_bundle: Path) -> None:
     manifest = open_bundle(own_bundle).manifest
     model = onnx.load(own_bundle / "model.onnx")
     model.graph.node[0].op_type = "Loop"
     (own_bundle / "model.onnx").write_bytes(model.SerializeToString())
     seal(own_bundle, manifest)
-    with refuses(EngineError, r"tensorrt_rtx cannot read model\.onnx: .*; export again"):
+    with refused(EngineError, r"tensorrt_rtx cannot read model\.onnx: .*; export again"):
         build(open_bundle(own_bundle), "tensorrt-rtx", "fp32", AHEAD)
     assert not (own_bundle / "engines").exists()
 
 
-def test_an_opset_that_is_too_new(own_bundle: Path, refuses: Refuses) -> None:
+def test_an_opset_that_is_too_new(own_bundle: Path) -> None:
     manifest = open_bundle(own_bundle).manifest
     for opset in (21, "18", None):
         seal(own_bundle, dataclasses.replace(manifest, graph={"opset": opset}))
-        with refuses(EngineError, rf"reads ONNX opsets 9 to 20, this graph has {opset}; export"):
+        with refused(EngineError, rf"reads ONNX opsets 9 to 20, this graph has {opset}; export"):
             build(open_bundle(own_bundle), "tensorrt-rtx", "fp32", AHEAD)
 
 

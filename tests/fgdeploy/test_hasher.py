@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from fgdeploy.core.errors import BundleError, DataError, EngineError, ImageError
 from fgdeploy.engines import Outputs
 from fgdeploy.hasher import Hasher, hash_all, load
 from fgdeploy.photos import Photo
+from tests.checks import refused
 
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 COUNT = 11
 
 
@@ -141,13 +140,13 @@ def test_the_hasher_says_what_it_is(toy_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("batch", [0, -1])
-def test_batch_of_nothing(toy_bundle: Path, batch: int, refuses: Refuses) -> None:
-    with refuses(UsageError, rf"expected a batch of at least one photo, got {batch}"):
+def test_batch_of_nothing(toy_bundle: Path, batch: int) -> None:
+    with refused(UsageError, rf"expected a batch of at least one photo, got {batch}"):
         load(toy_bundle, batch=batch)
 
 
-def test_load_of_no_bundle(tmp_path: Path, refuses: Refuses) -> None:
-    with refuses(BundleError, r"no\.fgd does not exist; make one with: fgdeploy export"):
+def test_load_of_no_bundle(tmp_path: Path) -> None:
+    with refused(BundleError, r"no\.fgd does not exist; make one with: fgdeploy export"):
         load(tmp_path / "no.fgd")
 
 
@@ -162,31 +161,31 @@ def test_load_of_no_bundle(tmp_path: Path, refuses: Refuses) -> None:
     ],
     ids=lambda array: f"{array.dtype}{array.shape}",
 )
-def test_wrong_arrays(hasher: Hasher, array: npt.NDArray[Any], refuses: Refuses) -> None:
-    with refuses(ImageError, rf"expected a uint8 array .*, got {array.dtype} .*; convert it first"):
+def test_wrong_arrays(hasher: Hasher, array: npt.NDArray[Any]) -> None:
+    with refused(ImageError, rf"expected a uint8 array .*, got {array.dtype} .*; convert it first"):
         hasher.encode(array)
 
 
-def test_unreadable_photo_raises(hasher: Hasher, paths: list[Path], refuses: Refuses) -> None:
-    with refuses(ImageError, r"/none\.jpg: no such file; check the path$"):
+def test_unreadable_photo_raises(hasher: Hasher, paths: list[Path]) -> None:
+    with refused(ImageError, r"/none\.jpg: no such file; check the path$"):
         hasher.encode([*paths[:5], paths[0].with_name("none.jpg"), *paths[5:]])
 
 
-def test_closed_hasher(toy_bundle: Path, paths: list[Path], refuses: Refuses) -> None:
+def test_closed_hasher(toy_bundle: Path, paths: list[Path]) -> None:
     with load(toy_bundle, "onnxruntime") as hasher:
         pass
-    with refuses(EngineError, r"the onnxruntime engine is closed; open a new one"):
+    with refused(EngineError, r"the onnxruntime engine is closed; open a new one"):
         hasher.encode(paths)
     hasher.close()
 
 
-def test_hasher_closes_after_an_error(toy_bundle: Path, refuses: Refuses) -> None:
+def test_hasher_closes_after_an_error(toy_bundle: Path) -> None:
     with (
-        refuses(ImageError, r"none\.jpg: no such file; check the path"),
+        refused(ImageError, r"none\.jpg: no such file; check the path"),
         load(toy_bundle, "openvino") as hasher,
     ):
         hasher.encode("none.jpg")
-    with refuses(EngineError, r"the openvino engine is closed; open a new one"):
+    with refused(EngineError, r"the openvino engine is closed; open a new one"):
         hasher.encode(noise(0))
 
 
@@ -303,14 +302,14 @@ def test_hash_all_names_what_it_skips(
     np.testing.assert_array_equal(run.outputs.code, expected)
 
 
-def test_hash_all_stops_if_strict(hasher: Hasher, paths: list[Path], refuses: Refuses) -> None:
-    with refuses(ImageError, r"^none\.jpg: no such file; check the path$"):
+def test_hash_all_stops_if_strict(hasher: Hasher, paths: list[Path]) -> None:
+    with refused(ImageError, r"^none\.jpg: no such file; check the path$"):
         hash_all(hasher, [*photos_of(paths), Photo(Path("none.jpg"))], strict=True)
 
 
-def test_hash_all_needs_one_photo_that_can_be_read(hasher: Hasher, refuses: Refuses) -> None:
+def test_hash_all_needs_one_photo_that_can_be_read(hasher: Hasher) -> None:
     listed = [Photo(Path(f"none-{number}.jpg")) for number in range(3)]
-    with refuses(DataError, r"none of 3 photos can be read; the first: none-0\.jpg: .*; check the"):
+    with refused(DataError, r"none of 3 photos can be read; the first: none-0\.jpg: .*; check the"):
         hash_all(hasher, listed)
 
 
@@ -324,11 +323,11 @@ def test_hash_all_of_nothing(hasher: Hasher, strict: bool) -> None:
 
 
 def test_engine_error_stops_the_stream(
-    hasher: Hasher, paths: list[Path], monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+    hasher: Hasher, paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(frames: npt.NDArray[np.uint8]) -> Outputs:
         raise EngineError("the device is gone; open a new one")
 
     monkeypatch.setattr(hasher.engine, "run", fail)
-    with refuses(EngineError, r"the device is gone; open a new one$"):
+    with refused(EngineError, r"the device is gone; open a new one$"):
         list(hasher.stream(paths, on_error=lambda *_: None))

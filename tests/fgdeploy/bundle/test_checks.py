@@ -6,7 +6,6 @@ import dataclasses
 import io
 import zipfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ import pytest
 from fgdeploy.bundle import Bundle, checks, open_bundle
 from fgdeploy.bundle.checks import Checks, most_frames
 from fgdeploy.core.errors import BundleError
+from tests.checks import refused
 
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 AGAIN = r"; run: fgdeploy calibrate --again$"
 
 
@@ -62,11 +61,9 @@ def test_older_ones_have_no_int8_codes(own_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("int8", [np.zeros((3, 1), np.uint8), np.zeros((3, 2), np.int8)])
-def test_int8_codes_of_another_model(
-    own_bundle: Path, int8: npt.NDArray[Any], refuses: Refuses
-) -> None:
+def test_int8_codes_of_another_model(own_bundle: Path, int8: npt.NDArray[Any]) -> None:
     opened = holding(own_bundle, dataclasses.replace(made(), int8=int8).to_bytes())
-    with refuses(BundleError, r"which is not of this model" + AGAIN):
+    with refused(BundleError, r"which is not of this model" + AGAIN):
         checks.read(opened)
 
 
@@ -112,18 +109,16 @@ def _foreign_zip(content: bytes) -> bytes:
 @pytest.mark.parametrize(
     "damage", [_cut, _flipped, _plain_array, _foreign_zip, lambda content: b""], ids=str
 )
-def test_a_damaged_file(
-    own_bundle: Path, damage: Callable[[bytes], bytes], refuses: Refuses
-) -> None:
+def test_a_damaged_file(own_bundle: Path, damage: Callable[[bytes], bytes]) -> None:
     opened = holding(own_bundle, damage(made().to_bytes()))
-    with refuses(BundleError, r"own\.fgd/checks\.npz cannot be read \(.+\)" + AGAIN):
+    with refused(BundleError, r"own\.fgd/checks\.npz cannot be read \(.+\)" + AGAIN):
         checks.read(opened)
 
 
-def test_a_file_that_vanished(own_bundle: Path, refuses: Refuses) -> None:
+def test_a_file_that_vanished(own_bundle: Path) -> None:
     opened = holding(own_bundle, made().to_bytes())
     (own_bundle / checks.FILE).unlink()
-    with refuses(BundleError, r"checks\.npz cannot be read \(.*No such file.*\)" + AGAIN):
+    with refused(BundleError, r"checks\.npz cannot be read \(.*No such file.*\)" + AGAIN):
         checks.read(opened)
 
 
@@ -134,13 +129,11 @@ class Bomb:
         return print, ("unpickled",)
 
 
-def test_objects_are_never_unpickled(
-    own_bundle: Path, refuses: Refuses, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_objects_are_never_unpickled(own_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     some = made()
     objects = np.array([Bomb()], dtype=object)
     opened = holding(own_bundle, npz(frames=objects, hashes=some.hashes, codes=some.codes))
-    with refuses(BundleError, "cannot be read" + r".*" + AGAIN):
+    with refused(BundleError, "cannot be read" + r".*" + AGAIN):
         checks.read(opened)
     assert capsys.readouterr().out == ""
 
@@ -157,23 +150,21 @@ def test_objects_are_never_unpickled(
         ({"codes": np.array("none")}, r"str\d+ \(\)"),
     ],
 )
-def test_arrays_of_another_model(
-    own_bundle: Path, changes: dict[str, Any], words: str, refuses: Refuses
-) -> None:
+def test_arrays_of_another_model(own_bundle: Path, changes: dict[str, Any], words: str) -> None:
     some = made()
     arrays = {"frames": some.frames, "hashes": some.hashes, "codes": some.codes, **changes}
     opened = holding(own_bundle, npz(**arrays))
-    with refuses(BundleError, rf"checks\.npz holds .*{words}.*not of this model" + AGAIN):
+    with refused(BundleError, rf"checks\.npz holds .*{words}.*not of this model" + AGAIN):
         checks.read(opened)
 
 
-def test_no_frames_at_all(own_bundle: Path, refuses: Refuses) -> None:
+def test_no_frames_at_all(own_bundle: Path) -> None:
     opened = holding(own_bundle, made(0).to_bytes())
-    with refuses(BundleError, r"holds uint8 \(0, 32, 32, 3\), .*not of this model" + AGAIN):
+    with refused(BundleError, r"holds uint8 \(0, 32, 32, 3\), .*not of this model" + AGAIN):
         checks.read(opened)
 
 
-def test_an_array_that_is_missing(own_bundle: Path, refuses: Refuses) -> None:
+def test_an_array_that_is_missing(own_bundle: Path) -> None:
     opened = holding(own_bundle, npz(frames=made().frames, codes=made().codes))
-    with refuses(BundleError, r"cannot be read \(.*hashes.*\)" + AGAIN):
+    with refused(BundleError, r"cannot be read \(.*hashes.*\)" + AGAIN):
         checks.read(opened)

@@ -4,8 +4,6 @@ import dataclasses
 import errno
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,9 @@ import pytest
 from fgdeploy import bundle
 from fgdeploy.bundle import BlockRows, open_bundle, seal
 from fgdeploy.core.errors import BundleError
+from tests.checks import refused
 from tests.fgdeploy.bundle.edits import list_file, put, relist
 
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 AGAIN = r"; (copy or )?export the bundle again$"
 DO_NOT_USE = r"which leaves the bundle; do not use this bundle$"
 
@@ -50,10 +48,10 @@ def test_bundle_may_be_reached_over_a_link(toy_bundle: Path, tmp_path: Path) -> 
     assert open_bundle(tmp_path / "link.fgd").manifest.fingerprint == "toy-0"
 
 
-def test_precision_that_the_bundle_has_not(toy_bundle: Path, refuses: Refuses) -> None:
+def test_precision_that_the_bundle_has_not(toy_bundle: Path) -> None:
     opened = open_bundle(toy_bundle)
     for precision in ("int8", "bf16", ""):
-        with refuses(BundleError, rf"toy\.fgd holds no {precision} graph, only fp32"):
+        with refused(BundleError, rf"toy\.fgd holds no {precision} graph, only fp32"):
             opened.graph(precision)
 
 
@@ -73,7 +71,7 @@ def test_record_parity_keeps_the_bundle_whole(own_bundle: Path) -> None:
 
 
 def test_record_parity_that_fails_leaves_the_bundle(
-    own_bundle: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+    own_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = open_bundle(own_bundle)
     with pytest.raises(TypeError, match="not JSON serializable"):
@@ -84,7 +82,7 @@ def test_record_parity_that_fails_leaves_the_bundle(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with refuses(OSError, "No space left on device"):
+        with refused(OSError, "No space left on device"):
             opened.record_parity({"photos": 1})
     assert open_bundle(own_bundle) == opened
     assert sorted(os.listdir(own_bundle)) == ["manifest.json", "model.onnx"]
@@ -103,70 +101,70 @@ def test_sha256_of_a_file(tmp_path: Path) -> None:
 # --- the folder
 
 
-def test_missing_folder(tmp_path: Path, refuses: Refuses) -> None:
-    with refuses(BundleError, r"no\.fgd does not exist; make one with: fgdeploy export .*no\.fgd$"):
+def test_missing_folder(tmp_path: Path) -> None:
+    with refused(BundleError, r"no\.fgd does not exist; make one with: fgdeploy export .*no\.fgd$"):
         open_bundle(tmp_path / "no.fgd")
 
 
-def test_file_instead_of_a_folder(tmp_path: Path, refuses: Refuses) -> None:
+def test_file_instead_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a.fgd").touch()
-    with refuses(BundleError, r"a\.fgd is not a bundle folder; make one with: fgdeploy export"):
+    with refused(BundleError, r"a\.fgd is not a bundle folder; make one with: fgdeploy export"):
         open_bundle(tmp_path / "a.fgd")
 
 
-def test_folder_without_a_manifest(tmp_path: Path, refuses: Refuses) -> None:
-    with refuses(BundleError, rf" lacks manifest\.json{AGAIN}"):
+def test_folder_without_a_manifest(tmp_path: Path) -> None:
+    with refused(BundleError, rf" lacks manifest\.json{AGAIN}"):
         open_bundle(tmp_path)
 
 
-def test_missing_file(own_bundle: Path, refuses: Refuses) -> None:
+def test_missing_file(own_bundle: Path) -> None:
     (own_bundle / "model.onnx").unlink()
-    with refuses(BundleError, rf"own\.fgd lacks model\.onnx{AGAIN}"):
+    with refused(BundleError, rf"own\.fgd lacks model\.onnx{AGAIN}"):
         open_bundle(own_bundle)
 
 
-def test_folder_instead_of_a_file(own_bundle: Path, refuses: Refuses) -> None:
+def test_folder_instead_of_a_file(own_bundle: Path) -> None:
     (own_bundle / "model.onnx").unlink()
     (own_bundle / "model.onnx").mkdir()
-    with refuses(BundleError, rf"model\.onnx is not a regular file{AGAIN}"):
+    with refused(BundleError, rf"model\.onnx is not a regular file{AGAIN}"):
         open_bundle(own_bundle)
 
 
-def test_pipe_instead_of_a_file(own_bundle: Path, refuses: Refuses) -> None:
+def test_pipe_instead_of_a_file(own_bundle: Path) -> None:
     (own_bundle / "model.onnx").unlink()
     os.mkfifo(own_bundle / "model.onnx")  # reading it would wait for ever
-    with refuses(BundleError, rf"model\.onnx is not a regular file{AGAIN}"):
+    with refused(BundleError, rf"model\.onnx is not a regular file{AGAIN}"):
         open_bundle(own_bundle)
 
 
-def test_manifest_that_is_a_folder(own_bundle: Path, refuses: Refuses) -> None:
+def test_manifest_that_is_a_folder(own_bundle: Path) -> None:
     (own_bundle / "manifest.json").unlink()
     (own_bundle / "manifest.json").mkdir()
-    with refuses(BundleError, rf"manifest\.json is not a regular file{AGAIN}"):
+    with refused(BundleError, rf"manifest\.json is not a regular file{AGAIN}"):
         open_bundle(own_bundle)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "model.onnx"])
-def test_linked_file(own_bundle: Path, tmp_path: Path, name: str, refuses: Refuses) -> None:
+def test_linked_file(own_bundle: Path, tmp_path: Path, name: str) -> None:
     shutil.move(own_bundle / name, tmp_path / name)
     (own_bundle / name).symlink_to(tmp_path / name)
-    with refuses(BundleError, rf"{name} is a symbolic link, which .* must not hold; copy the file"):
+    with refused(BundleError, rf"{name} is a symbolic link, which .* must not hold; copy the file"):
         open_bundle(own_bundle)
 
 
-def test_link_to_nowhere(own_bundle: Path, refuses: Refuses) -> None:
+def test_link_to_nowhere(own_bundle: Path) -> None:
     (own_bundle / "model.onnx").unlink()
     (own_bundle / "model.onnx").symlink_to("nowhere")
-    with refuses(BundleError, r"model\.onnx is a symbolic link, .* must not hold; copy the file"):
+    with refused(BundleError, r"model\.onnx is a symbolic link, .* must not hold; copy the file"):
         open_bundle(own_bundle)
 
 
-def test_linked_subfolder(own_bundle: Path, tmp_path: Path, refuses: Refuses) -> None:
+def test_linked_subfolder(own_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "away").mkdir()
     (tmp_path / "away" / "a.bin").write_bytes(b"x")
     (own_bundle / "sub").symlink_to(tmp_path / "away")
     relist(own_bundle, "sub/a.bin")
-    with refuses(BundleError, r"/sub is a symbolic link, .* must not hold; copy the file$"):
+    with refused(BundleError, r"/sub is a symbolic link, .* must not hold; copy the file$"):
         open_bundle(own_bundle)
 
 
@@ -190,12 +188,10 @@ def test_linked_subfolder(own_bundle: Path, tmp_path: Path, refuses: Refuses) ->
         ".",
     ],
 )
-def test_name_that_leaves_the_bundle(
-    own_bundle: Path, tmp_path: Path, name: str, refuses: Refuses
-) -> None:
+def test_name_that_leaves_the_bundle(own_bundle: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "secret.txt").write_text("x")
     list_file(own_bundle, name, {"bytes": 1, "sha256": bundle.sha256(tmp_path / "secret.txt")})
-    with refuses(BundleError, rf"manifest\.json lists '.*', {DO_NOT_USE}"):
+    with refused(BundleError, rf"manifest\.json lists '.*', {DO_NOT_USE}"):
         open_bundle(own_bundle)
 
 
@@ -208,94 +204,92 @@ def test_name_that_leaves_the_bundle(
         pytest.param("\ud800.bin", id="lone surrogate"),
     ],
 )
-def test_name_that_no_file_can_have(own_bundle: Path, name: str, refuses: Refuses) -> None:
+def test_name_that_no_file_can_have(own_bundle: Path, name: str) -> None:
     list_file(own_bundle, name, {"bytes": 1, "sha256": "00"})
-    with refuses(BundleError, rf"(manifest\.json|own\.fgd) l(ists|acks) .*({AGAIN}|{DO_NOT_USE})"):
+    with refused(BundleError, rf"(manifest\.json|own\.fgd) l(ists|acks) .*({AGAIN}|{DO_NOT_USE})"):
         open_bundle(own_bundle)
 
 
 @pytest.mark.parametrize("name", ["a\nall is well", "a\x1b[2Jb"])
-def test_name_that_paints_on_the_terminal(own_bundle: Path, name: str, refuses: Refuses) -> None:
+def test_name_that_paints_on_the_terminal(own_bundle: Path, name: str) -> None:
     list_file(own_bundle, name, {"bytes": 1, "sha256": "00"})
-    with refuses(BundleError, r"^[^\x00-\x1f]*(lacks|lists) [^\x00-\x1f]*$"):
+    with refused(BundleError, r"^[^\x00-\x1f]*(lacks|lists) [^\x00-\x1f]*$"):
         open_bundle(own_bundle)
 
 
-def test_bundle_without_a_graph(own_bundle: Path, refuses: Refuses) -> None:
+def test_bundle_without_a_graph(own_bundle: Path) -> None:
     put(own_bundle, "files", {})
-    with refuses(BundleError, rf"own\.fgd: manifest\.json lists no model\.onnx{AGAIN}"):
+    with refused(BundleError, rf"own\.fgd: manifest\.json lists no model\.onnx{AGAIN}"):
         open_bundle(own_bundle)
 
 
-def test_manifest_that_lists_itself(own_bundle: Path, refuses: Refuses) -> None:
+def test_manifest_that_lists_itself(own_bundle: Path) -> None:
     list_file(own_bundle, "manifest.json", {"bytes": 1, "sha256": "00"})
-    with refuses(BundleError, rf"manifest\.json: expected 1 bytes, got \d+{AGAIN}"):
+    with refused(BundleError, rf"manifest\.json: expected 1 bytes, got \d+{AGAIN}"):
         open_bundle(own_bundle)
 
 
 # --- sizes and sums
 
 
-def test_wrong_size(own_bundle: Path, refuses: Refuses) -> None:
+def test_wrong_size(own_bundle: Path) -> None:
     size = (own_bundle / "model.onnx").stat().st_size
     with (own_bundle / "model.onnx").open("ab") as stream:
         stream.write(b"\0")
-    with refuses(BundleError, rf"model\.onnx: expected {size} bytes, got {size + 1}{AGAIN}"):
+    with refused(BundleError, rf"model\.onnx: expected {size} bytes, got {size + 1}{AGAIN}"):
         open_bundle(own_bundle)
 
 
-def test_wrong_sum(own_bundle: Path, refuses: Refuses) -> None:
+def test_wrong_sum(own_bundle: Path) -> None:
     content = bytearray((own_bundle / "model.onnx").read_bytes())
     content[len(content) // 2] ^= 1
     (own_bundle / "model.onnx").write_bytes(content)
-    with refuses(BundleError, rf"model\.onnx: its sha256 is not the one in manifest\.json{AGAIN}"):
+    with refused(BundleError, rf"model\.onnx: its sha256 is not the one in manifest\.json{AGAIN}"):
         open_bundle(own_bundle)
 
 
-def test_empty_graph(own_bundle: Path, refuses: Refuses) -> None:
+def test_empty_graph(own_bundle: Path) -> None:
     (own_bundle / "model.onnx").write_bytes(b"")
-    with refuses(BundleError, rf"model\.onnx: expected \d+ bytes, got 0{AGAIN}"):
+    with refused(BundleError, rf"model\.onnx: expected \d+ bytes, got 0{AGAIN}"):
         open_bundle(own_bundle)
     relist(own_bundle, "model.onnx")
-    with refuses(BundleError, rf"model\.onnx is empty \(0 bytes\){AGAIN}"):
+    with refused(BundleError, rf"model\.onnx is empty \(0 bytes\){AGAIN}"):
         open_bundle(own_bundle)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
-def test_graph_cut_short_with_the_sum_made_to_match(
-    own_bundle: Path, share: float, refuses: Refuses
-) -> None:
+def test_graph_cut_short_with_the_sum_made_to_match(own_bundle: Path, share: float) -> None:
     whole = (own_bundle / "model.onnx").read_bytes()
     (own_bundle / "model.onnx").write_bytes(whole[: int(len(whole) * share)])
     relist(own_bundle, "model.onnx")
-    with refuses(BundleError, rf"model\.onnx is not a whole ONNX graph{AGAIN}"):
+    with refused(BundleError, rf"model\.onnx is not a whole ONNX graph{AGAIN}"):
         open_bundle(own_bundle)
 
 
-def test_external_data_with_the_sum_made_to_match(own_bundle: Path, refuses: Refuses) -> None:
+def test_external_data_with_the_sum_made_to_match(own_bundle: Path) -> None:
     path = own_bundle / "model.onnx"
     onnx.save_model(
         onnx.load(path), path, save_as_external_data=True, location="w.bin", size_threshold=0
     )
     relist(own_bundle, "model.onnx")
     relist(own_bundle, "w.bin")
-    with refuses(BundleError, r"model\.onnx keeps weights in another file .*; export it again"):
+    with refused(BundleError, r"model\.onnx keeps weights in another file .*; export it again"):
         open_bundle(own_bundle)
 
 
-def test_second_graph_is_looked_into_too(own_bundle: Path, refuses: Refuses) -> None:
+def test_second_graph_is_looked_into_too(own_bundle: Path) -> None:
     (own_bundle / "model.int8.onnx").write_bytes(b"hello")
     relist(own_bundle, "model.int8.onnx")
-    with refuses(BundleError, rf"model\.int8\.onnx is not a whole ONNX graph{AGAIN}"):
+    with refused(BundleError, rf"model\.int8\.onnx is not a whole ONNX graph{AGAIN}"):
         open_bundle(own_bundle)
 
 
 @pytest.mark.parametrize(
     "facts", [None, [], "x", 3, {}, {"bytes": 3}, {"sha256": "00"}, {"bytes": "x", "sha256": ""}]
 )
-def test_file_without_size_or_sum(own_bundle: Path, facts: Any, refuses: Refuses) -> None:
+def test_file_without_size_or_sum(own_bundle: Path, facts: Any) -> None:
     list_file(own_bundle, "model.onnx", facts)
-    with refuses(BundleError, r"manifest\.json: no size and sha256 for model\.onnx"):
+    with refused(BundleError, r"manifest\.json: no size and sha256 for model\.onnx"):
         open_bundle(own_bundle)
 
 

@@ -6,8 +6,6 @@ import dataclasses
 import errno
 import json
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,10 @@ import pytest
 from fgdeploy.bundle import BlockRows, Manifest, Output, open_bundle
 from fgdeploy.bundle.manifest import digest
 from fgdeploy.core.errors import BundleError
+from tests.checks import refused
 from tests.conftest import toy_manifest
 from tests.fgdeploy.bundle.edits import edit, put
 
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 AGAIN = r"; (copy or )?export the bundle again$"
 ROWS = {"block": 1, "tokens": 5, "query": 5, "keyval": 5, "proj": 3, "mlp": 3}
 
@@ -46,9 +44,9 @@ def test_manifest_never_holds_nan(own_bundle: Path) -> None:
     "content",
     [b"", b"hello", b"{", b"{'a': 1}", b"\xff\xfe{}", b"\xef\xbb\xbf{}", "{}".encode("utf-16")],
 )
-def test_manifest_that_is_not_json(own_bundle: Path, content: bytes, refuses: Refuses) -> None:
+def test_manifest_that_is_not_json(own_bundle: Path, content: bytes) -> None:
     (own_bundle / "manifest.json").write_bytes(content)
-    with refuses(BundleError, rf"own\.fgd/manifest\.json is not JSON \(.*\){AGAIN}"):
+    with refused(BundleError, rf"own\.fgd/manifest\.json is not JSON \(.*\){AGAIN}"):
         open_bundle(own_bundle)
 
 
@@ -57,44 +55,40 @@ def test_manifest_that_is_not_json(own_bundle: Path, content: bytes, refuses: Re
     [b"[" * 100_000, b'{"schema_version": ' + b"1" * 5000 + b"}"],
     ids=["nested", "long number"],
 )
-def test_manifest_made_to_break_the_json_reader(
-    own_bundle: Path, content: bytes, refuses: Refuses
-) -> None:
+def test_manifest_made_to_break_the_json_reader(own_bundle: Path, content: bytes) -> None:
     (own_bundle / "manifest.json").write_bytes(content)
-    with refuses(BundleError, rf"own\.fgd/manifest\.json is not JSON \(.*\){AGAIN}"):
+    with refused(BundleError, rf"own\.fgd/manifest\.json is not JSON \(.*\){AGAIN}"):
         open_bundle(own_bundle)
 
 
 @pytest.mark.parametrize(
     ("content", "kind"), [("[]", "list"), ('"a"', "str"), ("1", "int"), ("null", "NoneType")]
 )
-def test_manifest_that_is_no_object(
-    own_bundle: Path, content: str, kind: str, refuses: Refuses
-) -> None:
+def test_manifest_that_is_no_object(own_bundle: Path, content: str, kind: str) -> None:
     (own_bundle / "manifest.json").write_text(content)
-    with refuses(BundleError, rf"manifest\.json: expected a JSON object, got {kind}"):
+    with refused(BundleError, rf"manifest\.json: expected a JSON object, got {kind}"):
         open_bundle(own_bundle)
 
 
 @pytest.mark.parametrize("version", [0, 3, 99, -1, "1", None, [1], {}])
-def test_unknown_schema_version(own_bundle: Path, version: Any, refuses: Refuses) -> None:
+def test_unknown_schema_version(own_bundle: Path, version: Any) -> None:
     put(own_bundle, "schema_version", version)
-    with refuses(
+    with refused(
         BundleError, r"schema version .* is not known here \(expected 2\); export again, or install"
     ):
         open_bundle(own_bundle)
 
 
-def test_no_schema_version(own_bundle: Path, refuses: Refuses) -> None:
+def test_no_schema_version(own_bundle: Path) -> None:
     (own_bundle / "manifest.json").write_text("{}")
-    with refuses(BundleError, r"schema version None is not known .*; export again, or install"):
+    with refused(BundleError, r"schema version None is not known .*; export again, or install"):
         open_bundle(own_bundle)
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in dataclasses.fields(Manifest)])
-def test_missing_entry(own_bundle: Path, name: str, refuses: Refuses) -> None:
+def test_missing_entry(own_bundle: Path, name: str) -> None:
     edit(own_bundle, lambda entry: entry.pop(name))
-    with refuses(BundleError, rf"manifest\.json is damaged: no entry '{name}'{AGAIN}"):
+    with refused(BundleError, rf"manifest\.json is damaged: no entry '{name}'{AGAIN}"):
         open_bundle(own_bundle)
 
 
@@ -145,24 +139,24 @@ def test_missing_entry(own_bundle: Path, name: str, refuses: Refuses) -> None:
         ("preprocess", {}, "no entry '.*'"),
     ],
 )
-def test_wrong_type(own_bundle: Path, name: str, value: Any, reason: str, refuses: Refuses) -> None:
+def test_wrong_type(own_bundle: Path, name: str, value: Any, reason: str) -> None:
     put(own_bundle, name, value)
-    with refuses(BundleError, rf"manifest\.json is damaged: {reason}{AGAIN}"):
+    with refused(BundleError, rf"manifest\.json is damaged: {reason}{AGAIN}"):
         open_bundle(own_bundle)
 
 
 @pytest.mark.parametrize(
     "changes", [{"size": 0}, {"size": 50}, {"interpolation": "nearest"}, {"std": [1, 1, 0]}]
 )
-def test_wrong_preprocess(own_bundle: Path, changes: dict[str, Any], refuses: Refuses) -> None:
+def test_wrong_preprocess(own_bundle: Path, changes: dict[str, Any]) -> None:
     edit(own_bundle, lambda entry: entry["preprocess"].update(changes))
-    with refuses(BundleError, rf"manifest\.json is damaged: .*{AGAIN}"):
+    with refused(BundleError, rf"manifest\.json is damaged: .*{AGAIN}"):
         open_bundle(own_bundle)
 
 
 @pytest.mark.parametrize("number", ["Infinity", "1e999"])
 @pytest.mark.parametrize("where", ["block", "preprocess", "file"])
-def test_infinite_number(own_bundle: Path, where: str, number: str, refuses: Refuses) -> None:
+def test_infinite_number(own_bundle: Path, where: str, number: str) -> None:
     def spoil(entry: dict[str, Any]) -> None:
         places = {
             "block": (entry["blocks"][0], "mlp"),
@@ -175,7 +169,7 @@ def test_infinite_number(own_bundle: Path, where: str, number: str, refuses: Ref
     edit(own_bundle, spoil)
     path = own_bundle / "manifest.json"
     path.write_text(path.read_text().replace('"HERE"', number))
-    with refuses(
+    with refused(
         BundleError, r"manifest\.json( is (damaged|not JSON).*again$|: no size and sha256)"
     ):
         open_bundle(own_bundle)
@@ -199,36 +193,32 @@ def test_infinite_number(own_bundle: Path, where: str, number: str, refuses: Ref
         ("schema_version", True),
     ],
 )
-def test_value_that_cannot_be(own_bundle: Path, name: str, value: Any, refuses: Refuses) -> None:
+def test_value_that_cannot_be(own_bundle: Path, name: str, value: Any) -> None:
     put(own_bundle, name, value)
-    with refuses(BundleError, rf"manifest\.json.*{name.split('_')[0]}.*again"):
+    with refused(BundleError, rf"manifest\.json.*{name.split('_')[0]}.*again"):
         open_bundle(own_bundle)
 
 
 @pytest.mark.parametrize(("name", "shape"), [("code", [3]), ("code", []), ("hash", [16])])
-def test_outputs_that_are_not_of_these_bits(
-    own_bundle: Path, name: str, shape: list[int], refuses: Refuses
-) -> None:
+def test_outputs_that_are_not_of_these_bits(own_bundle: Path, name: str, shape: list[int]) -> None:
     edit(own_bundle, lambda entry: entry["outputs"][name].update(shape=shape))
-    with refuses(BundleError, rf"damaged: output {name} has the shape .*of 12 bits{AGAIN}"):
+    with refused(BundleError, rf"damaged: output {name} has the shape .*of 12 bits{AGAIN}"):
         open_bundle(own_bundle)
 
 
-def test_preprocess_of_another_size_than_the_graph(own_bundle: Path, refuses: Refuses) -> None:
+def test_preprocess_of_another_size_than_the_graph(own_bundle: Path) -> None:
     edit(own_bundle, lambda entry: entry["preprocess"].update(size=16, resize=16))
-    with refuses(BundleError, rf"manifest\.json is damaged: .*16.*32.*{AGAIN}"):
+    with refused(BundleError, rf"manifest\.json is damaged: .*16.*32.*{AGAIN}"):
         open_bundle(own_bundle)
 
 
-def test_manifest_that_may_not_be_read(
-    own_bundle: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
-) -> None:
+def test_manifest_that_may_not_be_read(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbid(path: Path, *_: Any, **__: Any) -> str:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     monkeypatch.setattr(Path, "read_text", forbid)
     monkeypatch.setattr(Path, "read_bytes", forbid)
-    with refuses(BundleError, r"manifest\.json.*([Pp]ermission denied|not readable)"):
+    with refused(BundleError, r"manifest\.json.*([Pp]ermission denied|not readable)"):
         open_bundle(own_bundle)
 
 
@@ -249,32 +239,28 @@ def _other(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", [*toy_manifest().to_json(), "comment"])
-def test_any_single_entry_that_was_changed_is_noticed(
-    own_bundle: Path, name: str, refuses: Refuses
-) -> None:
+def test_any_single_entry_that_was_changed_is_noticed(own_bundle: Path, name: str) -> None:
     whole = json.loads((own_bundle / "manifest.json").read_text())
     changed = _other(whole.get(name))
     put(own_bundle, name, changed, sign=False)
     assert json.loads((own_bundle / "manifest.json").read_text()) != whole
     words = "schema version 3" if name == "schema_version" else "its digest is not that of its ent"
-    with refuses(BundleError, rf"manifest\.json.*{words}.*again"):
+    with refused(BundleError, rf"manifest\.json.*{words}.*again"):
         open_bundle(own_bundle)
 
 
 @pytest.mark.parametrize("name", [*toy_manifest().to_json()])
-def test_any_single_entry_that_was_taken_out_is_noticed(
-    own_bundle: Path, name: str, refuses: Refuses
-) -> None:
+def test_any_single_entry_that_was_taken_out_is_noticed(own_bundle: Path, name: str) -> None:
     edit(own_bundle, lambda entry: entry.pop(name), sign=False)
     words = "schema version None|no entry 'digest'|its digest is not that of its entries"
-    with refuses(BundleError, rf"manifest\.json.*({words}).*again"):
+    with refused(BundleError, rf"manifest\.json.*({words}).*again"):
         open_bundle(own_bundle)
 
 
 @pytest.mark.parametrize("value", [None, "", 3, ["x"], {}])
-def test_a_digest_that_is_none(own_bundle: Path, value: Any, refuses: Refuses) -> None:
+def test_a_digest_that_is_none(own_bundle: Path, value: Any) -> None:
     put(own_bundle, "digest", value, sign=False)
-    with refuses(BundleError, "its digest is not that of its entries, so it was changed or cut"):
+    with refused(BundleError, "its digest is not that of its entries, so it was changed or cut"):
         open_bundle(own_bundle)
 
 
@@ -288,7 +274,7 @@ def test_the_digest_is_of_values_not_of_their_order_or_layout(own_bundle: Path) 
     assert list(toy_manifest().to_json())[-1] == "digest"
 
 
-def test_an_entry_nested_too_deeply_for_a_digest(refuses: Refuses) -> None:
+def test_an_entry_nested_too_deeply_for_a_digest() -> None:
     """JSON's reader takes a few levels more than its writer, wherever the stack now stands."""
     whole = json.dumps(toy_manifest().to_json())
     for depth in range(700, 1000):
@@ -296,7 +282,7 @@ def test_an_entry_nested_too_deeply_for_a_digest(refuses: Refuses) -> None:
             entry = json.loads(f'{whole[:-1]}, "more": {"[" * depth}{"]" * depth}}}')
         except RecursionError:
             break
-        with refuses(BundleError, r"manifest\.json is damaged: .*; export the bundle again$"):
+        with refused(BundleError, r"manifest\.json is damaged: .*; export the bundle again$"):
             Manifest.from_json(entry)
 
 

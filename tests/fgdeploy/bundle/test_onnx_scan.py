@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fgdeploy.bundle import onnx_scan
 from fgdeploy.core.errors import BundleError
+from tests.checks import refused
 
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 EXTERNAL = (
     r"^model\.onnx keeps weights in another file \(external data\), .*; export it again as one"
 )
@@ -123,28 +122,28 @@ def test_tensors_inside_the_file_pass(target: Path, place: str) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_external_data_is_found(target: Path, place: str, refuses: Refuses) -> None:
+def test_external_data_is_found(target: Path, place: str) -> None:
     target.write_bytes(PLACES[place](outside()).SerializeToString())
-    with refuses(BundleError, EXTERNAL):
+    with refused(BundleError, EXTERNAL):
         onnx_scan.check(target)
 
 
-def test_external_data_as_onnx_saves_it(target: Path, refuses: Refuses) -> None:
+def test_external_data_as_onnx_saves_it(target: Path) -> None:
     weights = numpy_helper.from_array(np.zeros(4096, np.float32), "w")
     onnx.save_model(
         model(weights), target, save_as_external_data=True, location="w.bin", size_threshold=0
     )
     assert (target.parent / "w.bin").is_file()
-    with refuses(BundleError, EXTERNAL):
+    with refused(BundleError, EXTERNAL):
         onnx_scan.check(target)
 
 
 @pytest.mark.parametrize("half", ["location", "entries"])
-def test_either_half_of_external_data_is_enough(target: Path, half: str, refuses: Refuses) -> None:
+def test_either_half_of_external_data_is_enough(target: Path, half: str) -> None:
     tensor = outside()
     tensor.ClearField("external_data" if half == "location" else "data_location")
     target.write_bytes(model(tensor).SerializeToString())
-    with refuses(BundleError, EXTERNAL):
+    with refused(BundleError, EXTERNAL):
         onnx_scan.check(target)
 
 
@@ -162,34 +161,34 @@ def test_toy_graph_passes(toy_bundle: Path) -> None:
     onnx_scan.check(toy_bundle / "model.onnx")
 
 
-def test_empty_file(target: Path, refuses: Refuses) -> None:
+def test_empty_file(target: Path) -> None:
     target.touch()
-    with refuses(BundleError, r"^model\.onnx is empty \(0 bytes\); export the bundle again$"):
+    with refused(BundleError, r"^model\.onnx is empty \(0 bytes\); export the bundle again$"):
         onnx_scan.check(target)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9, 0.99])
-def test_file_cut_short(target: Path, toy_bundle: Path, share: float, refuses: Refuses) -> None:
+def test_file_cut_short(target: Path, toy_bundle: Path, share: float) -> None:
     whole = (toy_bundle / "model.onnx").read_bytes()
     target.write_bytes(whole[: int(len(whole) * share)])
-    with refuses(BundleError, NOT_WHOLE):
+    with refused(BundleError, NOT_WHOLE):
         onnx_scan.check(target)
 
 
-def test_any_cut_inside_the_graph_is_found(target: Path, refuses: Refuses) -> None:
+def test_any_cut_inside_the_graph_is_found(target: Path) -> None:
     whole = model(inside()).SerializeToString()
     opsets = whole.rindex(b"\x42")  # opset_import, field 8, follows the graph
     for length in range(1, len(whole)):
         if length != opsets:
             target.write_bytes(whole[:length])
-            with refuses(BundleError, NOT_WHOLE):
+            with refused(BundleError, NOT_WHOLE):
                 onnx_scan.check(target)
 
 
-def test_cut_just_behind_the_graph_is_found(target: Path, refuses: Refuses) -> None:
+def test_cut_just_behind_the_graph_is_found(target: Path) -> None:
     whole = model(inside()).SerializeToString()
     target.write_bytes(whole[: whole.rindex(b"\x42")])
-    with refuses(BundleError, NOT_WHOLE):
+    with refused(BundleError, NOT_WHOLE):
         onnx_scan.check(target)
 
 
@@ -212,9 +211,9 @@ def test_cut_just_behind_the_graph_is_found(target: Path, refuses: Refuses) -> N
         b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
     ],
 )
-def test_what_is_no_graph_is_refused(target: Path, content: bytes, refuses: Refuses) -> None:
+def test_what_is_no_graph_is_refused(target: Path, content: bytes) -> None:
     target.write_bytes(content)
-    with refuses(BundleError, NOT_WHOLE):
+    with refused(BundleError, NOT_WHOLE):
         onnx_scan.check(target)
 
 
@@ -260,22 +259,20 @@ def hidden(tensor_key: int, graph_key: int) -> bytes:
 
 
 @pytest.mark.parametrize("key", [1, 4])
-def test_external_data_behind_a_key_of_too_many_bits(
-    target: Path, key: int, refuses: Refuses
-) -> None:
+def test_external_data_behind_a_key_of_too_many_bits(target: Path, key: int) -> None:
     """ONNX Runtime and OpenVINO drop the upper bits of a key and read the file named there."""
     target.write_bytes(hidden(key, 0))
-    with refuses(BundleError, f"({EXTERNAL})|({NOT_WHOLE})"):
+    with refused(BundleError, f"({EXTERNAL})|({NOT_WHOLE})"):
         onnx_scan.check(target)
 
 
-def test_graph_behind_a_key_of_too_many_bits(target: Path, refuses: Refuses) -> None:
+def test_graph_behind_a_key_of_too_many_bits(target: Path) -> None:
     target.write_bytes(hidden(0, 1))
-    with refuses(BundleError, f"({EXTERNAL})|({NOT_WHOLE})"):
+    with refused(BundleError, f"({EXTERNAL})|({NOT_WHOLE})"):
         onnx_scan.check(target)
 
 
-def test_external_data_behind_a_key_with_padding(target: Path, refuses: Refuses) -> None:
+def test_external_data_behind_a_key_with_padding(target: Path) -> None:
     """A key may be written with more bytes than it needs."""
     empty = model()
     tensor = outside().SerializeToString()
@@ -283,30 +280,30 @@ def test_external_data_behind_a_key_with_padding(target: Path, refuses: Refuses)
     graph = empty.graph.SerializeToString() + padded
     empty.ClearField("graph")
     target.write_bytes(empty.SerializeToString() + field(7, graph))
-    with refuses(BundleError, EXTERNAL):
+    with refused(BundleError, EXTERNAL):
         onnx_scan.check(target)
 
 
-def test_external_data_in_a_second_graph_field(target: Path, refuses: Refuses) -> None:
+def test_external_data_in_a_second_graph_field(target: Path) -> None:
     """Protobuf merges a message that comes twice."""
     second = field(7, field(5, outside().SerializeToString()))
     target.write_bytes(model(inside()).SerializeToString() + second)
-    with refuses(BundleError, EXTERNAL):
+    with refused(BundleError, EXTERNAL):
         onnx_scan.check(target)
 
 
-def test_data_location_of_too_many_bits(target: Path, refuses: Refuses) -> None:
+def test_data_location_of_too_many_bits(target: Path) -> None:
     location = varint(14 << 3) + varint(1 << 32 | 1)
     tensor = inside().SerializeToString() + location
     target.write_bytes(model().SerializeToString() + field(7, field(5, tensor)))
-    with refuses(BundleError, f"({EXTERNAL})|({NOT_WHOLE})"):
+    with refused(BundleError, f"({EXTERNAL})|({NOT_WHOLE})"):
         onnx_scan.check(target)
 
 
-def test_graphs_nested_without_end(target: Path, refuses: Refuses) -> None:
+def test_graphs_nested_without_end(target: Path) -> None:
     graph = b""
     for _ in range(400):
         graph = field(1, field(5, field(6, graph)))
     target.write_bytes(field(7, graph))
-    with refuses(BundleError, NOT_WHOLE):
+    with refused(BundleError, NOT_WHOLE):
         onnx_scan.check(target)

@@ -14,7 +14,6 @@ import tempfile
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,9 +25,8 @@ from hypothesis import strategies as st
 from fgdeploy.bundle import open_bundle, packing, seal
 from fgdeploy.bundle.packing import pack, unpack
 from fgdeploy.core.errors import BundleError, UsageError
+from tests.checks import refused
 from tests.fgdeploy.bundle.edits import signed
-
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -158,32 +156,32 @@ def test_memory_stays_bounded(own_bundle: Path, tmp_path: Path) -> None:
 # --- pack refuses
 
 
-def test_pack_targets(toy_bundle: Path, tmp_path: Path, refuses: Refuses) -> None:
+def test_pack_targets(toy_bundle: Path, tmp_path: Path) -> None:
     there = tmp_path / "there.fgdz"
     there.write_bytes(b"old")
-    with refuses(BundleError, r"there\.fgdz is there already; pass --overwrite"):
+    with refused(BundleError, r"there\.fgdz is there already; pass --overwrite"):
         pack(toy_bundle, there)
     assert there.read_bytes() == b"old"
     assert pack(toy_bundle, there, overwrite=True).bytes == there.stat().st_size
-    with refuses(UsageError, r"a packed bundle's name ends in \.fgdz"):
+    with refused(UsageError, r"a packed bundle's name ends in \.fgdz"):
         pack(toy_bundle, tmp_path / "toy.zip")
-    with refuses(BundleError, r"no folder .*missing to write a\.fgdz into; create it"):
+    with refused(BundleError, r"no folder .*missing to write a\.fgdz into; create it"):
         pack(toy_bundle, tmp_path / "missing" / "a.fgdz")
     (tmp_path / "folder.fgdz").mkdir()
-    with refuses(BundleError, r"folder\.fgdz is a folder; give another -o"):
+    with refused(BundleError, r"folder\.fgdz is a folder; give another -o"):
         pack(toy_bundle, tmp_path / "folder.fgdz", overwrite=True)
-    with refuses(BundleError, r"lies in the bundle itself"):
+    with refused(BundleError, r"lies in the bundle itself"):
         pack(toy_bundle, toy_bundle / "a.fgdz")
     assert names(tmp_path) == ["folder.fgdz", "there.fgdz"]
 
 
-def test_pack_verifies_first(own_bundle: Path, tmp_path: Path, refuses: Refuses) -> None:
-    with refuses(BundleError, "none.fgd does not exist"):
+def test_pack_verifies_first(own_bundle: Path, tmp_path: Path) -> None:
+    with refused(BundleError, "none.fgd does not exist"):
         pack(tmp_path / "none.fgd", tmp_path / "a.fgdz")
     with open(own_bundle / "model.onnx", "r+b") as stream:
         stream.seek(100)
         stream.write(b"X")
-    with refuses(BundleError, "its sha256 is not the one in manifest.json"):
+    with refused(BundleError, "its sha256 is not the one in manifest.json"):
         pack(own_bundle, tmp_path / "a.fgdz")
     assert names(tmp_path) == ["own.fgd"]
 
@@ -194,7 +192,6 @@ def test_a_bundle_that_changes_while_it_is_packed(
     own_bundle: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    refuses: Refuses,
     name: str,
     how: str,
 ) -> None:
@@ -204,42 +201,42 @@ def test_a_bundle_that_changes_while_it_is_packed(
         (own_bundle / name).write_bytes(changed[how])
 
     monkeypatch.setattr(packing, "_check_space", change)
-    with refuses(BundleError, rf"{name} changed while it was packed; pack it again"):
+    with refused(BundleError, rf"{name} changed while it was packed; pack it again"):
         pack(own_bundle, tmp_path / "a.fgdz")
     assert names(tmp_path) == ["own.fgd"]
 
 
 def test_another_manifest_while_packing(
-    own_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+    own_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = open_bundle(own_bundle)
     bundle.record_parity({"photos": 1})
     monkeypatch.setattr(packing, "open_bundle", lambda path: bundle)
-    with refuses(BundleError, r"manifest\.json changed while it was packed"):
+    with refused(BundleError, r"manifest\.json changed while it was packed"):
         pack(own_bundle, tmp_path / "a.fgdz")
 
 
-def test_engines_that_are_not_engines(own_bundle: Path, tmp_path: Path, refuses: Refuses) -> None:
+def test_engines_that_are_not_engines(own_bundle: Path, tmp_path: Path) -> None:
     target = tmp_path / "a.fgdz"
-    with refuses(BundleError, r"own\.fgd holds no engines; leave out --engines"):
+    with refused(BundleError, r"own\.fgd holds no engines; leave out --engines"):
         pack(own_bundle, target, engines=True)
     add_engine(own_bundle)
     home = own_bundle / "engines"
     stray = home / "timing.cache"
     stray.touch()
-    with refuses(BundleError, r"timing\.cache does not belong there.*no links; move it away"):
+    with refused(BundleError, r"timing\.cache does not belong there.*no links; move it away"):
         pack(own_bundle, target, engines=True)
     stray.unlink()
     (home / "other").symlink_to(home / "openvino-int8-x86_64")
-    with refuses(BundleError, r"other does not belong there"):
+    with refused(BundleError, r"other does not belong there"):
         pack(own_bundle, target, engines=True)
     (home / "other").unlink()
     (home / "openvino-int8-x86_64" / "secret").symlink_to("/etc/passwd")
-    with refuses(BundleError, r"secret does not belong there"):
+    with refused(BundleError, r"secret does not belong there"):
         pack(own_bundle, target, engines=True)
     shutil.rmtree(home)
     home.symlink_to(tmp_path)
-    with refuses(BundleError, r"engines is not a folder, or a link"):
+    with refused(BundleError, r"engines is not a folder, or a link"):
         pack(own_bundle, target, engines=True)
     assert names(tmp_path) == ["own.fgd"]
 
@@ -247,92 +244,86 @@ def test_engines_that_are_not_engines(own_bundle: Path, tmp_path: Path, refuses:
 # --- unpack refuses
 
 
-def test_unpack_targets(packed: Path, target: Path, tmp_path: Path, refuses: Refuses) -> None:
-    with refuses(UsageError, r"a bundle's name ends in \.fgd"):
+def test_unpack_targets(packed: Path, target: Path, tmp_path: Path) -> None:
+    with refused(UsageError, r"a bundle's name ends in \.fgd"):
         unpack(packed, target.with_suffix(".fgdz"))
-    with refuses(BundleError, r"no folder .*missing to write a\.fgd into; create it"):
+    with refused(BundleError, r"no folder .*missing to write a\.fgd into; create it"):
         unpack(packed, tmp_path / "missing" / "a.fgd")
     target.mkdir()
     (target / "dear.txt").write_text("mine")
-    with refuses(BundleError, r"toy\.fgd is there already; pass --overwrite"):
+    with refused(BundleError, r"toy\.fgd is there already; pass --overwrite"):
         unpack(packed, target)
-    with refuses(BundleError, r"is no bundle, so it is not overwritten"):
+    with refused(BundleError, r"is no bundle, so it is not overwritten"):
         unpack(packed, target, overwrite=True)
     assert names(target) == ["dear.txt"]
     link = target.with_name("link.fgd")
     link.symlink_to(target)
-    with refuses(BundleError, r"link\.fgd is a symbolic link, which is not replaced"):
+    with refused(BundleError, r"link\.fgd is a symbolic link, which is not replaced"):
         unpack(packed, link, overwrite=True)
     file = target.with_name("file.fgd")
     file.touch()
-    with refuses(BundleError, r"file\.fgd is no bundle"):
+    with refused(BundleError, r"file\.fgd is no bundle"):
         unpack(packed, file, overwrite=True)
 
 
 def test_overwrite_replaces_all_or_nothing(
-    packed: Path, own_bundle: Path, toy_bundle: Path, refuses: Refuses
+    packed: Path, own_bundle: Path, toy_bundle: Path
 ) -> None:
     add_engine(own_bundle)
     before = contents(own_bundle)
     broken = packed.with_name("broken.fgdz")
     broken.write_bytes(packed.read_bytes()[:-30])
-    with refuses(BundleError, "cut short"):
+    with refused(BundleError, "cut short"):
         unpack(broken, own_bundle, overwrite=True)
     assert contents(own_bundle) == before
     unpack(packed, own_bundle, overwrite=True)
     assert contents(own_bundle) == contents(toy_bundle)
 
 
-def test_sources_that_are_no_pack(
-    toy_bundle: Path, packed: Path, target: Path, refuses: Refuses
-) -> None:
-    with refuses(BundleError, r"none\.fgdz does not exist; expected a packed bundle"):
+def test_sources_that_are_no_pack(toy_bundle: Path, packed: Path, target: Path) -> None:
+    with refused(BundleError, r"none\.fgdz does not exist; expected a packed bundle"):
         unpack(packed.with_name("none.fgdz"), target)
-    with refuses(BundleError, r"toy\.fgd is not a file; expected a packed bundle"):
+    with refused(BundleError, r"toy\.fgd is not a file; expected a packed bundle"):
         unpack(toy_bundle, target)
     os.mkfifo(packed.with_name("pipe"))
-    with refuses(BundleError, r"pipe is not a file"):
+    with refused(BundleError, r"pipe is not a file"):
         unpack(packed.with_name("pipe"), target)
     whole = packed.read_bytes()
     for data in (b"", b"hello", whole[: len(whole) // 2], whole[:-1], whole[50:]):
         packed.write_bytes(data)
-        with refuses(BundleError, r"toy\.fgdz is cut short, damaged or no pack .*copy it again"):
+        with refused(BundleError, r"toy\.fgdz is cut short, damaged or no pack .*copy it again"):
             unpack(packed, target)
     assert names(target.parent) == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_source_without_read_permission(packed: Path, target: Path, refuses: Refuses) -> None:
+def test_a_source_without_read_permission(packed: Path, target: Path) -> None:
     packed.chmod(0)
-    with refuses(BundleError, r"cannot be read \(Permission denied\); check its rights"):
+    with refused(BundleError, r"cannot be read \(Permission denied\); check its rights"):
         unpack(packed, target)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_folders_without_write_permission(
-    toy_bundle: Path, packed: Path, target: Path, refuses: Refuses
-) -> None:
+def test_folders_without_write_permission(toy_bundle: Path, packed: Path, target: Path) -> None:
     target.parent.chmod(0o555)
-    with refuses(PermissionError, r"Permission denied.*toy\.fgd"):
+    with refused(PermissionError, r"Permission denied.*toy\.fgd"):
         unpack(packed, target)
-    with refuses(PermissionError, r"Permission denied.*toy\.fgdz"):
+    with refused(PermissionError, r"Permission denied.*toy\.fgdz"):
         pack(toy_bundle, target.with_suffix(".fgdz"))
 
 
-def test_a_flipped_bit_shows(packed: Path, target: Path, refuses: Refuses) -> None:
+def test_a_flipped_bit_shows(packed: Path, target: Path) -> None:
     data = bytearray(packed.read_bytes())
     data[len(data) // 2] ^= 1
     packed.write_bytes(data)
-    with refuses(BundleError, r"damaged .*Bad CRC-32 for file 'model\.onnx'"):
+    with refused(BundleError, r"damaged .*Bad CRC-32 for file 'model\.onnx'"):
         unpack(packed, target)
 
 
-def test_a_right_crc_is_not_enough(
-    packed: Path, toy_bundle: Path, target: Path, refuses: Refuses
-) -> None:
+def test_a_right_crc_is_not_enough(packed: Path, toy_bundle: Path, target: Path) -> None:
     members = contents(toy_bundle)
     members["model.onnx"] = members["model.onnx"][:-1] + b"X"
-    with refuses(BundleError, r"toy\.fgdz/model\.onnx: its sha256 is not the one in manifest"):
+    with refused(BundleError, r"toy\.fgdz/model\.onnx: its sha256 is not the one in manifest"):
         unpack(forge(packed, members), target)
     assert names(target.parent) == []
 
@@ -357,24 +348,22 @@ def test_a_right_crc_is_not_enough(
     ],
 )
 def test_names_that_leave_the_bundle(
-    packed: Path, toy_bundle: Path, target: Path, refuses: Refuses, name: str
+    packed: Path, toy_bundle: Path, target: Path, name: str
 ) -> None:
-    with refuses(BundleError, r"toy\.fgdz holds '.*', which leaves the bundle"):
+    with refused(BundleError, r"toy\.fgdz holds '.*', which leaves the bundle"):
         unpack(forge(packed, {**contents(toy_bundle), name: b"x"}), target)
     assert names(target.parent) == []
     assert names(packed.parent) == ["toy.fgdz"]
 
 
-def test_a_manifest_that_lists_names_outside(
-    packed: Path, toy_bundle: Path, target: Path, refuses: Refuses
-) -> None:
+def test_a_manifest_that_lists_names_outside(packed: Path, toy_bundle: Path, target: Path) -> None:
     members = contents(toy_bundle)
     entry = json.loads(members["manifest.json"])
     entry["files"]["../evil"] = entry["files"]["model.onnx"]
     members["manifest.json"] = signed(entry).encode()
-    with refuses(BundleError, r"lacks '\.\./evil'"):
+    with refused(BundleError, r"lacks '\.\./evil'"):
         unpack(forge(packed, members), target)
-    with refuses(BundleError, "which leaves the bundle"):
+    with refused(BundleError, "which leaves the bundle"):
         unpack(forge(packed, {**members, "../evil": members["model.onnx"]}), target)
 
 
@@ -400,22 +389,19 @@ def test_entries_that_are_no_plain_files(
     packed: Path,
     toy_bundle: Path,
     target: Path,
-    refuses: Refuses,
     changes: dict[str, Any],
     pattern: str,
 ) -> None:
     members = {**contents(toy_bundle), "engines/x/y": b"x" * 99}
-    with refuses(BundleError, pattern):
+    with refused(BundleError, pattern):
         unpack(forge(packed, members, **changes), target)
     assert names(target.parent) == []
 
 
-def test_the_same_name_twice(
-    packed: Path, toy_bundle: Path, target: Path, refuses: Refuses
-) -> None:
+def test_the_same_name_twice(packed: Path, toy_bundle: Path, target: Path) -> None:
     with zipfile.ZipFile(packed, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("model.onnx", b"other")
-    with refuses(BundleError, r"'model\.onnx' twice"):
+    with refused(BundleError, r"'model\.onnx' twice"):
         unpack(packed, target)
 
 
@@ -444,7 +430,6 @@ def directory(data: bytes, name: bytes) -> int:
 def test_forged_entries(
     packed: Path,
     target: Path,
-    refuses: Refuses,
     offset: int,
     form: str,
     value: int,
@@ -453,58 +438,52 @@ def test_forged_entries(
     data = bytearray(packed.read_bytes())
     struct.pack_into(form, data, directory(data, b"model.onnx") + offset, value)
     packed.write_bytes(data)
-    with refuses(BundleError, pattern):
+    with refused(BundleError, pattern):
         unpack(packed, target)
     assert names(target.parent) == []
 
 
-def test_sizes_that_are_declared_wrong_alike(
-    packed: Path, toy_bundle: Path, target: Path, refuses: Refuses
-) -> None:
+def test_sizes_that_are_declared_wrong_alike(packed: Path, toy_bundle: Path, target: Path) -> None:
     whole = packed.read_bytes()
     size = (toy_bundle / "model.onnx").stat().st_size
     for wrong in (size - 1, size + 1, 0, (1 << 32) - 2):
         data = bytearray(whole)
         struct.pack_into("<II", data, directory(data, b"model.onnx") + 20, wrong, wrong)
         packed.write_bytes(data)
-        with refuses(BundleError, "members are longer or shorter than declared"):
+        with refused(BundleError, "members are longer or shorter than declared"):
             unpack(packed, target)
 
 
-def test_hidden_bytes_between_members(packed: Path, target: Path, refuses: Refuses) -> None:
+def test_hidden_bytes_between_members(packed: Path, target: Path) -> None:
     packed.write_bytes(b"#!/bin/sh\n" + packed.read_bytes())
-    with refuses(BundleError, "does not begin where the one before ends"):
+    with refused(BundleError, "does not begin where the one before ends"):
         unpack(packed, target)
 
 
-def test_a_name_with_a_hidden_end(
-    packed: Path, toy_bundle: Path, target: Path, refuses: Refuses
-) -> None:
+def test_a_name_with_a_hidden_end(packed: Path, toy_bundle: Path, target: Path) -> None:
     members = {**contents(toy_bundle), "engines/x/yQevil": b"x"}
     data = forge(packed, members).read_bytes().replace(b"yQevil", b"y\0evil")
     packed.write_bytes(data)
-    with refuses(BundleError, r"'engines/x/y\\x00evil' goes by two names"):
+    with refused(BundleError, r"'engines/x/y\\x00evil' goes by two names"):
         unpack(packed, target)
 
 
-def test_a_zip_with_an_endless_list(packed: Path, target: Path, refuses: Refuses) -> None:
+def test_a_zip_with_an_endless_list(packed: Path, target: Path) -> None:
     count = 30_000
     entry = b"PK\x01\x02" + bytes(42)
     end = b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, count, count, count * 46, 0, 0)
     packed.write_bytes(entry * count + end)
-    with refuses(BundleError, r"a list of members of 1380000 bytes"):
+    with refused(BundleError, r"a list of members of 1380000 bytes"):
         unpack(packed, target)
 
 
-def test_members_that_share_their_bytes(
-    packed: Path, toy_bundle: Path, target: Path, refuses: Refuses
-) -> None:
+def test_members_that_share_their_bytes(packed: Path, toy_bundle: Path, target: Path) -> None:
     members = {**contents(toy_bundle), "engines/x/y": b"x" * 50, "engines/x/z": b"x" * 50}
     data = bytearray(forge(packed, members).read_bytes())
     first = struct.unpack_from("<I", data, directory(data, b"engines/x/y") + 42)[0]
     struct.pack_into("<I", data, directory(data, b"engines/x/z") + 42, first)
     packed.write_bytes(data)
-    with refuses(BundleError, "does not begin where the one before ends"):
+    with refused(BundleError, "does not begin where the one before ends"):
         unpack(packed, target)
 
 
@@ -535,22 +514,19 @@ def test_manifests_that_do_not_fit(
     packed: Path,
     toy_bundle: Path,
     target: Path,
-    refuses: Refuses,
     change: Callable[[dict[str, Any]], None],
     pattern: str,
 ) -> None:
     members = contents(toy_bundle)
     entry = json.loads(members["manifest.json"])
     change(entry)
-    with refuses(BundleError, pattern):
+    with refused(BundleError, pattern):
         unpack(forge(packed, {**members, "manifest.json": signed(entry).encode()}), target)
 
 
 @pytest.mark.parametrize("data", [b"", b"[", b"\xff", b"[" * 100_000, b"[]", b"9" * 5000])
-def test_manifests_that_are_none(
-    packed: Path, toy_bundle: Path, target: Path, refuses: Refuses, data: bytes
-) -> None:
-    with refuses(BundleError, r"toy\.fgdz: manifest\.json"):
+def test_manifests_that_are_none(packed: Path, toy_bundle: Path, target: Path, data: bytes) -> None:
+    with refused(BundleError, r"toy\.fgdz: manifest\.json"):
         unpack(forge(packed, {**contents(toy_bundle), "manifest.json": data}), target)
 
 
@@ -558,17 +534,16 @@ def test_no_manifest_or_a_huge_one(
     packed: Path,
     toy_bundle: Path,
     target: Path,
-    refuses: Refuses,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     members = contents(toy_bundle)
     monkeypatch.setattr(packing, "_LONGEST_MANIFEST", 100)
-    with refuses(BundleError, r"expected a manifest\.json of at most 100 bytes, got \d+"):
+    with refused(BundleError, r"expected a manifest\.json of at most 100 bytes, got \d+"):
         unpack(packed, target)
     del members["manifest.json"]
-    with refuses(BundleError, r"holds no manifest\.json, so it is no packed bundle"):
+    with refused(BundleError, r"holds no manifest\.json, so it is no packed bundle"):
         unpack(forge(packed, members), target)
-    with refuses(BundleError, r"holds no manifest\.json"):
+    with refused(BundleError, r"holds no manifest\.json"):
         unpack(forge(packed, {}), target)
 
 
@@ -579,15 +554,14 @@ def test_too_little_space_is_said_first(
     packed: Path,
     toy_bundle: Path,
     target: Path,
-    refuses: Refuses,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
         packing.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000 if path else 0)
     )
-    with refuses(BundleError, r"toy\.fgd needs 0\.0 MB, .*here has 0\.0 MB free; free some space"):
+    with refused(BundleError, r"toy\.fgd needs 0\.0 MB, .*here has 0\.0 MB free; free some space"):
         unpack(packed, target)
-    with refuses(BundleError, r"toy\.fgdz needs 0\.0 MB, .*free; free some space, or write else"):
+    with refused(BundleError, r"toy\.fgdz needs 0\.0 MB, .*free; free some space, or write else"):
         pack(toy_bundle, target.with_suffix(".fgdz"))
     assert names(target.parent) == []
 
@@ -614,7 +588,6 @@ def test_a_disk_that_fills_up_leaves_nothing(
     packed: Path,
     toy_bundle: Path,
     target: Path,
-    refuses: Refuses,
     monkeypatch: pytest.MonkeyPatch,
     room: int,
 ) -> None:
@@ -624,9 +597,9 @@ def test_a_disk_that_fills_up_leaves_nothing(
 
     monkeypatch.setattr(packing, "open", full, raising=False)
     monkeypatch.setattr(packing.atomic, "open", full, raising=False)
-    with refuses(OSError, "No space left on device"):
+    with refused(OSError, "No space left on device"):
         unpack(packed, target)
-    with refuses(OSError, "No space left on device"):
+    with refused(OSError, "No space left on device"):
         pack(toy_bundle, target.with_suffix(".fgdz"))
     assert names(target.parent) == []
 

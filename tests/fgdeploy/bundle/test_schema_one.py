@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,8 @@ import pytest
 
 from fgdeploy.bundle import BlockRows, Manifest, Output, open_bundle, sha256
 from fgdeploy.core.errors import BundleError
+from tests.checks import refused
 
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 AGAIN = r"; export the bundle again$"
 
 OLD: dict[str, Any] = {
@@ -170,10 +168,10 @@ def test_its_method_reads_its_options(old_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in OLD if name not in ("schema_version", "grid")])
-def test_missing_entry(name: str, refuses: Refuses) -> None:
+def test_missing_entry(name: str) -> None:
     entry = old()
     del entry[name]
-    with refuses(BundleError, rf"manifest\.json is damaged: no entry '{name}'{AGAIN}"):
+    with refused(BundleError, rf"manifest\.json is damaged: no entry '{name}'{AGAIN}"):
         Manifest.from_json(entry)
 
 
@@ -207,6 +205,6 @@ def test_missing_entry(name: str, refuses: Refuses) -> None:
         ("thresholds", {"max_map_drop": "small"}, "limits.*'max_map_drop'.* is str, not a number"),
     ],
 )
-def test_damaged(name: str, value: Any, reason: str, refuses: Refuses) -> None:
-    with refuses(BundleError, rf"manifest\.json is damaged: {reason}{AGAIN}"):
+def test_damaged(name: str, value: Any, reason: str) -> None:
+    with refused(BundleError, rf"manifest\.json is damaged: {reason}{AGAIN}"):
         Manifest.from_json(old(**{name: value}))

@@ -3,16 +3,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fgdeploy.core import atomic
+from tests.checks import refused
 
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 DISK_FULL = r"No space left on device"
 
 
@@ -96,35 +95,35 @@ def test_error_in_the_block_leaves_no_file_where_none_was(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_full_disk_leaves_the_old_file(
-    old_file: Path, call: str, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+    old_file: Path, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, call, no_space)
-    with refuses(OSError, DISK_FULL), atomic.new_file(old_file) as stream:
+    with refused(OSError, DISK_FULL), atomic.new_file(old_file) as stream:
         stream.write(b"new")
     assert old_file.read_bytes() == b"old"
     assert names(old_file.parent) == ["codes.npz"]
 
 
 def test_full_disk_while_writing_leaves_the_old_file(
-    old_file: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+    old_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with refuses(OSError, DISK_FULL), atomic.new_file(old_file) as stream:
+    with refused(OSError, DISK_FULL), atomic.new_file(old_file) as stream:
         stream.write(b"some")
         no_space()
     assert old_file.read_bytes() == b"old"
     assert names(old_file.parent) == ["codes.npz"]
 
 
-def test_new_file_does_not_replace_a_folder(old_folder: Path, refuses: Refuses) -> None:
-    with refuses(IsADirectoryError, r"Is a directory.*eet\.fgd"), atomic.new_file(old_folder) as s:
+def test_new_file_does_not_replace_a_folder(old_folder: Path) -> None:
+    with refused(IsADirectoryError, r"Is a directory.*eet\.fgd"), atomic.new_file(old_folder) as s:
         s.write(b"new")
     assert content(old_folder) == b"old"
     assert names(old_folder.parent) == ["eet.fgd"]
 
 
-def test_new_file_needs_its_folder(tmp_path: Path, refuses: Refuses) -> None:
+def test_new_file_needs_its_folder(tmp_path: Path) -> None:
     with (
-        refuses(FileNotFoundError, r"No such file or directory.*missing"),
+        refused(FileNotFoundError, r"No such file or directory.*missing"),
         atomic.new_file(tmp_path / "missing" / "a"),
     ):
         raise AssertionError("the block must not run")
@@ -216,10 +215,10 @@ def test_error_in_the_block_leaves_no_folder_where_none_was(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("call", ["fsync", "rename"])
 def test_full_disk_leaves_the_old_folder(
-    old_folder: Path, call: str, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+    old_folder: Path, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, call, no_space)
-    with refuses(OSError, DISK_FULL), atomic.new_folder(old_folder, replace=True) as folder:
+    with refused(OSError, DISK_FULL), atomic.new_folder(old_folder, replace=True) as folder:
         (folder / "manifest.json").write_bytes(b"new")
     assert content(old_folder) == b"old"
     assert names(old_folder.parent) == ["eet.fgd"]
@@ -237,11 +236,11 @@ def fail_second_rename(monkeypatch: pytest.MonkeyPatch, error: BaseException) ->
 
 
 def test_old_folder_comes_back_if_the_new_one_cannot_be_named(
-    old_folder: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+    old_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_second_rename(monkeypatch, OSError(errno.EIO, os.strerror(errno.EIO)))
     with (
-        refuses(OSError, "Input/output error"),
+        refused(OSError, "Input/output error"),
         atomic.new_folder(old_folder, replace=True) as folder,
     ):
         (folder / "manifest.json").write_bytes(b"new")
@@ -272,9 +271,9 @@ def test_new_folder_over_something_else_leaves_no_litter(tmp_path: Path, what: s
     assert names(tmp_path) == ["a", "real"]
 
 
-def test_new_folder_needs_its_parent(tmp_path: Path, refuses: Refuses) -> None:
+def test_new_folder_needs_its_parent(tmp_path: Path) -> None:
     with (
-        refuses(FileNotFoundError, r"No such file or directory.*missing"),
+        refused(FileNotFoundError, r"No such file or directory.*missing"),
         atomic.new_folder(tmp_path / "missing" / "a"),
     ):
         raise AssertionError("the block must not run")

@@ -7,8 +7,6 @@ import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,8 @@ import pytest
 from fgdeploy.core import codes
 from fgdeploy.core.codes import CodeFile, UInt8Array
 from fgdeploy.core.errors import DataError, UsageError
+from tests.checks import refused
 
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 WIDTHS = [*range(8, 41), 63, 64, 65, 128, 511, 512]
 HASH_AGAIN = r"is not a code file .*; make one with: fgdeploy hash$"
 
@@ -45,8 +43,8 @@ def test_bits_in_range_pass(bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [-1, 0, 7, 513, 10**9])
-def test_bits_out_of_range_are_refused(bits: int, refuses: Refuses) -> None:
-    with refuses(UsageError, rf"8 to 512 bits, not {bits}; choose another --bits"):
+def test_bits_out_of_range_are_refused(bits: int) -> None:
+    with refused(UsageError, rf"8 to 512 bits, not {bits}; choose another --bits"):
         codes.check_bits(bits)
 
 
@@ -170,7 +168,7 @@ def test_no_codes_make_a_file_too(target: Path) -> None:
 
 
 def test_saving_on_a_full_disk_leaves_the_old_file(
-    target: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+    target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code_file().save(target)
     before = target.read_bytes()
@@ -179,19 +177,19 @@ def test_saving_on_a_full_disk_leaves_the_old_file(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with refuses(OSError, "No space left on device"):
+    with refused(OSError, "No space left on device"):
         code_file(fingerprint="other").save(target)
     assert target.read_bytes() == before
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_missing_file(target: Path, refuses: Refuses) -> None:
-    with refuses(DataError, r"no code file at .*codes\.npz; make one with: fgdeploy hash"):
+def test_missing_file(target: Path) -> None:
+    with refused(DataError, r"no code file at .*codes\.npz; make one with: fgdeploy hash"):
         CodeFile.load(target)
 
 
-def test_folder_is_no_code_file(tmp_path: Path, refuses: Refuses) -> None:
-    with refuses(DataError, HASH_AGAIN):
+def test_folder_is_no_code_file(tmp_path: Path) -> None:
+    with refused(DataError, HASH_AGAIN):
         CodeFile.load(tmp_path)
 
 
@@ -200,16 +198,16 @@ def test_folder_is_no_code_file(tmp_path: Path, refuses: Refuses) -> None:
     [b"", b"hello, this is text\n", b"PK\x05\x06" + bytes(18), pickle.dumps({"codes": 1})],
     ids=["empty", "text", "empty zip", "pickle"],
 )
-def test_what_is_no_npz_is_refused(target: Path, content: bytes, refuses: Refuses) -> None:
+def test_what_is_no_npz_is_refused(target: Path, content: bytes) -> None:
     target.write_bytes(content)
-    with refuses(DataError, HASH_AGAIN):
+    with refused(DataError, HASH_AGAIN):
         CodeFile.load(target)
 
 
-def test_npy_array_is_no_code_file(target: Path, refuses: Refuses) -> None:
+def test_npy_array_is_no_code_file(target: Path) -> None:
     with target.open("wb") as stream:
         np.save(stream, np.zeros((2, 2), np.uint8))
-    with refuses(DataError, HASH_AGAIN):
+    with refused(DataError, HASH_AGAIN):
         CodeFile.load(target)
 
 
@@ -225,21 +223,21 @@ class Trap:
 
 @pytest.mark.parametrize("entry", ["codes", "paths", "labels", "bits", "fingerprint"])
 def test_pickled_objects_are_refused_and_never_run(
-    target: Path, tmp_path: Path, entry: str, refuses: Refuses
+    target: Path, tmp_path: Path, entry: str
 ) -> None:
     mark = tmp_path / "mark"
     np.savez(target, **arrays(**{entry: np.array([Trap(mark)], dtype=object)}))
-    with refuses(DataError, HASH_AGAIN):
+    with refused(DataError, HASH_AGAIN):
         CodeFile.load(target)
     assert not mark.exists()
 
 
 @pytest.mark.parametrize("entry", ["codes", "paths", "labels", "bits", "fingerprint"])
-def test_missing_entry(target: Path, entry: str, refuses: Refuses) -> None:
+def test_missing_entry(target: Path, entry: str) -> None:
     values = arrays()
     del values[entry]
     np.savez(target, **values)
-    with refuses(DataError, rf"{entry}.*; make one with: fgdeploy hash"):
+    with refused(DataError, rf"{entry}.*; make one with: fgdeploy hash"):
         CodeFile.load(target)
 
 
@@ -255,11 +253,9 @@ def test_missing_entry(target: Path, entry: str, refuses: Refuses) -> None:
         ({"bits": np.int64(40)}, r"\(2, 5\), got uint8 \(2, 2\)"),
     ],
 )
-def test_wrong_shapes_are_refused(
-    target: Path, changes: dict[str, Any], got: str, refuses: Refuses
-) -> None:
+def test_wrong_shapes_are_refused(target: Path, changes: dict[str, Any], got: str) -> None:
     np.savez(target, **arrays(**changes))
-    with refuses(DataError, rf"codes\.npz: expected uint8 codes .*{got}; hash the photos again"):
+    with refused(DataError, rf"codes\.npz: expected uint8 codes .*{got}; hash the photos again"):
         CodeFile.load(target)
 
 
@@ -272,11 +268,9 @@ def test_wrong_shapes_are_refused(
         pytest.param({"labels": np.array("a")}, id="one label, no list"),
     ],
 )
-def test_entries_of_the_wrong_kind_are_refused(
-    target: Path, changes: dict[str, Any], refuses: Refuses
-) -> None:
+def test_entries_of_the_wrong_kind_are_refused(target: Path, changes: dict[str, Any]) -> None:
     np.savez(target, **arrays(**changes))
-    with refuses(DataError, r"codes\.npz.*fgdeploy hash|hash the photos again"):
+    with refused(DataError, r"codes\.npz.*fgdeploy hash|hash the photos again"):
         CodeFile.load(target)
 
 
@@ -292,10 +286,10 @@ def test_entries_of_the_wrong_kind_are_refused(
     ],
 )
 def test_entries_that_contradict_each_other_are_refused(
-    target: Path, changes: dict[str, Any], refuses: Refuses
+    target: Path, changes: dict[str, Any]
 ) -> None:
     np.savez(target, **arrays(**changes))
-    with refuses(DataError, r"codes\.npz.*(labels|bits).*(fgdeploy hash|again)"):
+    with refused(DataError, r"codes\.npz.*(labels|bits).*(fgdeploy hash|again)"):
         CodeFile.load(target)
 
 
@@ -305,18 +299,16 @@ def central_entry(content: bytearray) -> int:
 
 
 @pytest.mark.parametrize(("at", "value"), [(6, 0xFF), (8, 0x01), (10, 0x63)])
-def test_damaged_zip_directory_is_refused(
-    target: Path, at: int, value: int, refuses: Refuses
-) -> None:
+def test_damaged_zip_directory_is_refused(target: Path, at: int, value: int) -> None:
     np.savez(target, **arrays())
     content = bytearray(target.read_bytes())
     content[central_entry(content) + at] = value  # version needed, flags, method
     target.write_bytes(content)
-    with refuses(DataError, HASH_AGAIN):
+    with refused(DataError, HASH_AGAIN):
         CodeFile.load(target)
 
 
-def test_damaged_compressed_data_is_refused(target: Path, refuses: Refuses) -> None:
+def test_damaged_compressed_data_is_refused(target: Path) -> None:
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, value in arrays().items():
             stream = io.BytesIO()
@@ -325,16 +317,16 @@ def test_damaged_compressed_data_is_refused(target: Path, refuses: Refuses) -> N
     content = bytearray(target.read_bytes())
     content[30 + len("codes.npy")] = 0x07  # a deflate block of a kind that there is not
     target.write_bytes(content)
-    with refuses(DataError, HASH_AGAIN):
+    with refused(DataError, HASH_AGAIN):
         CodeFile.load(target)
 
 
-def test_changed_byte_in_the_codes_is_noticed(target: Path, refuses: Refuses) -> None:
+def test_changed_byte_in_the_codes_is_noticed(target: Path) -> None:
     code_file(codes=np.full((3, 2), 0xA7, np.uint8)).save(target)
     content = target.read_bytes()
     assert content.count(b"\xa7" * 6) == 1
     target.write_bytes(content.replace(b"\xa7" * 6, b"\xa7" * 5 + b"\xa6"))
-    with refuses(DataError, HASH_AGAIN):
+    with refused(DataError, HASH_AGAIN):
         CodeFile.load(target)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,8 @@ import pytest
 from fgdeploy import photos
 from fgdeploy.core.errors import ImageError
 from fgdeploy.photos import Photo, decode_all, decode_batches
+from tests.checks import refused
 from tests.fgdeploy.pictures import preprocess
-
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 
 
 def drawn(folder: Path, count: int, broken: tuple[int, ...] = ()) -> list[Photo]:
@@ -89,10 +87,10 @@ def test_batches_of_photos_that_cannot_be_read(tmp_path: Path) -> None:
     assert len(skipped) == 2
 
 
-def test_batches_stop_at_the_first_when_strict(tmp_path: Path, refuses: Refuses) -> None:
+def test_batches_stop_at_the_first_when_strict(tmp_path: Path) -> None:
     skipped: list[str] = []
     listed = drawn(tmp_path, 3, broken=(1,))
-    with refuses(ImageError, r"1\.png"):
+    with refused(ImageError, r"1\.png"):
         list(photos.batches(listed, preprocess(4, 4), 1, skipped, strict=True))
     assert skipped == []
 
@@ -120,12 +118,12 @@ def test_all_frames_at_once(tmp_path: Path) -> None:
     assert told == [(9, 20), (17, 20), (20, 20)]
 
 
-def test_all_frames_of_nothing_readable(tmp_path: Path, refuses: Refuses) -> None:
+def test_all_frames_of_nothing_readable(tmp_path: Path) -> None:
     skipped: list[str] = []
     kept, frames = decode_all(drawn(tmp_path, 2, broken=(0, 1)), preprocess(4, 4), skipped)
     assert (kept, frames.shape, frames.dtype) == ([], (0, 4, 4, 3), np.uint8)
     assert len(skipped) == 2
-    with refuses(ImageError, r"0\.png"):
+    with refused(ImageError, r"0\.png"):
         decode_all(drawn(tmp_path, 2, broken=(0, 1)), preprocess(4, 4), skipped, strict=True)
 
 

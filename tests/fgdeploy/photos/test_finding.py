@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from fgdeploy.core.errors import DataError, UsageError
 from fgdeploy.photos import Photo, find_photos, named_or_found
-
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
+from tests.checks import refused
 
 
 def put(path: Path, text: str = "") -> Path:
@@ -59,17 +56,17 @@ def test_a_list_inside_a_folder_of_photos_comes_first(tmp_path: Path) -> None:
     assert find_photos(tmp_path) == tmp_path / "moths"
 
 
-def test_several_are_too_many(tmp_path: Path, refuses: Refuses) -> None:
+def test_several_are_too_many(tmp_path: Path) -> None:
     put(tmp_path / "b.csv", "path,class\n")
     put(tmp_path / "a" / "0.jpg")
-    with refuses(UsageError, r"^photos lie in b\.csv, a; name one with --data$"):
+    with refused(UsageError, r"^photos lie in b\.csv, a; name one with --data$"):
         find_photos(tmp_path)
 
 
-def test_two_lists_with_the_same_name_can_be_told_apart(tmp_path: Path, refuses: Refuses) -> None:
+def test_two_lists_with_the_same_name_can_be_told_apart(tmp_path: Path) -> None:
     for name in ("one", "two"):
         put(tmp_path / name / "split.csv", "path,class\n")
-    with refuses(UsageError, r"^photos lie in one/split\.csv, two/split\.csv; name one"):
+    with refused(UsageError, r"^photos lie in one/split\.csv, two/split\.csv; name one"):
         find_photos(tmp_path)
 
 
@@ -92,17 +89,15 @@ def test_photos_that_are_named_are_read(tmp_path: Path) -> None:
     assert told == []
 
 
-def test_else_those_in_the_working_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
-) -> None:
+def test_else_those_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     told: list[str] = []
-    with refuses(UsageError, r"^there are no photos here to look at; name real ones with --data$"):
+    with refused(UsageError, r"^there are no photos here to look at; name real ones with --data$"):
         named_or_found(None, "to look at", told.append)
     put(tmp_path / "birds" / "gull" / "a.jpg")
     assert named_or_found(None, "to look at", told.append) == [
         Photo(Path("birds/gull/a.jpg"), "gull")
     ]
     assert told == ["photos to look at: birds, the only ones here"]
-    with refuses(DataError, "no folder, image or CSV at gone"):
+    with refused(DataError, "no folder, image or CSV at gone"):
         named_or_found("gone", "to look at")

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ from PIL import Image
 
 from fgdeploy.core.errors import ImageError
 from fgdeploy.photos.images import decode
+from tests.checks import refused
 from tests.fgdeploy.pictures import RED, WHITE, only_colour, pixels, preprocess, smooth
-
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 
 # --- orientation
 
@@ -177,9 +175,9 @@ def test_sixteen_bit_image_in_memory(mode: str) -> None:
 
 
 @pytest.mark.parametrize("value", [-1, 65536])
-def test_pixels_beyond_sixteen_bits_are_refused(value: int, refuses: Refuses) -> None:
+def test_pixels_beyond_sixteen_bits_are_refused(value: int) -> None:
     image = Image.new("I", (2, 2), value)
-    with refuses(ImageError, rf"pixels reach from {value} to {value}; expected 0..65535; convert"):
+    with refused(ImageError, rf"pixels reach from {value} to {value}; expected 0..65535; convert"):
         decode(image)
 
 
@@ -273,15 +271,15 @@ def test_arrays(array: npt.NDArray[np.uint8], expected: tuple[int, ...]) -> None
     ],
     ids=lambda array: f"{array.dtype}{array.shape}",
 )
-def test_other_arrays_are_refused(array: npt.NDArray[Any], refuses: Refuses) -> None:
+def test_other_arrays_are_refused(array: npt.NDArray[Any]) -> None:
     got = rf"got {array.dtype} \({', '.join(map(str, array.shape))},?\)"
-    with refuses(ImageError, rf"expected a uint8 array .*{got}; convert it first"):
+    with refused(ImageError, rf"expected a uint8 array .*{got}; convert it first"):
         decode(array)
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 3), (5, 0, 3), (0, 0)])
-def test_array_without_pixels_is_refused(shape: tuple[int, ...], refuses: Refuses) -> None:
-    with refuses(ImageError, r"expected an image with pixels, got an array of shape \("):
+def test_array_without_pixels_is_refused(shape: tuple[int, ...]) -> None:
+    with refused(ImageError, r"expected an image with pixels, got an array of shape \("):
         decode(np.zeros(shape, np.uint8))
 
 
@@ -302,55 +300,53 @@ def test_pillow_image_given_is_not_changed() -> None:
 # --- what is refused
 
 
-def test_float_pixels_are_refused(refuses: Refuses) -> None:
-    with refuses(ImageError, r"32-bit float pixels have no defined range; convert to 8 or 16 bit"):
+def test_float_pixels_are_refused() -> None:
+    with refused(ImageError, r"32-bit float pixels have no defined range; convert to 8 or 16 bit"):
         decode(Image.new("F", (4, 4)))
 
 
 @pytest.mark.parametrize(("mode", "value"), [("F", 0), ("I", -5)])
-def test_refused_pixels_name_their_file(
-    tmp_path: Path, mode: str, value: int, refuses: Refuses
-) -> None:
+def test_refused_pixels_name_their_file(tmp_path: Path, mode: str, value: int) -> None:
     source = tmp_path / "depth.tif"
     Image.new(mode, (4, 4), value).save(source)
-    with refuses(ImageError, r"depth\.tif.*convert to 8 or 16 bit"):
+    with refused(ImageError, r"depth\.tif.*convert to 8 or 16 bit"):
         decode(source)
 
 
-def test_missing_file(tmp_path: Path, refuses: Refuses) -> None:
-    with refuses(ImageError, r"/no\.jpg: no such file; check the path$"):
+def test_missing_file(tmp_path: Path) -> None:
+    with refused(ImageError, r"/no\.jpg: no such file; check the path$"):
         decode(tmp_path / "no.jpg")
 
 
-def test_path_may_be_text(tmp_path: Path, refuses: Refuses) -> None:
+def test_path_may_be_text(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4), RED).save(tmp_path / "a.png")
     assert only_colour(decode(str(tmp_path / "a.png"))) == RED
-    with refuses(ImageError, r"/no\.jpg: no such file; check the path$"):
+    with refused(ImageError, r"/no\.jpg: no such file; check the path$"):
         decode(str(tmp_path / "no.jpg"))
 
 
-def test_folder_is_no_image(tmp_path: Path, refuses: Refuses) -> None:
+def test_folder_is_no_image(tmp_path: Path) -> None:
     folder = tmp_path / "folder.jpg"
     folder.mkdir()
-    with refuses(ImageError, r"folder\.jpg is a folder; expected an image file"):
+    with refused(ImageError, r"folder\.jpg is a folder; expected an image file"):
         decode(folder)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_file_without_read_permission(tmp_path: Path, refuses: Refuses) -> None:
+def test_file_without_read_permission(tmp_path: Path) -> None:
     source = tmp_path / "locked.jpg"
     Image.new("RGB", (4, 4)).save(source)
     source.chmod(0)
-    with refuses(ImageError, r"locked\.jpg: not readable \(permission denied\); check its rights"):
+    with refused(ImageError, r"locked\.jpg: not readable \(permission denied\); check its rights"):
         decode(source)
 
 
-def test_permission_error_is_told(monkeypatch: pytest.MonkeyPatch, refuses: Refuses) -> None:
+def test_permission_error_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbid(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Image, "open", forbid)
-    with refuses(ImageError, r"^a\.jpg: not readable \(permission denied\); check its rights$"):
+    with refused(ImageError, r"^a\.jpg: not readable \(permission denied\); check its rights$"):
         decode("a.jpg")
 
 
@@ -366,37 +362,37 @@ def test_permission_error_is_told(monkeypatch: pytest.MonkeyPatch, refuses: Refu
     ],
     ids=["empty", "text", "html", "jpeg marker only", "postscript", "svg"],
 )
-def test_file_that_is_no_image(tmp_path: Path, content: bytes, refuses: Refuses) -> None:
+def test_file_that_is_no_image(tmp_path: Path, content: bytes) -> None:
     source = tmp_path / "a.jpg"
     source.write_bytes(content)
-    with refuses(ImageError, r"a\.jpg is (not an image .*; remove it or convert|damaged .*; repl)"):
+    with refused(ImageError, r"a\.jpg is (not an image .*; remove it or convert|damaged .*; repl)"):
         decode(source)
 
 
-def test_text_named_jpg(tmp_path: Path, refuses: Refuses) -> None:
+def test_text_named_jpg(tmp_path: Path) -> None:
     source = tmp_path / "a.jpg"
     source.write_text("this is no photo\n")
-    with refuses(ImageError, r"a\.jpg is not an image .*known: JPEG, .*; remove it or convert it"):
+    with refused(ImageError, r"a\.jpg is not an image .*known: JPEG, .*; remove it or convert it"):
         decode(source)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "gif", "bmp"])
-def test_file_cut_short(tmp_path: Path, suffix: str, refuses: Refuses) -> None:
+def test_file_cut_short(tmp_path: Path, suffix: str) -> None:
     source = tmp_path / f"cut.{suffix}"
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(source)
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
-    with refuses(ImageError, rf"cut\.{suffix} is (damaged|not an image).*; (replace|remove)"):
+    with refused(ImageError, rf"cut\.{suffix} is (damaged|not an image).*; (replace|remove)"):
         preprocess().frame(source)
 
 
-def test_pillow_image_of_a_file_cut_short(tmp_path: Path, refuses: Refuses) -> None:
+def test_pillow_image_of_a_file_cut_short(tmp_path: Path) -> None:
     source = tmp_path / "cut.jpg"
     Image.fromarray(smooth(64, 64)).save(source)
     source.write_bytes(source.read_bytes()[:-200])
     with (
         Image.open(source) as image,
-        refuses(
+        refused(
             ImageError,
             "the image in memory is damaged or unreadable: .*; replace the file",
         ),
@@ -424,17 +420,17 @@ def test_changed_bytes_raise_nothing_but_image_errors(tmp_path: Path) -> None:
     assert frames > 0
 
 
-def test_path_with_a_zero_byte_is_refused(refuses: Refuses) -> None:
-    with refuses(ImageError, r"a.b\.jpg is damaged or unreadable: .*; replace the file"):
+def test_path_with_a_zero_byte_is_refused() -> None:
+    with refused(ImageError, r"a.b\.jpg is damaged or unreadable: .*; replace the file"):
         decode("a\0b.jpg")
 
 
 @pytest.mark.parametrize("source", [None, 3, object()])
-def test_what_is_no_image_at_all_is_refused(source: Any, refuses: Refuses) -> None:
-    with refuses(ImageError, r"a uint8 array or a Pillow image, got (NoneType|int|object)"):
+def test_what_is_no_image_at_all_is_refused(source: Any) -> None:
+    with refused(ImageError, r"a uint8 array or a Pillow image, got (NoneType|int|object)"):
         decode(source)
 
 
-def test_name_with_a_newline_stays_on_one_line(refuses: Refuses) -> None:
-    with refuses(ImageError, r"no such file; check the path"):
+def test_name_with_a_newline_stays_on_one_line() -> None:
+    with refused(ImageError, r"no such file; check the path"):
         decode("a\nb.jpg")

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ from PIL import Image
 from fgdeploy.core.errors import ImageError
 from fgdeploy.photos import images
 from fgdeploy.photos.images import Preprocess, decode
+from tests.checks import refused
 from tests.fgdeploy.pictures import HALF, WHITE, preprocess, smooth
-
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 
 # --- size
 
@@ -31,22 +29,20 @@ def bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int) -> Path:
 
 @pytest.mark.parametrize(("warn", "side"), [("error", 11), ("error", 15), ("ignore", 15)])
 def test_more_pixels_than_pillow_allows(
-    tmp_path: Path, warn: Any, side: int, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+    tmp_path: Path, warn: Any, side: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = bomb(tmp_path, monkeypatch, side)
     with warnings.catch_warnings():
         warnings.simplefilter(warn)
-        with refuses(ImageError, r"bomb\.png is too large to decode safely: .*limit of \d+ pixels"):
+        with refused(ImageError, r"bomb\.png is too large to decode safely: .*limit of \d+ pixels"):
             decode(source)
 
 
-def test_pillow_only_warns_and_we_refuse(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
-) -> None:
+def test_pillow_only_warns_and_we_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = bomb(tmp_path, monkeypatch, 11)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with refuses(ImageError, r"bomb\.png has 11x11 pixels, more than .*limit of 100; scale it"):
+        with refused(ImageError, r"bomb\.png has 11x11 pixels, more than .*limit of 100; scale it"):
             decode(source)
 
 
@@ -189,7 +185,7 @@ def test_preprocess_json_says_what_the_graph_does() -> None:
         ({"std": (0.5,) * 4}, r"mean and std take three values each"),
     ],
 )
-def test_preprocess_refuses(changes: dict[str, Any], pattern: str, refuses: Refuses) -> None:
+def test_preprocess_refuses(changes: dict[str, Any], pattern: str) -> None:
     values: dict[str, Any] = {
         "size": 32,
         "resize": 40,
@@ -197,7 +193,7 @@ def test_preprocess_refuses(changes: dict[str, Any], pattern: str, refuses: Refu
         "mean": HALF,
         "std": HALF,
     }
-    with refuses(ValueError, pattern):
+    with refused(ValueError, pattern):
         Preprocess(**(values | changes))
 
 

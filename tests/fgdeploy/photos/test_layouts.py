@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,8 @@ from fgdeploy import photos
 from fgdeploy.core.errors import DataError, MissingDependency
 from fgdeploy.photos import Photo
 from fgdeploy.photos.layouts import find_layout, read_layout
+from tests.checks import refused
 
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 Brief = list[tuple[str, str | None, str | None]]
 
 
@@ -134,17 +132,17 @@ def test_photo_folder_may_be_a_link(cub: Path, tmp_path: Path) -> None:
     assert brief(read_layout(cub), cub) == CUB
 
 
-def test_photo_that_is_a_link_to_itself(cub: Path, refuses: Refuses) -> None:
+def test_photo_that_is_a_link_to_itself(cub: Path) -> None:
     loop = cub / "images" / AUKLET / "C_0001.jpg"
     loop.unlink()
     loop.symlink_to(loop)
-    with refuses(DataError, r"images\.txt line 3: no file '005\.Crested_Auklet/C_0001\.jpg' in "):
+    with refused(DataError, r"images\.txt line 3: no file '005\.Crested_Auklet/C_0001\.jpg' in "):
         read_layout(cub)
 
 
-def test_listed_photo_that_is_not_there(cub: Path, refuses: Refuses) -> None:
+def test_listed_photo_that_is_not_there(cub: Path) -> None:
     (cub / "images" / ALBATROSS / "B_0009.jpg").unlink()
-    with refuses(
+    with refused(
         DataError,
         r"CUB_200_2011/images\.txt line 2: no file '001\.Black_footed_Albatross/B_0009\.jpg' in "
         r"\S*/CUB_200_2011/images; unpack the official archive again$",
@@ -153,16 +151,16 @@ def test_listed_photo_that_is_not_there(cub: Path, refuses: Refuses) -> None:
 
 
 @pytest.mark.parametrize("name", ["../images.txt", "/etc/hostname", "a/../../b.jpg", "..\\b.jpg"])
-def test_listed_path_that_leaves_the_folder(cub: Path, name: str, refuses: Refuses) -> None:
+def test_listed_path_that_leaves_the_folder(cub: Path, name: str) -> None:
     change(cub / "images.txt", f"{AUKLET}/C_0001.jpg", name)
-    with refuses(DataError, r"images\.txt line 3: '\S+' leads out of \S+/images; unpack"):
+    with refused(DataError, r"images\.txt line 3: '\S+' leads out of \S+/images; unpack"):
         read_layout(cub)
 
 
 @pytest.mark.parametrize("name", [AUKLET, f"{AUKLET}/.", f"{AUKLET}/\0", f"{'a' * 300}/b.jpg"])
-def test_listed_path_that_no_file_has(cub: Path, name: str, refuses: Refuses) -> None:
+def test_listed_path_that_no_file_has(cub: Path, name: str) -> None:
     change(cub / "images.txt", f"{AUKLET}/C_0001.jpg", name)
-    with refuses(DataError, r"images\.txt line 3: no file '"):
+    with refused(DataError, r"images\.txt line 3: no file '"):
         read_layout(cub)
 
 
@@ -177,20 +175,18 @@ def test_listed_path_that_no_file_has(cub: Path, name: str, refuses: Refuses) ->
     ],
 )
 def test_damaged_line_tells_its_number(
-    cub: Path, list_name: str, old: str, new: str, message: str, refuses: Refuses
+    cub: Path, list_name: str, old: str, new: str, message: str
 ) -> None:
     change(cub / list_name, old, new)
-    with refuses(DataError, rf"/CUB_200_2011/{list_name} {message}"):
+    with refused(DataError, rf"/CUB_200_2011/{list_name} {message}"):
         read_layout(cub)
 
 
 @pytest.mark.parametrize("list_name", ["image_class_labels.txt", "train_test_split.txt"])
 @pytest.mark.parametrize(("text", "image"), [("1 1\n2 1\n", 3), ("1 1\n2 1\n3 1\n4 1\n", 4)])
-def test_lists_that_disagree(
-    cub: Path, list_name: str, text: str, image: int, refuses: Refuses
-) -> None:
+def test_lists_that_disagree(cub: Path, list_name: str, text: str, image: int) -> None:
     write(cub / list_name, text)
-    with refuses(
+    with refused(
         DataError, rf"image '{image}' is in only one of images\.txt and {list_name}; unpack"
     ):
         read_layout(cub)
@@ -199,9 +195,9 @@ def test_lists_that_disagree(
 @pytest.mark.parametrize(
     "name", ["images.txt", "image_class_labels.txt", "classes.txt", "train_test_split.txt"]
 )
-def test_missing_list_is_named(cub: Path, name: str, refuses: Refuses) -> None:
+def test_missing_list_is_named(cub: Path, name: str) -> None:
     (cub / name).unlink()
-    with refuses(
+    with refused(
         DataError,
         rf"/CUB_200_2011 looks like CUB-200-2011, but {name} is missing; unpack the official "
         r"archive again, or give a CSV with the columns path,class,split$",
@@ -209,23 +205,23 @@ def test_missing_list_is_named(cub: Path, name: str, refuses: Refuses) -> None:
         read_layout(cub)
 
 
-def test_lists_without_photos(cub: Path, refuses: Refuses) -> None:
+def test_lists_without_photos(cub: Path) -> None:
     for name in ("images.txt", "image_class_labels.txt", "train_test_split.txt"):
         write(cub / name, "\n")
-    with refuses(DataError, r"looks like CUB-200-2011, but its lists are empty; unpack"):
+    with refused(DataError, r"looks like CUB-200-2011, but its lists are empty; unpack"):
         read_layout(cub)
 
 
-def test_list_that_is_not_utf8(cub: Path, refuses: Refuses) -> None:
+def test_list_that_is_not_utf8(cub: Path) -> None:
     (cub / "classes.txt").write_bytes("1 Möwe\n".encode("latin-1"))
-    with refuses(DataError, r"classes\.txt is not UTF-8 text: 'utf-8' codec can't decode.*; unp"):
+    with refused(DataError, r"classes\.txt is not UTF-8 text: 'utf-8' codec can't decode.*; unp"):
         read_layout(cub)
 
 
-def test_list_that_is_a_folder(cub: Path, refuses: Refuses) -> None:
+def test_list_that_is_a_folder(cub: Path) -> None:
     (cub / "classes.txt").unlink()
     (cub / "classes.txt").mkdir()
-    with refuses(DataError, r"classes\.txt cannot be read \(Is a directory\); unpack"):
+    with refused(DataError, r"classes\.txt cannot be read \(Is a directory\); unpack"):
         read_layout(cub)
 
 
@@ -277,8 +273,8 @@ def test_two_classes_of_one_name_keep_their_numbers(nabirds: Path) -> None:
     ]
 
 
-def test_folder_of_several_datasets(cub: Path, nabirds: Path, refuses: Refuses) -> None:
-    with refuses(DataError, r" holds NABirds and CUB-200-2011; give the folder of one of them$"):
+def test_folder_of_several_datasets(cub: Path, nabirds: Path) -> None:
+    with refused(DataError, r" holds NABirds and CUB-200-2011; give the folder of one of them$"):
         read_layout(nabirds.parent)
     assert len(read_layout(cub) or []) == len(read_layout(nabirds) or []) == 3
 
@@ -326,9 +322,9 @@ def test_cars_with_the_test_labels_beside_the_devkit(cars: Path) -> None:
     assert brief(read_layout(cars), cars) == CARS
 
 
-def test_cars_without_test_labels(cars: Path, refuses: Refuses) -> None:
+def test_cars_without_test_labels(cars: Path) -> None:
     (cars / "devkit" / "cars_test_annos_withlabels.mat").unlink()
-    with refuses(
+    with refused(
         DataError,
         r"but devkit/cars_test_annos_withlabels\.mat is missing; download it, "
         r"as it is not part of the devkit's archive$",
@@ -336,9 +332,9 @@ def test_cars_without_test_labels(cars: Path, refuses: Refuses) -> None:
         read_layout(cars)
 
 
-def test_cars_without_the_devkit(tmp_path: Path, refuses: Refuses) -> None:
+def test_cars_without_the_devkit(tmp_path: Path) -> None:
     draw(tmp_path, "cars_train/00001.jpg", "cars_test/00001.jpg")
-    with refuses(DataError, r"looks like Stanford Cars, but devkit/cars_meta\.mat is missing; unp"):
+    with refused(DataError, r"looks like Stanford Cars, but devkit/cars_meta\.mat is missing; unp"):
         read_layout(tmp_path)
 
 
@@ -354,43 +350,41 @@ def test_cars_without_the_devkit(tmp_path: Path, refuses: Refuses) -> None:
         ((np.array([1, 2]), "00001.jpg"), r"\(1\)\.class: expected one int, got '\[\[1 2\]\]'; un"),
     ],
 )
-def test_damaged_car_tells_its_entry(
-    cars: Path, row: tuple[Any, Any], message: str, refuses: Refuses
-) -> None:
+def test_damaged_car_tells_its_entry(cars: Path, row: tuple[Any, Any], message: str) -> None:
     save_annos(cars / "devkit" / "cars_train_annos.mat", row)
-    with refuses(DataError, rf"/cars_train_annos\.mat annotations{message}"):
+    with refused(DataError, rf"/cars_train_annos\.mat annotations{message}"):
         read_layout(cars)
 
 
-def test_mat_without_the_structs(cars: Path, refuses: Refuses) -> None:
+def test_mat_without_the_structs(cars: Path) -> None:
     save_mat(cars / "devkit" / "cars_train_annos.mat", other=1)
-    with refuses(DataError, r"annos\.mat: expected structs 'annotations' with fname, class; unp"):
+    with refused(DataError, r"annos\.mat: expected structs 'annotations' with fname, class; unp"):
         read_layout(cars)
     save_mat(cars / "devkit" / "cars_train_annos.mat", annotations=structs(["class"], (1,)))
-    with refuses(DataError, r"annos\.mat: expected structs 'annotations' with fname; unpack"):
+    with refused(DataError, r"annos\.mat: expected structs 'annotations' with fname; unpack"):
         read_layout(cars)
     save_mat(cars / "devkit" / "cars_meta.mat", other=1)
-    with refuses(DataError, r"cars_meta\.mat: expected the strings 'class_names'; unpack"):
+    with refused(DataError, r"cars_meta\.mat: expected the strings 'class_names'; unpack"):
         read_layout(cars)
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"MATLAB 5.0 MAT-file" + b" " * 200])
-def test_mat_that_is_none(cars: Path, content: bytes, refuses: Refuses) -> None:
+def test_mat_that_is_none(cars: Path, content: bytes) -> None:
     (cars / "devkit" / "cars_meta.mat").write_bytes(content)
-    with refuses(DataError, r"cars_meta\.mat cannot be read as a MATLAB file: .*; unpack"):
+    with refused(DataError, r"cars_meta\.mat cannot be read as a MATLAB file: .*; unpack"):
         read_layout(cars)
 
 
-def test_mat_that_is_cut_short(cars: Path, refuses: Refuses) -> None:
+def test_mat_that_is_cut_short(cars: Path) -> None:
     path = cars / "devkit" / "cars_train_annos.mat"
     path.write_bytes(path.read_bytes()[:-40])
-    with refuses(DataError, r"cars_train_annos\.mat cannot be read as a MATLAB file: .*; unpack"):
+    with refused(DataError, r"cars_train_annos\.mat cannot be read as a MATLAB file: .*; unpack"):
         read_layout(cars)
 
 
-def test_cars_without_scipy(cars: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses) -> None:
+def test_cars_without_scipy(cars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with refuses(
+    with refused(
         MissingDependency,
         r"reading Stanford Cars needs the package scipy, which is not installed; "
         r'run: pip install "fgdeploy\[train\]"',
@@ -421,9 +415,9 @@ def test_cars_in_one_folder(cars_in_one: Path) -> None:
     ]
 
 
-def test_cars_in_one_without_the_photos(cars_in_one: Path, refuses: Refuses) -> None:
+def test_cars_in_one_without_the_photos(cars_in_one: Path) -> None:
     (cars_in_one / "car_ims").rename(cars_in_one / "cars")
-    with refuses(DataError, r"looks like Stanford Cars, but car_ims is missing; unpack"):
+    with refused(DataError, r"looks like Stanford Cars, but car_ims is missing; unpack"):
         read_layout(cars_in_one)
 
 
@@ -458,26 +452,26 @@ def test_vegfru(vegfru: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["onion/1.jpg", "1.jpg 3", "onion/1.jpg three"])
-def test_damaged_line_of_vegfru(vegfru: Path, line: str, refuses: Refuses) -> None:
+def test_damaged_line_of_vegfru(vegfru: Path, line: str) -> None:
     write(vegfru / "fru92_lists" / "fru_val.txt", f"\nbanana/f_01_01_1031.jpg 0\n{line}\n")
-    with refuses(DataError, rf"/fru_val\.txt line 3: expected .* class number, got '{line}'; unp"):
+    with refused(DataError, rf"/fru_val\.txt line 3: expected .* class number, got '{line}'; unp"):
         read_layout(vegfru)
 
 
-def test_missing_photo_of_vegfru(vegfru: Path, refuses: Refuses) -> None:
+def test_missing_photo_of_vegfru(vegfru: Path) -> None:
     write(vegfru / "veg200_lists" / "veg_val.txt", "onion/1.jpg 3\n")
-    with refuses(
+    with refused(
         DataError, r"/veg_val\.txt line 1: no file 'onion/1\.jpg' in \S+/veg200_images; unpack"
     ):
         read_layout(vegfru)
 
 
-def test_half_of_vegfru(vegfru: Path, refuses: Refuses) -> None:
+def test_half_of_vegfru(vegfru: Path) -> None:
     (vegfru / "fru92_lists" / "fru_test.txt").unlink()
-    with refuses(DataError, r"looks like VegFru, but fru92_lists/fru_test\.txt is missing; unp"):
+    with refused(DataError, r"looks like VegFru, but fru92_lists/fru_test\.txt is missing; unp"):
         read_layout(vegfru)
     (vegfru / "fru92_images").rename(vegfru / "fruit")
-    with refuses(DataError, r"looks like VegFru, but fru92_images is missing; unpack"):
+    with refused(DataError, r"looks like VegFru, but fru92_images is missing; unpack"):
         read_layout(vegfru)
 
 
@@ -519,22 +513,22 @@ def test_food(food: Path) -> None:
     ]
 
 
-def test_missing_photo_of_food(food: Path, refuses: Refuses) -> None:
+def test_missing_photo_of_food(food: Path) -> None:
     (food / "images" / "waffles" / "89650.jpg").unlink()
-    with refuses(DataError, r"/meta/train\.txt line 2: no file 'waffles/89650\.jpg' in "):
+    with refused(DataError, r"/meta/train\.txt line 2: no file 'waffles/89650\.jpg' in "):
         read_layout(food)
 
 
 @pytest.mark.parametrize("line", ["apple_pie", "apple_pie/", "/1005649"])
-def test_damaged_line_of_food(food: Path, line: str, refuses: Refuses) -> None:
+def test_damaged_line_of_food(food: Path, line: str) -> None:
     write(food / "meta" / "test.txt", f"apple_pie/1011328\n{line}\n")
-    with refuses(DataError, rf"/meta/test\.txt line 2: expected class/photo, got '{line}'; unp"):
+    with refused(DataError, rf"/meta/test\.txt line 2: expected class/photo, got '{line}'; unp"):
         read_layout(food)
 
 
-def test_half_of_food(food: Path, refuses: Refuses) -> None:
+def test_half_of_food(food: Path) -> None:
     (food / "meta" / "test.txt").unlink()
-    with refuses(DataError, r"looks like Food-101, but meta/test\.txt is missing; unpack"):
+    with refused(DataError, r"looks like Food-101, but meta/test\.txt is missing; unpack"):
         read_layout(food)
 
 
@@ -616,18 +610,16 @@ def test_categories_of_one_name_keep_their_numbers(inat: Path) -> None:
         ('"image_id": 900', '"image_id": []', r"annotations\[0\]: expected image_id \(int\), cat"),
     ],
 )
-def test_damaged_entry_of_inat(
-    inat: Path, old: str, new: str, message: str, refuses: Refuses
-) -> None:
+def test_damaged_entry_of_inat(inat: Path, old: str, new: str, message: str) -> None:
     change(inat / "val2017.json", old, new)
-    with refuses(DataError, rf"/val2017\.json {message}"):
+    with refused(DataError, rf"/val2017\.json {message}"):
         read_layout(inat)
 
 
-def test_image_of_two_categories(inat: Path, refuses: Refuses) -> None:
+def test_image_of_two_categories(inat: Path) -> None:
     listed = inat_list([(900, f"{FOX}/b.jpg", 31), (900, f"{FOX}/b.jpg", 7)])
     (inat / "val2017.json").write_text(json.dumps(listed), encoding="utf-8")
-    with refuses(DataError, r"annotations\[1\]: image 900 has another category already; unpack"):
+    with refused(DataError, r"annotations\[1\]: image 900 has another category already; unpack"):
         read_layout(inat)
 
 
@@ -645,15 +637,15 @@ def test_image_of_two_categories(inat: Path, refuses: Refuses) -> None:
         ),
     ],
 )
-def test_json_that_is_damaged(inat: Path, text: str, message: str, refuses: Refuses) -> None:
+def test_json_that_is_damaged(inat: Path, text: str, message: str) -> None:
     write(inat / "train2017.json", text)
-    with refuses(DataError, rf"/train2017\.json{message}"):
+    with refused(DataError, rf"/train2017\.json{message}"):
         read_layout(inat)
 
 
-def test_half_of_inat(inat: Path, refuses: Refuses) -> None:
+def test_half_of_inat(inat: Path) -> None:
     (inat / "val2017.json").unlink()
-    with refuses(DataError, r"looks like iNaturalist 2017, but val2017\.json is missing; unpack"):
+    with refused(DataError, r"looks like iNaturalist 2017, but val2017\.json is missing; unpack"):
         read_layout(inat)
 
 

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -10,8 +8,7 @@ import pytest
 from fgdeploy import photos
 from fgdeploy.core.errors import DataError
 from fgdeploy.photos import Photo
-
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
+from tests.checks import refused
 
 
 @pytest.fixture
@@ -55,14 +52,14 @@ def test_single_image(folder: Path) -> None:
     assert photos.read(folder / "tern" / "1.jpg") == [Photo(folder / "tern" / "1.jpg", "tern")]
 
 
-def test_nothing_there(folder: Path, refuses: Refuses) -> None:
-    with refuses(DataError, r"no folder, image or CSV at .*/none; check the path$"):
+def test_nothing_there(folder: Path) -> None:
+    with refused(DataError, r"no folder, image or CSV at .*/none; check the path$"):
         photos.read(folder / "none")
 
 
-def test_folder_without_images(tmp_path: Path, refuses: Refuses) -> None:
+def test_folder_without_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with refuses(DataError, r"no images in .* \(looked for .*\.jpg.*\); check the folder$"):
+    with refused(DataError, r"no images in .* \(looked for .*\.jpg.*\); check the folder$"):
         photos.read(tmp_path)
 
 
@@ -111,8 +108,8 @@ def test_csv_paths_may_be_absolute(folder: Path, tmp_path: Path) -> None:
     assert photos.read(source)[0].path == folder / "gull" / "1.jpg"
 
 
-def test_missing_csv(tmp_path: Path, refuses: Refuses) -> None:
-    with refuses(DataError, r"no CSV at .*/no\.csv; check the path$"):
+def test_missing_csv(tmp_path: Path) -> None:
+    with refused(DataError, r"no CSV at .*/no\.csv; check the path$"):
         photos.read(tmp_path / "no.csv")
 
 
@@ -128,71 +125,71 @@ def test_missing_csv(tmp_path: Path, refuses: Refuses) -> None:
         ("gull/1.jpg,gull\n", r"gull/1\.jpg,gull"),
     ],
 )
-def test_csv_without_the_columns(folder: Path, text: str, got: str, refuses: Refuses) -> None:
-    with refuses(
+def test_csv_without_the_columns(folder: Path, text: str, got: str) -> None:
+    with refused(
         DataError, rf"list\.csv: expected a header .*path,class\[,split\], got {got}(;|$)"
     ):
         photos.read(csv(folder, text))
 
 
-def test_csv_with_a_missing_file_tells_the_line(folder: Path, refuses: Refuses) -> None:
+def test_csv_with_a_missing_file_tells_the_line(folder: Path) -> None:
     source = csv(folder, "path,class\ngull/1.jpg,a\n\ngull/none.jpg,b\n")
-    with refuses(DataError, r"list\.csv line 4: no file 'gull/none\.jpg'; correct the path$"):
+    with refused(DataError, r"list\.csv line 4: no file 'gull/none\.jpg'; correct the path$"):
         photos.read(source)
 
 
 @pytest.mark.parametrize("name", ["gull", "", ".."])
-def test_csv_that_names_a_folder(folder: Path, name: str, refuses: Refuses) -> None:
-    with refuses(DataError, rf"list\.csv line 2: no file '{name}'; correct the path$"):
+def test_csv_that_names_a_folder(folder: Path, name: str) -> None:
+    with refused(DataError, rf"list\.csv line 2: no file '{name}'; correct the path$"):
         photos.read(csv(folder, f"path,class\n{name},a\n"))
 
 
-def test_csv_with_a_short_row_tells_the_line(folder: Path, refuses: Refuses) -> None:
+def test_csv_with_a_short_row_tells_the_line(folder: Path) -> None:
     source = csv(folder, "path,class,split\ngull/1.jpg,a,test\ngull/2.jpg,a\n")
-    with refuses(DataError, r"list\.csv line 3: expected 3 columns, got 2"):
+    with refused(DataError, r"list\.csv line 3: expected 3 columns, got 2"):
         photos.read(source)
 
 
 @pytest.mark.parametrize("rows", ["", "\n\n", " , \n"])
-def test_csv_with_a_header_only(folder: Path, rows: str, refuses: Refuses) -> None:
-    with refuses(DataError, r"list\.csv lists no photos; add rows below the header$"):
+def test_csv_with_a_header_only(folder: Path, rows: str) -> None:
+    with refused(DataError, r"list\.csv lists no photos; add rows below the header$"):
         photos.read(csv(folder, f"path,class\n{rows}"))
 
 
 @pytest.mark.parametrize(
     "content", ["path,class\na.jpg,Möwe\n".encode("latin-1"), "path,class\n".encode("utf-16")]
 )
-def test_csv_that_is_not_utf8(folder: Path, content: bytes, refuses: Refuses) -> None:
+def test_csv_that_is_not_utf8(folder: Path, content: bytes) -> None:
     (folder / "list.csv").write_bytes(content)
-    with refuses(DataError, r"list\.csv is not a UTF-8 CSV: 'utf-8' codec can't decode"):
+    with refused(DataError, r"list\.csv is not a UTF-8 CSV: 'utf-8' codec can't decode"):
         photos.read(folder / "list.csv")
 
 
-def test_csv_with_an_endless_field(folder: Path, refuses: Refuses) -> None:
-    with refuses(DataError, r"list\.csv is not a UTF-8 CSV: field larger than field limit"):
+def test_csv_with_an_endless_field(folder: Path) -> None:
+    with refused(DataError, r"list\.csv is not a UTF-8 CSV: field larger than field limit"):
         photos.read(csv(folder, "path,class\n" + "a" * 200_000 + ",b\n"))
 
 
-def test_csv_with_a_long_row_tells_the_line(folder: Path, refuses: Refuses) -> None:
+def test_csv_with_a_long_row_tells_the_line(folder: Path) -> None:
     source = csv(folder, "path,class,split\ngull/1.jpg,Gull, common,test\n")
-    with refuses(DataError, r"list\.csv line 2: expected 3 columns, got 4"):
+    with refused(DataError, r"list\.csv line 2: expected 3 columns, got 4"):
         photos.read(source)
 
 
-def test_folder_named_csv(tmp_path: Path, refuses: Refuses) -> None:
+def test_folder_named_csv(tmp_path: Path) -> None:
     (tmp_path / "a.csv").mkdir()
-    with refuses(DataError, r"a\.csv"):
+    with refused(DataError, r"a\.csv"):
         photos.read(tmp_path / "a.csv")
 
 
-def test_csv_with_a_name_that_no_file_can_have(folder: Path, refuses: Refuses) -> None:
-    with refuses(DataError, r"list\.csv line 2: no file 'a+"):
+def test_csv_with_a_name_that_no_file_can_have(folder: Path) -> None:
+    with refused(DataError, r"list\.csv line 2: no file 'a+"):
         photos.read(csv(folder, "path,class\n" + "a" * 300 + ",b\n"))
 
 
-def test_line_number_after_a_cell_of_two_lines(folder: Path, refuses: Refuses) -> None:
+def test_line_number_after_a_cell_of_two_lines(folder: Path) -> None:
     source = csv(folder, 'path,class,note\ngull/1.jpg,a,"two\nlines"\nnone.jpg,b,\n')
-    with refuses(DataError, r"list\.csv line 4: no file 'none\.jpg'"):
+    with refused(DataError, r"list\.csv line 4: no file 'none\.jpg'"):
         photos.read(source)
 
 
@@ -219,17 +216,15 @@ def test_labels_of_a_single_image(folder: Path) -> None:
     assert photos.read(folder / "gull" / "1.jpg", labels)[0].label == "Larus"
 
 
-def test_labels_with_a_missing_file_tell_the_line(
-    folder: Path, tmp_path: Path, refuses: Refuses
-) -> None:
+def test_labels_with_a_missing_file_tell_the_line(folder: Path, tmp_path: Path) -> None:
     labels = csv(tmp_path, "path,class\ngull/8.jpg,Larus\n")
-    with refuses(DataError, r"list\.csv line 2: no file 'gull/8\.jpg'; correct the path$"):
+    with refused(DataError, r"list\.csv line 2: no file 'gull/8\.jpg'; correct the path$"):
         photos.read(folder, labels)
 
 
-def test_labels_beside_a_csv_are_refused(folder: Path, refuses: Refuses) -> None:
+def test_labels_beside_a_csv_are_refused(folder: Path) -> None:
     source = csv(folder, "path,class\ngull/1.jpg,a\n")
-    with refuses(DataError, r"list\.csv is a CSV already; give either it or --labels, not both"):
+    with refused(DataError, r"list\.csv is a CSV already; give either it or --labels, not both"):
         photos.read(source, source)
 
 
@@ -254,8 +249,8 @@ def test_of_split_takes_all_of_an_undivided_list() -> None:
     assert photos.of_split([], "test") == []
 
 
-def test_of_split_that_is_not_there(refuses: Refuses) -> None:
-    with refuses(DataError, r"no photos of split 'val'; the list has test, train"):
+def test_of_split_that_is_not_there() -> None:
+    with refused(DataError, r"no photos of split 'val'; the list has test, train"):
         photos.of_split(split_photos(), "val")
 
 

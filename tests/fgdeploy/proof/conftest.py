@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from fgdeploy.photos import Photo
 from fgdeploy.proof import bench
 from fgdeploy.proof.bench import Latency, Speed
 
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
 FRAMES = 40
 CPUS = ["onnxruntime", "openvino"]
 

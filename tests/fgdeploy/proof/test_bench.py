@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,7 @@ from fgdeploy.core.errors import EngineError
 from fgdeploy.engines import open_engine
 from fgdeploy.proof import bench
 from fgdeploy.proof.bench import Latency, Speed, compare, time_engine
-
-Refuses = Callable[[type[BaseException], str], AbstractContextManager[None]]
-
+from tests.checks import refused
 
 # --- real processes
 
@@ -43,8 +40,8 @@ def test_two_engines_in_processes_of_their_own(toy_bundle: Path) -> None:
         assert speed.peak_mib > 10
 
 
-def test_a_contender_that_cannot_run(toy_bundle: Path, refuses: Refuses) -> None:
-    with refuses(
+def test_a_contender_that_cannot_run(toy_bundle: Path) -> None:
+    with refused(
         EngineError,
         r"^openvino:int8 cannot be measured: .*toy\.fgd holds no int8 graph.*; see: fgdeploy doct",
     ):
@@ -65,13 +62,12 @@ def test_a_process_that_dies(
     stderr: str,
     words: str,
     monkeypatch: pytest.MonkeyPatch,
-    refuses: Refuses,
 ) -> None:
     def die(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, code, stdout, stderr)
 
     monkeypatch.setattr(bench.subprocess, "run", die)
-    with refuses(EngineError, words):
+    with refused(EngineError, words):
         compare(toy_bundle, ["onnxruntime:fp32"], (1,), rounds=1)
 
 

@@ -19,7 +19,8 @@ from fgdeploy.engines.openvino import OpenVinoEngine
 from fgdeploy.proof import bench, building
 from fgdeploy.proof.bench import Latency, Speed
 from fgdeploy.proof.building import build_proven, candidates
-from tests.fgdeploy.proof.conftest import CPUS, FRAMES, Make, Refuses, Timing
+from tests.checks import refused
+from tests.fgdeploy.proof.conftest import CPUS, FRAMES, Make, Timing
 
 
 def folders(bundle: Bundle) -> list[str]:
@@ -131,7 +132,7 @@ def test_one_that_misses_its_limits_is_left_out(
 
 @pytest.mark.parametrize("fault", ["NaN", "an error"])
 def test_one_that_gives_no_numbers_is_never_chosen(
-    make: Make, fault: str, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+    make: Make, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = OnnxRuntimeEngine._run
 
@@ -145,7 +146,7 @@ def test_one_that_gives_no_numbers_is_never_chosen(
     words = {"NaN": r"gave NaN or infinite hashes", "an error": r"failed on 8 frames: out of mem"}
     with monkeypatch.context() as patch:
         patch.setattr(OnnxRuntimeEngine, "_run", wrong)
-        with refuses(ParityError, rf"does not keep to fp32: onnxruntime:int8: .*{words[fault]}"):
+        with refused(ParityError, rf"does not keep to fp32: onnxruntime:int8: .*{words[fault]}"):
             build_proven(bundle, "int8", "onnxruntime", timed=False)
         done = build_proven(bundle, "int8", timed=False)
     assert done.name == "openvino:int8"
@@ -174,21 +175,19 @@ def test_one_that_does_not_build_is_left_out(
     assert folders(bundle) == ["openvino"]
 
 
-def test_none_that_builds(make: Make, monkeypatch: pytest.MonkeyPatch, refuses: Refuses) -> None:
+def test_none_that_builds(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OnnxRuntimeEngine, "compile", broken)
     monkeypatch.setattr(OpenVinoEngine, "compile", broken)
     bundle = make()
-    with refuses(EngineError, r"^onnxruntime: .*no such kernel.*; openvino: .*no such kernel"):
+    with refused(EngineError, r"^onnxruntime: .*no such kernel.*; openvino: .*no such kernel"):
         build_proven(bundle, "int8")
-    with refuses(EngineError, r"^onnxruntime cannot compile"):
+    with refused(EngineError, r"^onnxruntime cannot compile"):
         build_proven(bundle, "int8", "onnxruntime")
     assert find(bundle) == []
 
 
 @pytest.mark.usefixtures("clipped")
-def test_openvino_is_left_out_where_its_int8_clips(
-    make: Make, timing: Timing, refuses: Refuses
-) -> None:
+def test_openvino_is_left_out_where_its_int8_clips(make: Make, timing: Timing) -> None:
     names_timed = timing({"openvino:int8": 1.0})
     bundle = make()
     done = build_proven(bundle, "int8")
@@ -197,7 +196,7 @@ def test_openvino_is_left_out_where_its_int8_clips(
     assert list(done.refused) == ["openvino"]
     assert done.refused["openvino"].startswith("OpenVINO's INT8 is wrong on this CPU (")
     assert folders(bundle) == ["onnxruntime"]
-    with refuses(EngineError, r"^OpenVINO's INT8 is wrong on this CPU .* take onnxruntime's INT8"):
+    with refused(EngineError, r"^OpenVINO's INT8 is wrong on this CPU .* take onnxruntime's INT8"):
         build_proven(bundle, "int8", "openvino")
 
 
@@ -213,9 +212,9 @@ def test_without_timing_the_first_is_taken(make: Make) -> None:
         assert engine.backend == "onnxruntime"
 
 
-def test_a_setting_that_no_candidate_can_have(make: Make, refuses: Refuses) -> None:
+def test_a_setting_that_no_candidate_can_have(make: Make) -> None:
     settings = BuildSettings(compute_capabilities=("8.6",))
-    with refuses(UsageError, r"^onnxruntime compiles for this machine's own device only;.*rtx$"):
+    with refused(UsageError, r"^onnxruntime compiles for this machine's own device only;.*rtx$"):
         build_proven(make(), "int8", settings=settings)
 
 
@@ -256,15 +255,13 @@ def test_candidates_on_a_cpu() -> None:
 
 
 @pytest.mark.usefixtures("clipped")
-def test_candidates_where_openvinos_int8_clips(
-    monkeypatch: pytest.MonkeyPatch, refuses: Refuses
-) -> None:
+def test_candidates_where_openvinos_int8_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     assert candidates("int8") == CPUS  # the build says why it leaves one out
     assert candidates("bf16") == candidates("bf16", "openvino") == ["openvino"]
-    with refuses(EngineError, r"^OpenVINO's INT8 is wrong on this CPU"):
+    with refused(EngineError, r"^OpenVINO's INT8 is wrong on this CPU"):
         candidates("int8", "openvino")
     monkeypatch.setattr(building, "available", lambda: ["openvino"])
-    with refuses(EngineError, r"^OpenVINO's INT8 is wrong on this CPU"):
+    with refused(EngineError, r"^OpenVINO's INT8 is wrong on this CPU"):
         candidates("int8")
 
 
@@ -276,21 +273,19 @@ def test_a_gpu_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert candidates("int8") == ["onnxruntime-cuda"]
 
 
-def test_candidates_that_cannot_be(monkeypatch: pytest.MonkeyPatch, refuses: Refuses) -> None:
-    with refuses(UsageError, r"no backend 'abacus'; choose auto, onnxruntime"):
+def test_candidates_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    with refused(UsageError, r"no backend 'abacus'; choose auto, onnxruntime"):
         candidates("int8", "abacus")
     monkeypatch.setattr(building, "available", lambda: ["onnxruntime"])
-    with refuses(UsageError, r"no backend that is installed here has the precision bf16; see: fg"):
+    with refused(UsageError, r"no backend that is installed here has the precision bf16; see: fg"):
         candidates("bf16")
     monkeypatch.setattr("fgdeploy.engines.backends.installed", lambda name: False)
-    with refuses(MissingDependency, r'fgdeploy\[tensorrt\]"$'):
+    with refused(MissingDependency, r'fgdeploy\[tensorrt\]"$'):
         candidates("int8", "tensorrt")
 
 
-def test_a_gpu_backend_without_a_gpu(
-    make: Make, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
-) -> None:
+def test_a_gpu_backend_without_a_gpu(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
     monkeypatch.setattr(machine, "gpus", lambda: [])
-    with refuses(EngineError, r"no NVIDIA GPU on this machine; name the GPUs"):
+    with refused(EngineError, r"no NVIDIA GPU on this machine; name the GPUs"):
         build_proven(make(), "int8", "tensorrt-rtx")

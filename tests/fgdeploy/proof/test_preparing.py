@@ -16,7 +16,8 @@ from fgdeploy.core.errors import MissingDependency, UsageError
 from fgdeploy.photos import Photo
 from fgdeploy.proof import preparing
 from fgdeploy.proof.parity import Limits
-from tests.fgdeploy.proof.conftest import FRAMES, Make, Refuses, as_int8
+from tests.checks import refused
+from tests.fgdeploy.proof.conftest import FRAMES, Make, as_int8
 
 LIMITS = Limits(min_bit_agreement=0.9)
 
@@ -84,12 +85,11 @@ def test_photos_in_the_working_folder_calibrate(
     calls: list[tuple[Any, ...]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    refuses: Refuses,
 ) -> None:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     told: list[str] = []
-    with refuses(UsageError, r"^there are no photos here to calibrate on; name real ones with"):
+    with refused(UsageError, r"^there are no photos here to calibrate on; name real ones with"):
         fgdeploy.build_engine(own_bundle, "int8", backend="onnxruntime")
     Path("noise").symlink_to(grey_photos[0].path.parent)
     fgdeploy.build_engine(
@@ -100,9 +100,9 @@ def test_photos_in_the_working_folder_calibrate(
 
 
 def test_a_backend_is_looked_for_before_anything_is_calibrated(
-    own_bundle: Path, grey_photos: list[Photo], calls: list[tuple[Any, ...]], refuses: Refuses
+    own_bundle: Path, grey_photos: list[Photo], calls: list[tuple[Any, ...]]
 ) -> None:
-    with refuses(UsageError, "no backend 'abacus'"):
+    with refused(UsageError, "no backend 'abacus'"):
         fgdeploy.build_engine(own_bundle, "int8", grey_photos, "abacus")
     assert calls == []
 
@@ -116,14 +116,12 @@ def test_calibrate_alone(
     assert done.bundle == open_bundle(own_bundle)
 
 
-def test_without_the_onnx_package(
-    own_bundle: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
-) -> None:
+def test_without_the_onnx_package(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delitem(sys.modules, "fgdeploy.calibration.calibrator")
-    with refuses(
+    with refused(
         MissingDependency, r'calibrating needs the package onnx, .*fgdeploy\[calibrate\]"'
     ):
         fgdeploy.calibrate(own_bundle)

@@ -19,7 +19,8 @@ from fgdeploy.proof import proving
 from fgdeploy.proof.building import build_proven
 from fgdeploy.proof.parity import Limits
 from fgdeploy.proof.proving import LIMITS, SameCodes
-from tests.fgdeploy.proof.conftest import FRAMES, Make, Refuses
+from tests.checks import refused
+from tests.fgdeploy.proof.conftest import FRAMES, Make
 
 
 def test_the_frames_in_the_bundle_judge(make: Make) -> None:
@@ -67,9 +68,9 @@ def test_nothing_to_judge_with_is_said(make: Make) -> None:
     assert done.built.record is not None and done.built.record.parity is None
 
 
-def test_an_engine_that_misses_its_limits(make: Make, refuses: Refuses) -> None:
+def test_an_engine_that_misses_its_limits(make: Make) -> None:
     bundle = make(turned=6)
-    with refuses(
+    with refused(
         ParityError,
         r"does not keep to fp32: onnxruntime:int8: bit agreement is 0\.5\d*, limit >= 0\.96 "
         r"\(limits: 98 % of bits, widened for 40 photos \(limits are set for 1,024\)\); it stays "
@@ -79,7 +80,7 @@ def test_an_engine_that_misses_its_limits(make: Make, refuses: Refuses) -> None:
     (built,) = find(bundle)
     assert built.record is not None and built.record.failed
     assert built.record.speed is None
-    with refuses(EngineError, r"it failed parity"):
+    with refused(EngineError, r"it failed parity"):
         open_engine(bundle)
     with open_engine(bundle, fallback=True) as engine:
         assert engine.precision == "fp32"
@@ -87,16 +88,16 @@ def test_an_engine_that_misses_its_limits(make: Make, refuses: Refuses) -> None:
         assert "compiled here" in engine.describe()
 
 
-def test_all_that_miss_are_named(make: Make, refuses: Refuses) -> None:
+def test_all_that_miss_are_named(make: Make) -> None:
     bundle = make(turned=12)
-    with refuses(ParityError, r"onnxruntime:int8: bit agreement.* \| openvino:int8: bit agr"):
+    with refused(ParityError, r"onnxruntime:int8: bit agreement.* \| openvino:int8: bit agr"):
         build_proven(bundle, "int8")
     assert all(built.record is not None and built.record.failed for built in find(bundle))
 
 
-def test_limits_that_are_named_are_used_as_they_are(make: Make, refuses: Refuses) -> None:
+def test_limits_that_are_named_are_used_as_they_are(make: Make) -> None:
     bundle, limits = make(turned=1), Limits(min_bit_agreement=0.92)
-    with refuses(ParityError, r"bit agreement is 0\.91\d*, limit >= 0\.92"):
+    with refused(ParityError, r"bit agreement is 0\.91\d*, limit >= 0\.92"):
         build_proven(bundle, "int8", "onnxruntime", limits=limits, timed=False)
     limits = dataclasses.replace(limits, min_bit_agreement=0.91)
     done = build_proven(bundle, "int8", "onnxruntime", limits=limits, timed=False)
@@ -146,7 +147,7 @@ def test_int8_is_held_to_the_calibrated_codes(make: Make) -> None:
 
 @pytest.mark.parametrize("stored", [True, False])
 def test_what_widened_limits_let_pass_the_calibrated_codes_do_not(
-    make: Make, stored: bool, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+    make: Make, stored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """3 of 96 bits: within the 96 % that 98 % become for 40 photos, but not within 98 %."""
     bundle = make()
@@ -156,7 +157,7 @@ def test_what_widened_limits_let_pass_the_calibrated_codes_do_not(
         older = dataclasses.replace(held, int8=None).to_bytes()
         bundle = bundle.with_files({checks.FILE: older}, {"range": "mse"})
     monkeypatch.setattr(OpenVinoEngine, "_run", off_by(3))
-    with refuses(
+    with refused(
         ParityError,
         r"openvino:int8: bit agreement with the calibrated INT8 is 0\.96875, limit >= 0\.98 \(",
     ):
@@ -192,14 +193,14 @@ def test_other_precisions_have_no_calibrated_codes(make: Make) -> None:
 
 
 def test_few_frames_let_pass_what_many_would_not(
-    make: Make, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+    make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = make(turned=1)
     monkeypatch.setitem(LIMITS, "int8", Limits(min_bit_agreement=0.95))
     done = build_proven(bundle, "int8", "onnxruntime", timed=False)
     assert done.proof is not None and done.proof.limits.min_bit_agreement == pytest.approx(0.9)
     monkeypatch.setattr(proving, "PHOTOS", FRAMES)
-    with refuses(ParityError, "limit >= 0.95"):
+    with refused(ParityError, "limit >= 0.95"):
         build_proven(bundle, "int8", "onnxruntime", timed=False)
 
 
