@@ -26,6 +26,7 @@ from fgdeploy.training.target_codes import Signs
 
 NORM = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 Array = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
 SIZE, PATCH, BITS, CLASSES, COUNT, WIDTH = 64, 16, 16, 4, 20, 64
 STAGES = (Stage(2, 8), Stage(4, 4))
 LABELS = np.random.default_rng(0).permutation(np.arange(COUNT) % CLASSES)
@@ -176,3 +177,21 @@ def expected_terms(
 
 def values(terms: Mapping[str, Tensor]) -> dict[str, float]:
     return {name: term.item() for name, term in terms.items()}
+
+
+def hamming(codes: Signs) -> npt.NDArray[np.int64]:
+    """Return all distances (n, n), counted bit by bit."""
+    return np.asarray((codes[:, None, :] != codes[None, :, :]).sum(axis=2))
+
+
+def between(codes: Signs) -> npt.NDArray[np.int64]:
+    """Return the distance of every two codes, once each."""
+    return np.asarray(hamming(codes)[np.triu_indices(len(codes), 1)])
+
+
+def some_labels(classes: int, count: int, seed: int) -> Labels:
+    """Return labels in no order, every class at least once."""
+    chooser = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(classes), chooser.integers(0, classes, count - classes)])
+    chooser.shuffle(labels)
+    return np.asarray(labels)

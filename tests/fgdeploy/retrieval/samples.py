@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fgdeploy.retrieval import Index, Item, Problem
+from fgdeploy.retrieval import Added, Index, Item, Problem
 from fgdeploy.retrieval.store.session import DATABASE
+from fgdeploy.retrieval.store.transfer import import_items, open_export
 
 MODEL, OTHER = "ab" * 32, "cd" * 32
 BITS = 32
@@ -65,3 +66,8 @@ def use_all(path: Path) -> list[Problem]:
         index.search(ZERO, 5)
         index.search(ZERO, 5, where="label = 'label 3'")
         return [problem for problem in index.verify() if problem.fatal]
+
+
+def brought_in(index: Index, source: Path) -> Added:
+    with open_export(source) as incoming:
+        return import_items(index, incoming)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.cli.conftest import Run
+from tests.fgdeploy.cli.conftest import Run
 
 SMALL = ("--species", 3, "--images", 6, "--epochs", 2)
 

@@ -15,7 +15,7 @@ from typer.testing import Result
 from fgdeploy.core.codes import CodeFile, pack, unpack
 from fgdeploy.hasher import Hashed, Hasher, load
 from fgdeploy.retrieval import Index, Item
-from tests.cli.outcome import fails
+from tests.fgdeploy.cli.outcome import fails
 
 Run = Callable[..., Result]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from typer.testing import Result
 
-from tests.cli.outcome import fails
+from tests.fgdeploy.cli.outcome import fails
 
 Run = Callable[..., Result]
 

@@ -10,7 +10,7 @@ import numpy as np
 from typer.testing import Result
 
 from fgdeploy.core.codes import CodeFile
-from tests.cli.outcome import fails
+from tests.fgdeploy.cli.outcome import fails
 
 Run = Callable[..., Result]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from typer.testing import Result
 
-from tests.cli.outcome import fails
+from tests.fgdeploy.cli.outcome import fails
 
 Run = Callable[..., Result]
 

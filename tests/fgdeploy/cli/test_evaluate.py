@@ -16,7 +16,7 @@ from typer.testing import Result
 
 from fgdeploy.bundle import open_bundle, seal
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets
-from tests.cli.outcome import fails
+from tests.fgdeploy.cli.outcome import fails
 
 Run = Callable[..., Result]
 SCORES = {"queries", "gallery", "map", "tie_aware_map", "recall", "precision", "without_relevant"}

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import Result
 
 from fgdeploy.core import atomic
-from tests.cli.outcome import fails
+from tests.fgdeploy.cli.outcome import fails
 
 Run = Callable[..., Result]
 

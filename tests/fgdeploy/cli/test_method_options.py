@@ -10,7 +10,7 @@ import pytest
 from fgdeploy.cli import method_options, show
 from fgdeploy.core.errors import UsageError
 from tests.checks import refused
-from tests.cli.conftest import Run
+from tests.fgdeploy.cli.conftest import Run
 
 FLAGS = ["--backbone", "test_vit", "--weights", "random", "--image-size", "64", "--head", "lsh"]
 

@@ -22,8 +22,8 @@ from fgdeploy.engines import backends, find, openvino
 from fgdeploy.engines.onnxruntime import OnnxRuntimeEngine
 from fgdeploy.engines.openvino import OpenVinoEngine
 from fgdeploy.proof import bench
-from tests.cli.conftest import Run
-from tests.cli.test_calibrate import fails
+from tests.fgdeploy.cli.conftest import Run
+from tests.fgdeploy.cli.test_calibrate import fails
 
 QUICK = ("build-engine", "--int8", "--no-time", "--batch", "1")
 LENIENT = ("--min-bit-agreement", "0.8")

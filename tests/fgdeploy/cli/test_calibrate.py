@@ -16,7 +16,7 @@ from typer.testing import Result
 
 from fgdeploy.bundle import GRAPHS, MANIFEST, open_bundle, seal
 from fgdeploy.core import atomic
-from tests.cli.conftest import Run
+from tests.fgdeploy.cli.conftest import Run
 
 LENIENT = ("--min-bit-agreement", "0.8")
 PLAIN = ("--range", "minmax", "--no-balance", "--no-compensate", *LENIENT)  # the fastest

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from tests.cli.conftest import Run
+from tests.fgdeploy.cli.conftest import Run
 
 SMALL = (
     *("--backbone", "test_vit", "--weights", "random", "--image-size", 64),

@@ -11,8 +11,8 @@ from fgdeploy.cli import objects
 from fgdeploy.core.errors import UsageError
 from fgdeploy.models.weights.trained import WEIGHTS_FILE
 from tests.checks import refused
-from tests.cli.conftest import Run
-from tests.cli.outcome import fails
+from tests.fgdeploy.cli.conftest import Run
+from tests.fgdeploy.cli.outcome import fails
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typer.testing import Result
 
 from fgdeploy.core.codes import CodeFile
 from fgdeploy.retrieval import Index, Item
-from tests.cli.outcome import fails
+from tests.fgdeploy.cli.outcome import fails
 
 Run = Callable[..., Result]
 
