@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-SHARED = Path(os.environ.get("FGDEPLOY_SHARED", Path(__file__).parents[2] / "shared"))
-BIRDS = SHARED / "data" / "cub100_bboxcrop"
-WEIGHTS = SHARED / "weights" / "deit_tiny_patch16_224_ln-rounded.pth"
+from tests.birds import BIRDS, NEEDS_BIRDS, WEIGHTS
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (BIRDS.is_dir() and WEIGHTS.is_file()),
-        reason=f"needs the bird photos and DeiT-Tiny weights in {SHARED} (FGDEPLOY_SHARED)",
-    ),
-]
+pytestmark = NEEDS_BIRDS
 
 
 def _fgdeploy(folder: Path, *arguments: object) -> str:

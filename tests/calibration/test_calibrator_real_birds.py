@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 
 import pytest
@@ -13,18 +12,9 @@ from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.calibrator import calibrate
 from fgdeploy.photos import Photo
 from fgdeploy.proof.parity import Limits
+from tests.birds import BIRDS, NEEDS_BIRDS, WEIGHTS
 
-SHARED = Path(os.environ.get("FGDEPLOY_SHARED", Path(__file__).parents[3] / "shared"))
-BIRDS = SHARED / "data" / "cub100_bboxcrop"
-WEIGHTS = SHARED / "weights" / "deit_tiny_patch16_224_ln-rounded.pth"
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (BIRDS.is_dir() and WEIGHTS.is_file()),
-        reason=f"needs the bird photos and DeiT-Tiny weights in {SHARED} (FGDEPLOY_SHARED)",
-    ),
-]
+pytestmark = NEEDS_BIRDS
 
 
 def _birds() -> list[Photo]:

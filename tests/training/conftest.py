@@ -13,7 +13,7 @@ import torch
 from fgdeploy.demo.moths import write_moths
 from fgdeploy.training.train_settings import TrainSettings
 
-MakeSettings = Callable[..., TrainSettings]
+Make = Callable[..., TrainSettings]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,7 +29,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def small(drawn: Path) -> MakeSettings:
+def small(drawn: Path) -> Make:
     """Return settings of a training on `drawn` with a small random ViT; arguments replace some."""
 
     def make(**changes: Any) -> TrainSettings:

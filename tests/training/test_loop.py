@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,10 @@ import torch
 from fgdeploy.core.errors import TrainingError
 from fgdeploy.training import run_state as states
 from fgdeploy.training.loop import Tick
-from fgdeploy.training.train_settings import TrainSettings
 from fgdeploy.training.trainer import Reporter, train
 from tests.checks import refused
+from tests.training.conftest import Make
 from tests.training.weights import same_weights
-
-Make = Callable[..., TrainSettings]
-
 
 _CHILD = """
 import os, signal, sys

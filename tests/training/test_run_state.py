@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,9 @@ import torch
 from fgdeploy.core.errors import CheckpointError
 from fgdeploy.training import run_state as states
 from fgdeploy.training.loop import Tick
-from fgdeploy.training.train_settings import TrainSettings
 from fgdeploy.training.trainer import Reporter, train
 from tests.checks import refused
-
-Make = Callable[..., TrainSettings]
+from tests.training.conftest import Make
 
 
 def test_a_damaged_state_is_refused(small: Make, tmp_path: Path) -> None:

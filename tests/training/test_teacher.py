@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,9 @@ from safetensors.torch import load_file
 
 from fgdeploy.core.errors import CheckpointError
 from fgdeploy.evaluation.targets import Targets
-from fgdeploy.training.train_settings import TrainSettings
 from fgdeploy.training.trainer import train
 from tests.checks import refused
-
-Make = Callable[..., TrainSettings]
+from tests.training.conftest import Make
 
 
 def test_a_frozen_teacher_teaches_towards_its_own_codes(small: Make, tmp_path: Path) -> None:

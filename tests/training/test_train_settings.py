@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fgdeploy.core.errors import UsageError
-from fgdeploy.training.train_settings import TrainSettings
 from tests.checks import refused
-
-Make = Callable[..., TrainSettings]
+from tests.training.conftest import Make
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +23,10 @@ from fgdeploy.models.reduce.stages import Stage
 from fgdeploy.models.weights.trained import load_config
 from fgdeploy.training import loop
 from fgdeploy.training.loop import Tick
-from fgdeploy.training.train_settings import TrainSettings
 from fgdeploy.training.trainer import Reporter, train
 from tests.checks import refused
+from tests.training.conftest import Make
 from tests.training.weights import same_weights
-
-Make = Callable[..., TrainSettings]
 
 
 @pytest.mark.parametrize("recipe", ["fast", "paper"])

@@ -23,7 +23,7 @@ from fgdeploy.engines.onnxruntime import OnnxRuntimeEngine
 from fgdeploy.engines.openvino import OpenVinoEngine
 from fgdeploy.proof import bench
 from tests.fgdeploy.cli.conftest import Run
-from tests.fgdeploy.cli.test_calibrate import fails
+from tests.fgdeploy.cli.outcome import fails
 
 QUICK = ("build-engine", "--int8", "--no-time", "--batch", "1")
 LENIENT = ("--min-bit-agreement", "0.8")

@@ -12,24 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import Result
 
 from fgdeploy.bundle import GRAPHS, MANIFEST, open_bundle, seal
 from fgdeploy.core import atomic
 from tests.fgdeploy.cli.conftest import Run
+from tests.fgdeploy.cli.outcome import fails
 
 LENIENT = ("--min-bit-agreement", "0.8")
 PLAIN = ("--range", "minmax", "--no-balance", "--no-compensate", *LENIENT)  # the fastest
-
-
-def fails(result: Result, code: int, pattern: str) -> None:
-    """Assert one clear line on stderr, the exit code, and nothing on stdout."""
-    assert result.exit_code == code, result.output
-    errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1, result.stderr
-    assert re.search(pattern, errors[0]), errors[0]
-    assert "Traceback" not in result.output
-    assert result.stdout == ""
 
 
 @pytest.fixture

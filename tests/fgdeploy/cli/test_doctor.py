@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import pytest
-from typer.testing import Result
 
-Run = Callable[..., Result]
+from tests.fgdeploy.cli.conftest import Run
 
 
 def test_doctor(run: Run) -> None:

@@ -6,19 +6,17 @@ import csv
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import Result
 
 from fgdeploy.bundle import open_bundle, seal
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets
+from tests.fgdeploy.cli.conftest import Run
 from tests.fgdeploy.cli.outcome import fails
 
-Run = Callable[..., Result]
 SCORES = {"queries", "gallery", "map", "tie_aware_map", "recall", "precision", "without_relevant"}
 
 

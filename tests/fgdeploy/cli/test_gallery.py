@@ -6,19 +6,16 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import Result
 
 from fgdeploy.core.codes import CodeFile
 from fgdeploy.retrieval import Index, Item
+from tests.fgdeploy.cli.conftest import Run
 from tests.fgdeploy.cli.outcome import fails
-
-Run = Callable[..., Result]
 
 MODEL = "ab" * 32
 

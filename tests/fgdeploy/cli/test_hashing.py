@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from typer.testing import Result
 
 from fgdeploy.core.codes import CodeFile
+from tests.fgdeploy.cli.conftest import Run
 from tests.fgdeploy.cli.outcome import fails
-
-Run = Callable[..., Result]
 
 
 def test_hash(run: Run, moths: Path, bundle: Path, tmp_path: Path) -> None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import Result
 
+from tests.fgdeploy.cli.conftest import Run
 from tests.fgdeploy.cli.outcome import fails
-
-Run = Callable[..., Result]
 
 
 def test_inspect(run: Run, bundle: Path) -> None:

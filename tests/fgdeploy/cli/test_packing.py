@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-Run = Callable[..., Result]
+from tests.fgdeploy.cli.conftest import Run
+from tests.fgdeploy.cli.outcome import fails
 
 
 @pytest.fixture
@@ -28,14 +28,6 @@ def run(tmp_path: Path, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Ru
         return runner.invoke(app, [str(argument) for argument in arguments])
 
     return call
-
-
-def fails(result: Result, code: int, text: str) -> None:
-    assert result.exit_code == code, result.output
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert text in result.stderr
-    assert result.stdout == ""
 
 
 def test_there_and_back(run: Run, tmp_path: Path) -> None:

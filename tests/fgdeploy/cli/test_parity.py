@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
-from typer.testing import Result
-
+from tests.fgdeploy.cli.conftest import Run
 from tests.fgdeploy.cli.outcome import fails
-
-Run = Callable[..., Result]
 
 
 def test_parity(run: Run, moths: Path, bundle: Path) -> None:

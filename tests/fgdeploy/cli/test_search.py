@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ from typer.testing import Result
 from fgdeploy.core.codes import CodeFile, pack, unpack
 from fgdeploy.hasher import Hashed, Hasher, load
 from fgdeploy.retrieval import Index, Item
+from tests.fgdeploy.cli.conftest import Run
 from tests.fgdeploy.cli.outcome import fails
-
-Run = Callable[..., Result]
 
 pytestmark = pytest.mark.usefixtures("gallery")
 

@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 
 from fgdeploy.retrieval import Index
-from tests.fgdeploy.retrieval.samples import (
-    BITS,
-    MODEL,
-    photo,
-)
+from tests.fgdeploy.retrieval import many_segments
+from tests.fgdeploy.retrieval.samples import BITS, MODEL, photo
 
 
 @pytest.fixture
@@ -21,8 +18,14 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def index(path: Path) -> Iterator[Index]:
-    with Index.create(path, MODEL, BITS) as made:
+def told() -> list[str]:
+    """What the index says while it works."""
+    return []
+
+
+@pytest.fixture
+def index(path: Path, told: list[str]) -> Iterator[Index]:
+    with Index.create(path, MODEL, BITS, told.append) as made:
         yield made
 
 
@@ -30,3 +33,9 @@ def index(path: Path) -> Iterator[Index]:
 def three(index: Index) -> Index:
     index.add([photo("a", 0b1), photo("b", 0b11, "moth"), photo("c", 0b111, "owl")])
     return index
+
+
+@pytest.fixture
+def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let little data fill many segments and blocks."""
+    many_segments.small_files(monkeypatch)

@@ -109,11 +109,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def told() -> list[str]:
-    return []
-
-
-@pytest.fixture
 def large(small: None, path: Path, told: list[str]) -> Index:
     index = Index.create(path, MODEL, 64, told.append)
     index.add_codes(clustered(1, 3000, 8))

@@ -20,26 +20,11 @@ from tests.fgdeploy.retrieval.many_segments import (
     files,
     right,
     segments,
-    small_files,
     some,
 )
 from tests.fgdeploy.retrieval.samples import BITS, MODEL, ZERO, photo, raw
 
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    small_files(monkeypatch)
-
-
-@pytest.fixture
-def told() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def index(path: Path, told: list[str]) -> Iterator[Index]:
-    with Index.create(path, MODEL, BITS, told.append) as made:
-        yield made
+pytestmark = pytest.mark.usefixtures("small_files")
 
 
 Hurt = Callable[[Path, bytes], object]
