@@ -210,8 +210,20 @@ def test_extras_are_those_that_errors_name() -> None:
 def test_no_file_grows_beyond_its_idea() -> None:
     long = {
         str(path.relative_to(ROOT)): lines
-        for folder in ("fgdeploy", *ROOMS)
+        for folder in ("fgdeploy", *ROOMS, "tests")
         for path in (ROOT / folder).rglob("*.py")
         if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400
     }
     assert long == {}
+
+
+def test_tests_lie_as_the_source_lies() -> None:
+    """`tests/ROOM/.../test_NAME.py` is of the module NAME, or of one that NAME begins with."""
+    odd = set()
+    for path in (ROOT / "tests").glob("*/**/test_*.py"):
+        inside = path.relative_to(ROOT / "tests")
+        modules = {module.stem for module in (ROOT / inside.parent).glob("*.py")}
+        name = path.stem.removeprefix("test_")
+        if not any(name == module or name.startswith(f"{module}_") for module in modules):
+            odd.add(inside.as_posix())
+    assert odd == set()

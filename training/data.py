@@ -230,6 +230,15 @@ def crop_and_flip(size: int, least: float) -> Augment:
     return augment
 
 
+def plan(
+    labels: npt.NDArray[np.int64], batch: int, per_class: int | None, epoch: int, seed: int
+) -> list[list[tuple[int, int]]]:
+    """Return the batches of an epoch: in no order of class, or `per_class` of one side by side."""
+    if per_class is None:
+        return order(len(labels), batch, epoch, seed)
+    return balanced_order(labels, batch, per_class, epoch, seed)
+
+
 def order(count: int, batch: int, epoch: int, seed: int) -> list[list[tuple[int, int]]]:
     """Return the batches of an epoch as (epoch, row) pairs, shuffled by (seed, epoch)."""
     rows = np.random.default_rng(derive(seed, 0, epoch)).permutation(count).tolist()

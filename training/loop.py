@@ -86,9 +86,7 @@ class Loop:
 
     def _order(self, epoch: int) -> list[list[tuple[int, int]]]:
         recipe, labels = self._recipe, self._views.labels
-        if recipe.per_class is None:
-            return data.order(len(labels), recipe.batch, epoch, self._seed)
-        return data.balanced_order(labels, recipe.batch, recipe.per_class, epoch, self._seed)
+        return data.plan(labels, recipe.batch, recipe.per_class, epoch, self._seed)
 
     def run(self, state: RunState, hooks: Hooks) -> None:
         """Train from `state` on (step 0: from the start) and keep it up to date.

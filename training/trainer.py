@@ -127,6 +127,7 @@ class _Run:
             reporter.notify,
             reporter.progress("checking photos"),
         )
+        self.labels = self.division.labels(self.division.train)
         self.recipe = self._sized(published)
         digest = self._digest()
         self.state = RunState(digest)
@@ -141,7 +142,6 @@ class _Run:
         self.embedder = Embedder(
             self.assembly.preprocess, self.precision.device, self.precision.autocast
         )
-        self.labels = self.division.labels(self.division.train)
         self.objective = self._objective()
         self._check_space()
         if not resume:
@@ -156,7 +156,8 @@ class _Run:
             if (value := getattr(self.settings, name)) is not None
         }
         recipe = dataclasses.replace(recipe, **chosen)
-        steps = -(-len(self.division.train) // recipe.batch) * recipe.epochs
+        plan = data.plan(self.labels, recipe.batch, recipe.per_class, 0, self.settings.seed)
+        steps = len(plan) * recipe.epochs
         if recipe.warmup > steps // 4 and "warmup" not in chosen:
             shorter = max(1, steps // 6)
             self.reporter.notify(
@@ -170,7 +171,7 @@ class _Run:
         """Return a hash of all that decides the outcome: settings as resolved, weights, photos."""
         settings, recipe = self.settings, self.recipe
         values = [getattr(recipe, f.name) for f in dataclasses.fields(recipe)]
-        facts: list[Any] = [value for value in values if not callable(value)]
+        facts: list[Any] = [_named(value) if callable(value) else value for value in values]
         chosen = self.assembly
         facts += [chosen.method.name, settings.recipe, settings.bits, settings.seed]
         facts += [sorted(settings.without), chosen.options, self.precision.name]
@@ -367,6 +368,12 @@ class _Run:
             classes=self.division.classes,
             training=facts,
         )
+
+
+def _named(value: Callable[..., Any]) -> str:
+    """Return what a class or function is called; its code is not looked at."""
+    kind = value if hasattr(value, "__qualname__") else type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _names(which: Sequence[Photo]) -> npt.NDArray[np.str_]:

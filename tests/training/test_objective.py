@@ -21,6 +21,7 @@ from fgdeploy.models.heads.hash import ClassHashHead
 from fgdeploy.models.methods.base import FAST, Recipe
 from fgdeploy.models.methods.eet import PAPER
 from fgdeploy.models.network import Network
+from fgdeploy.training import objective as objectives
 from fgdeploy.training.distillation import Distillation
 from fgdeploy.training.fast import FastObjective
 from fgdeploy.training.objective import STUDENT, TEACHER, Batch, Objective, Setup, build
@@ -188,6 +189,57 @@ def test_a_method_s_own_parameters_learn_as_fast_as_heads(recipe: Recipe) -> Non
         assert found[start + name]["lr_scale"] == 3.0
         assert found[start + name]["weight_decay"] == decay
     assert found[f"{start}vit.norm.weight"]["lr_scale"] == 1.0
+
+
+def test_a_method_s_own_parameters_are_stepped_at_their_rates() -> None:
+    """With plain SGD a weight moves by its rate times its gradient."""
+    net = Network(_Own(), ClassHashHead(64, CLASSES, BITS))
+    objective = _Networks(student=net)
+    recipe = _recipe(layer_decay=0.5, weight_decay=0.0, head_rate=3.0)
+    optimizer = timm.optim.create_optimizer_v2(
+        objective.parameter_groups(recipe), opt="momentum", lr=0.1, weight_decay=0.0, momentum=0.0
+    )
+    CosineLRScheduler(optimizer, t_initial=10, t_in_epochs=False).step_update(0)
+    weights = {
+        0.3: (net.encoder.router.weight, net.encoder.router.bias, net.encoder.embed.suffix),
+        0.1: (net.encoder.vit.norm.weight,),
+        0.1 * 0.5**3: (net.encoder.vit.blocks[2].mlp.fc1.weight,),
+    }
+    for parameter in objective.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    before = {rate: [value.detach().clone() for value in held] for rate, held in weights.items()}
+    optimizer.step()
+    for rate, held in weights.items():
+        for old, new in zip(before[rate], held, strict=True):
+            assert (old - new).detach().numpy() == pytest.approx(rate, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name", ["router.weight", "suffix", "blocks.3.attn.qkv.bias", "head_hash.weight"]
+)
+def test_a_weight_in_no_group_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    net = Network(_Own(), ClassHashHead(64, CLASSES, BITS))
+    left_out = net.state()[name]
+
+    def without(make: Callable[..., list[dict[str, Any]]]) -> Callable[..., list[dict[str, Any]]]:
+        def made(*arguments: Any) -> list[dict[str, Any]]:
+            return [
+                {**group, "params": [one for one in group["params"] if one is not left_out]}
+                for group in make(*arguments)
+            ]
+
+        return made
+
+    for part in ("_backbone_groups", "_own_groups"):
+        monkeypatch.setattr(objectives, part, without(getattr(objectives, part)))
+    plain = list(net.head.parameters())
+    monkeypatch.setattr(
+        net.head, "parameters", lambda: [one for one in plain if one is not left_out]
+    )
+    with pytest.raises(ValueError, match=f"^{name} is in no optimiser group, so it would not be"):
+        _Networks(student=net).parameter_groups(FAST)
+    left_out.requires_grad_(False)  # a frozen one may be left out
+    assert _Networks(student=net).parameter_groups(FAST)
 
 
 # Which objective
