@@ -53,6 +53,10 @@ def parity(
     max_map_drop: Annotated[
         float | None, typer.Option(help="Limit: loss of mAP in points of 100, with labels.")
     ] = None,
+    max_output_error: Annotated[
+        float | None,
+        typer.Option(help="Limit: mean error of each further output, such as embedding."),
+    ] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Write the result into the bundle's manifest.")
     ] = False,
@@ -66,8 +70,9 @@ def parity(
 ) -> None:
     """Compare two engines on the same photos; exit 1 if a limit is not kept.
 
-    Limits come from the bundle's manifest; an option replaces the one it names. PHOTOS may come
-    first, or alone where one bundle lies in this folder.
+    Limits come from the bundle's manifest (that of further outputs for fp32 engines only); an
+    option replaces the one it names. PHOTOS may come first, or alone where one bundle lies in this
+    folder.
     """
     from fgdeploy.bundle import open_bundle
     from fgdeploy.core.errors import ParityError, UsageError
@@ -76,6 +81,7 @@ def parity(
         choose_candidate,
         choose_reference,
         compare_engines,
+        limits_for,
         open_by_name,
     )
     from fgdeploy.proof.parity import Limits
@@ -89,8 +95,9 @@ def parity(
         listed = named_or_found(source, "to compare on", show.say)
         _bisect(opened, spread(listed, images), as_json)
         return
-    flags = Limits(max_hash_diff, min_bit_agreement, min_identical, min_top10, max_map_drop)
-    limits = Limits.from_json({**opened.manifest.limits, **flags.to_json()})
+    flags = Limits(
+        max_hash_diff, min_bit_agreement, min_identical, min_top10, max_map_drop, max_output_error
+    )
     reference = reference or choose_reference()
     name = candidate or choose_candidate(reference)
     photos = spread(named_or_found(source, "to compare on", show.say), images)
@@ -98,6 +105,8 @@ def parity(
         open_by_name(opened, reference, checkpoint) as left,
         open_by_name(opened, name, checkpoint) as right,
     ):
+        held = limits_for(opened.manifest, left, right)
+        limits = Limits.from_json({**held, **flags.to_json()})
         result, skipped = compare_engines(
             opened, left, right, photos, strict, show.progress("comparing")
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fgdeploy.bundle import Bundle
+from fgdeploy.bundle import Bundle, Manifest
 from fgdeploy.core.errors import BundleError, DataError, EngineError, MissingDependency
 from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.engines import BACKENDS, Engine, Outputs, available, open_engine
@@ -60,6 +60,18 @@ def choose_candidate(reference: str) -> str:
             "or name one with --candidate"
         )
     return f"{other[0]}:fp32"
+
+
+def limits_for(manifest: Manifest, *engines: Engine) -> dict[str, float]:
+    """Return the limits of a manifest that these engines are held to, by name.
+
+    They were set for fp32. An embedding of INT8 is further from fp32's than its bits tell, so the
+    limit of further outputs is left out where an engine has another precision.
+    """
+    limits = dict(manifest.limits)
+    if any(engine.precision != "fp32" for engine in engines):
+        limits.pop("max_output_error", None)
+    return limits
 
 
 def compare_engines(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from fgdeploy.core.errors import (
 )
 from fgdeploy.photos import Photo
 from fgdeploy.proof import comparing
-from fgdeploy.proof.comparing import choose_candidate, compare_engines
+from fgdeploy.proof.comparing import choose_candidate, compare_engines, limits_for
 from fgdeploy.proof.parity import FP32_LIMITS
 from tests.checks import ColourEngine, colour_bundle, refused
 
@@ -98,3 +99,12 @@ def test_the_other_engine_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     words = r"no second engine .*; run: pip install \"fgdeploy\[cpu\]\", or name one with --candid"
     with refused(EngineError, words):
         choose_candidate("openvino:fp32")
+
+
+def test_the_limit_of_further_outputs_is_for_fp32(bundle: Bundle) -> None:
+    manifest = dataclasses.replace(bundle.manifest, limits=FP32_LIMITS.to_json())
+    full, reduced = ColourEngine(manifest), ColourEngine(manifest)
+    reduced.precision = "int8"
+    assert limits_for(manifest, full, full) == FP32_LIMITS.to_json()
+    rest = {k: v for k, v in FP32_LIMITS.to_json().items() if k != "max_output_error"}
+    assert limits_for(manifest, full, reduced) == limits_for(manifest, reduced, full) == rest
