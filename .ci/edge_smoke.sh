@@ -19,24 +19,27 @@ lacks() {
 }
 lacks torch timm onnx onnxscript
 ln -s "$folder/photos" "$work/photos"
-fgdeploy="$env/bin/fgdeploy"
-"$fgdeploy" --version
+mkdir "$work/home"
+fgdeploy() {
+  HOME="$work/home" "$env/bin/fgdeploy" "$@"
+}
+fgdeploy --version
 
 # To the device as one file; from here on the folder that it came from is not read.
-"$fgdeploy" pack -b "$folder/eet.fgd" -o "$work/eet.fgdz"
+fgdeploy pack -b "$folder/eet.fgd" -o "$work/eet.fgdz"
 cd "$work"
-"$fgdeploy" unpack eet.fgdz
-"$fgdeploy" doctor
-"$fgdeploy" hash photos -o fp32.npz
-"$fgdeploy" index add g.fgi photos/split.csv --split train
-"$fgdeploy" search "$(find photos/ -name '*.jpg' | sort | head -n 1)" -i g.fgi -k 3
-"$fgdeploy" eval photos/split.csv
-"$fgdeploy" parity photos
-"$fgdeploy" index compact g.fgi
-"$fgdeploy" index verify g.fgi
-"$fgdeploy" index export g.fgi g.jsonl
-"$fgdeploy" index import again.fgi g.jsonl
-"$fgdeploy" search --id 1 -i again.fgi -k 3 --where "label is not null"
+fgdeploy unpack eet.fgdz
+fgdeploy doctor
+fgdeploy hash photos -o fp32.npz
+fgdeploy index add g.fgi photos/split.csv --split train
+fgdeploy search "$(find photos/ -name '*.jpg' | sort | head -n 1)" -i g.fgi -k 3
+fgdeploy eval photos/split.csv
+fgdeploy parity photos
+fgdeploy index compact g.fgi
+fgdeploy index verify g.fgi
+fgdeploy index export g.fgi g.jsonl
+fgdeploy index import again.fgi g.jsonl
+fgdeploy search --id 1 -i again.fgi -k 3 --where "label is not null"
 
 # INT8 engines, held to the frames in the bundle; then one of them hashes, and travels along. Where
 # OpenVINO's INT8 is wrong (x86 without VNNI) it must be refused in words, and ONNX Runtime goes on.
@@ -45,23 +48,23 @@ if ! "$env/bin/python" -c "from fgdeploy.engines.openvino import OpenVinoEngine 
 e.check_arithmetic('int8')" 2>said; then
   grep -qF 'INT8 is wrong on this CPU' said
   int8=onnxruntime
-  if "$fgdeploy" build-engine --int8 --backend openvino --no-time 2>said; then
+  if fgdeploy build-engine --int8 --backend openvino --no-time 2>said; then
     echo "an INT8 engine that is wrong on this CPU was built"
     exit 1
   fi
   grep -qF 'INT8 is wrong on this CPU' said
 fi
 for backend in $int8; do
-  "$fgdeploy" build-engine --int8 --backend "$backend" --no-time
-  "$fgdeploy" hash photos -o int8.npz --backend "$backend:int8"
-  "$fgdeploy" parity photos --candidate "$backend:int8" --min-bit-agreement 0.95 \
+  fgdeploy build-engine --int8 --backend "$backend" --no-time
+  fgdeploy hash photos -o int8.npz --backend "$backend:int8"
+  fgdeploy parity photos --candidate "$backend:int8" --min-bit-agreement 0.95 \
     --min-top10 0.8 --max-map-drop 2
 done
-"$fgdeploy" eval photos/split.csv
-"$fgdeploy" pack --engines -o with-engines.fgdz
-"$fgdeploy" unpack with-engines.fgdz -o again.fgd
-"$fgdeploy" hash photos -o again.npz -b again.fgd --backend "${int8%% *}:int8"
-if "$fgdeploy" calibrate --again -b eet.fgd 2>said || ! grep -qF 'fgdeploy[calibrate]' said; then
+fgdeploy eval photos/split.csv
+fgdeploy pack --engines -o with-engines.fgdz
+fgdeploy unpack with-engines.fgdz -o again.fgd
+fgdeploy hash photos -o again.npz -b again.fgd --backend "${int8%% *}:int8"
+if fgdeploy calibrate --again -b eet.fgd 2>said || ! grep -qF 'fgdeploy[calibrate]' said; then
   echo "calibrate without the onnx package: expected the extra to install, got: $(cat said)"
   exit 1
 fi
@@ -70,11 +73,11 @@ fi
 "$env/bin/python" -m pip uninstall --quiet --yes onnxruntime
 lacks onnxruntime
 rm -rf eet.fgd/engines again.fgd
-"$fgdeploy" hash photos -o fp32.npz
+fgdeploy hash photos -o fp32.npz
 precision=--int8
 [ "$int8" = onnxruntime ] && precision=--fp32
-"$fgdeploy" build-engine $precision --no-time
-"$fgdeploy" hash photos -o alone.npz
+fgdeploy build-engine $precision --no-time
+fgdeploy hash photos -o alone.npz
 
 # The compiled search gives what NumPy gave so far.
 lacks numba
@@ -89,4 +92,10 @@ for queries in (codes[:1], codes[:70]):
     compiled, plain = (search_codes(queries, codes, 20, kernel=k) for k in ("numba", "numpy"))
     assert all(np.array_equal(one, other) for one, other in zip(compiled, plain))
 END
+
+left=$(find "$work/home" -mindepth 1)
+if [ -n "$left" ]; then
+  echo "left in the home folder: $left"
+  exit 1
+fi
 echo "edge environment on $("$env/bin/python" --version): fine"

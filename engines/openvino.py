@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import openvino
 
 from fgdeploy.bundle import Manifest
 from fgdeploy.core import machine
@@ -19,6 +18,7 @@ from fgdeploy.engines import ov_blobs, ov_core, ov_graph, ov_product
 from fgdeploy.engines.base import EngineSource, GraphEngine, Graphs, Outputs
 from fgdeploy.engines.build_settings import BuildSettings
 from fgdeploy.engines.ov_blobs import Blobs
+from fgdeploy.engines.ov_core import openvino
 
 # precision -> (what it computes in where the graph does not say, the capability that this needs,
 # what it computes in without it; None where that would be another precision)

@@ -1,4 +1,4 @@
-"""OpenVINO's entry, with its CPU plugin loaded where that does no harm.
+"""OpenVINO, imported without its telemetry, and its entry, with the CPU plugin loaded harmlessly.
 
 The plugin (2024.6 to 2026.4.1, on Linux) gives the thread that loads it a signal stack of its own,
 and takes it away when it is freed, but puts the earlier one back only if it is freed by the same
@@ -12,7 +12,13 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import openvino
+from fgdeploy.core import privacy
+
+with privacy.no_openvino_telemetry():
+    import openvino
+    from openvino import opset13
+
+__all__ = ["make", "openvino", "opset13"]
 
 
 def make() -> Any:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from openvino import opset13
 
 from fgdeploy.core.errors import EngineError
+from fgdeploy.engines.ov_core import opset13
 
 # Ops between a weight's numbers and the product that uses them, and how each is made again.
 _REMADE: dict[str, Callable[[Any, list[Any]], Any]] = {

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from openvino import Model, opset13
+
+from fgdeploy.engines.ov_core import openvino, opset13
 
 # Errors over the largest output: exact sums are off by float32's rounding, clipped ones by 0.12.
 EXACT = 1e-4
@@ -39,4 +40,4 @@ def _product(weights: Any) -> Any:
     rounded = opset13.fake_quantize(x, low, high, low, high, 256)
     steps = np.full((1, _N), 1 / 127, np.float32)
     floats = opset13.multiply(opset13.convert(opset13.constant(weights), "f32"), steps)
-    return Model([opset13.matmul(rounded, floats, False, False)], [x], "product")
+    return openvino.Model([opset13.matmul(rounded, floats, False, False)], [x], "product")

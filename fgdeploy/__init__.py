@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fgdeploy.core import privacy
+
 __version__ = "0.1.0"
 __all__ = [
     "FgdeployError",
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from fgdeploy.photos import Photo
     from fgdeploy.proof.preparing import build_engine, calibrate
     from fgdeploy.retrieval import Index
+
+privacy.turn_off()  # before any package that would report is imported
 
 # Resolved at first use, so that `fgdeploy --help` need not import NumPy.
 _HOMES = {

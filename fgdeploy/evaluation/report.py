@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fgdeploy.core import atomic
+from fgdeploy.core import atomic, privacy
 from fgdeploy.core.errors import MissingDependency
 from fgdeploy.evaluation.metrics import Curve, Detail
 
@@ -67,7 +67,9 @@ def check_drawing() -> None:
 
 def _figure_type() -> type[Figure]:
     try:
-        from matplotlib.figure import Figure
+        # It lists the fonts of the machine, by default into a file in the home folder.
+        with privacy.throwaway_folder("matplotlib", "MPLCONFIGDIR"):
+            from matplotlib.figure import Figure
     except ImportError:
         raise MissingDependency("matplotlib", "train", "drawing the PR curve") from None
     return Figure

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import openvino
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -14,6 +13,7 @@ from fgdeploy.bundle import Bundle, open_bundle
 from fgdeploy.core.errors import EngineError
 from fgdeploy.engines import BuildSettings, build, open_engine, ov_blobs, ov_core, ov_graph
 from fgdeploy.engines.openvino import OpenVinoEngine, piece
+from fgdeploy.engines.ov_core import openvino
 from tests.checks import refused
 
 WIDTH, COUNT = 4, 3

@@ -10,8 +10,10 @@ it, also if its address is still in use: no function here takes the address of a
 from __future__ import annotations
 
 import inspect
+import tempfile
 from collections.abc import Callable
 from hashlib import sha256
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -56,11 +58,21 @@ def compiled(function: Callable[..., Any]) -> Any:
     functions here are made of lies in two more, so the name holds a digest of these.
     """
     function.__qualname__ += f"_{_SOURCES}"
-    options = {"nogil": True, "boundscheck": False}
+    return numba.njit(nogil=True, boundscheck=False, cache=_MAY_CACHE)(function)
+
+
+def _may_cache() -> bool:
+    """Tell whether Numba's cache can lie where NUMBA_CACHE_DIR says, or beside this file.
+
+    Else Numba would write to the home folder: then each process compiles for itself.
+    """
+    folder = Path(numba.config.CACHE_DIR or Path(__file__).parent / "__pycache__")
     try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder can be written for it: compile in each process
-        return numba.njit(**options)(function)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _digest(*modules: ModuleType) -> str:
@@ -68,7 +80,7 @@ def _digest(*modules: ModuleType) -> str:
     return sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()[:8]
 
 
-_SOURCES = _digest(bitslice, simd)
+_SOURCES, _MAY_CACHE = _digest(bitslice, simd), _may_cache()
 
 
 @compiled

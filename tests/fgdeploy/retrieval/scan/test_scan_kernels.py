@@ -7,6 +7,7 @@ import inspect
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -68,25 +69,22 @@ def test_the_cache_heeds_the_files_of_the_vector_code() -> None:
 
 
 @needs_numba
-def test_where_no_compiled_code_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    import numba
-
+@pytest.mark.parametrize("kept", [False, True])
+def test_compiled_code_is_kept_where_it_was_told_or_nowhere(
+    kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numba's own next choice would be the home folder."""
     from fgdeploy.retrieval.scan import scan_kernels
-
-    real = numba.njit
-    caching: list[bool] = []
-
-    def njit(*function: object, **options: bool) -> object:
-        if function:  # numba's own
-            return real(*function, **options)
-        caching.append(options.get("cache", False))
-        if caching[-1]:
-            raise RuntimeError("cannot cache function: no locator available")
-        return real(**options)
 
     def double(number: int) -> int:
         return 2 * number
 
-    monkeypatch.setattr(scan_kernels.numba, "njit", njit)
+    (tmp_path / "file").touch()
+    told = tmp_path / ("cache" if kept else "file/cache")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(scan_kernels.numba.config, "CACHE_DIR", str(told))
+    monkeypatch.setattr(scan_kernels, "_MAY_CACHE", scan_kernels._may_cache())
+    assert kept == scan_kernels._MAY_CACHE
     assert scan_kernels.compiled(double)(21) == 42
-    assert caching[:2] == [True, False]
+    assert bool(list(tmp_path.rglob("*double*.nbc"))) == kept
+    assert not (tmp_path / "home").exists()
