@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from fgdeploy import __version__, photos
 from fgdeploy.bundle import GRAPHS, Bundle, Manifest, Output, open_bundle, seal
+from fgdeploy.bundle.fingerprint import GRAPH_NOTE, fingerprint
 from fgdeploy.core import atomic
 from fgdeploy.core.errors import BundleError, CheckpointError, ExportError, ImageError, UsageError
 from fgdeploy.core.progress import Notify, Progress, no_progress, silent
@@ -25,7 +25,7 @@ from fgdeploy.models.assembly import Assembly, NetworkSettings
 from fgdeploy.models.heads.base import Head
 from fgdeploy.models.heads.projection import ProjectionHead
 from fgdeploy.models.methods import registry
-from fgdeploy.models.methods.base import Method
+from fgdeploy.models.methods.base import Method, Options
 from fgdeploy.models.network import Network
 from fgdeploy.models.weights import trained
 from fgdeploy.photos.images import Frame
@@ -75,7 +75,7 @@ def export_bundle(
             assembly.source.size,
             folder / GRAPHS["fp32"],
             settings.opset,
-            _notes(assembly.method),
+            _notes(assembly, network),
         )
         _check_pins(assembly, facts)
         for name, content in head.files().items():
@@ -182,6 +182,7 @@ def describe(
             "exported": rows.macs,
         },
         weights={"source": assembly.source.name, "sha256": weights, "seed": settings.seed},
+        deciding=assembly.options.deciding(assembly.geometry),
         fingerprint=_fingerprint(assembly, weights),
         created_by=f"fgdeploy {__version__}",
         limits=FP32_LIMITS.to_json(),
@@ -189,20 +190,23 @@ def describe(
 
 
 def _fingerprint(assembly: Assembly, weights: str) -> str:
-    """Hash all that decides a code: not tool versions, opset or precision."""
-    facts = {
-        "method": assembly.method.name,
-        "backbone": assembly.source.backbone,  # the number of heads, say, shows in no weight
-        **assembly.options.deciding(assembly.geometry),
-        "preprocess": assembly.preprocess.to_json(),
-        "weights": weights,
+    return fingerprint(
+        assembly.method.name,
+        assembly.source.backbone,
+        assembly.options.deciding(assembly.geometry),
+        assembly.preprocess,
+        weights,
+    )
+
+
+def _notes(assembly: Assembly, network: Network) -> dict[str, str]:
+    """Return what the graph says of itself: for calibration its pins, for opening its model."""
+    method = assembly.method
+    return {
+        "fgdeploy.pins": json.dumps(method.pins),
+        "fgdeploy.half": json.dumps(method.half),
+        GRAPH_NOTE: _fingerprint(assembly, network.fingerprint()),
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _notes(method: Method) -> dict[str, str]:
-    """Return what calibration reads in the graph (`calibration.pins`)."""
-    return {"fgdeploy.pins": json.dumps(method.pins), "fgdeploy.half": json.dumps(method.half)}
 
 
 def _check_pins(assembly: Assembly, facts: graph.GraphFacts) -> None:
@@ -229,7 +233,7 @@ def rebuild(bundle: Bundle, source: Path | None) -> PyTorchEngine:
     ExportError if the weights are not those of the bundle, and what assembling raises.
     """
     manifest = bundle.manifest
-    origin = str(manifest.weights.get("source"))
+    origin = manifest.weights["source"]
     known = origin in ("pretrained", "random")
     if source is None and not known:
         raise UsageError(
@@ -241,21 +245,32 @@ def rebuild(bundle: Bundle, source: Path | None) -> PyTorchEngine:
         checkpoint=source,
         weights=origin if known else "pretrained",
         image_size=manifest.image_size,
-        seed=int(manifest.weights.get("seed", 0)),
+        seed=manifest.weights.get("seed", 0),
     )
-    options = registry.get(manifest.method).options.from_json(manifest.options)
+    options = _options_of(bundle)
     assembly = dataclasses.replace(
         assemblies.choose(settings), options=options, preprocess=manifest.preprocess
     )
     head = _head_of(bundle, assembly)
     network = Network(assembly.encoder(), head, options).eval().requires_grad_(False)
-    if network.fingerprint() != manifest.weights.get("sha256"):
+    if network.fingerprint() != manifest.weights["sha256"]:
         raise ExportError(
             f"{source or origin} holds other weights than {bundle.path.name} was exported from; "
             f"give the checkpoint {origin} it came from"
         )
     extras = tuple(name for name in manifest.outputs if name not in graph.ALWAYS)
     return PyTorchEngine(graph.DeployGraph(network.published(), extras), manifest)
+
+
+def _options_of(bundle: Bundle) -> Options:
+    manifest = bundle.manifest
+    try:
+        return registry.get(manifest.method).options.from_json(manifest.options)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"{bundle.path}: its options are not those of {manifest.method} ({error}); export the "
+            "bundle again"
+        ) from None
 
 
 def _head_of(bundle: Bundle, assembly: Assembly) -> Head:

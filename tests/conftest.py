@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fgdeploy.bundle import BlockRows, Manifest, Output, seal
+from fgdeploy.bundle.fingerprint import fingerprint
 from fgdeploy.photos.images import Preprocess
 
 SIZE, WIDTH, BITS = 32, 8, 12
@@ -61,8 +62,9 @@ def write_toy_graph(target: Path, seed: int = 0) -> None:
     target.write_bytes(model.SerializeToString())
 
 
-def toy_manifest() -> Manifest:
-    """Return the manifest of the toy graph, without files."""
+def toy_manifest(weights: str = "ab" * 32) -> Manifest:
+    """Return the manifest of the toy graph, without files. weights: their sha256."""
+    preprocess = Preprocess(SIZE, 36, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     return Manifest(
         method="toy",
         backbone="toy_patch16_32",
@@ -75,11 +77,11 @@ def toy_manifest() -> Manifest:
         bits=BITS,
         blocks=(BlockRows(1, 5, 5, 5, 3, 3), BlockRows(2, 3, 1, 3, 1, 1)),
         head={"kind": "lsh", "seed": 0},
-        preprocess=Preprocess(SIZE, 36, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        preprocess=preprocess,
         graph={"opset": 18},
         macs={"dense": 4, "published": 3, "exported": 2},
-        weights={"source": "random"},
-        fingerprint="toy-0",
+        weights={"source": "random", "sha256": weights, "seed": 0},
+        fingerprint=fingerprint("toy", "toy_patch16_32", {}, preprocess, weights),
         created_by="tests",
         options={"stages": [[1, 2]]},
         outputs={

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import reprlib
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fgdeploy.bundle import onnx_scan
+from fgdeploy.bundle.fingerprint import GRAPH_NOTE
 from fgdeploy.bundle.manifest import MANIFEST, Manifest
-from fgdeploy.core import atomic
-from fgdeploy.core.errors import BundleError
+from fgdeploy.bundle.recognising import what_it_is
+from fgdeploy.core import atomic, json_schema
+from fgdeploy.core.errors import BundleError, UsageError
 
 # int8-u8 and int8-fp16 hold the same INT8 numbers as int8: with unsigned activations, as ONNX
 # Runtime likes them on x86, and with FP16 for the rest, as TensorRT does.
@@ -30,6 +33,7 @@ GRAPHS = {
     "int8-u8": "model.int8.u8.onnx",
     "int8-fp16": "model.int8.fp16.onnx",
 }
+LONGEST_MANIFEST = 1 << 24  # bytes
 ENGINES = "engines"  # compiled engines belong to a machine, not to the manifest
 
 
@@ -84,30 +88,13 @@ class Bundle:
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     """Open a bundle and verify all of it: schema, names, sizes, sha256, no links, no external data.
 
-    Raises BundleError with the first thing that is wrong.
+    Raises BundleError with the first thing that is wrong, UsageError for what is no path.
     """
-    folder = Path(path)
-    if not folder.is_dir():
-        what = "is not a bundle folder" if folder.exists() else "does not exist"
-        raise BundleError(
-            f"{folder} {what}; make one with: fgdeploy export --method eet -o {folder}"
-        )
-    _regular_file(folder, MANIFEST)
-    try:
-        entry = json.loads(
-            (folder / MANIFEST).read_text(encoding="utf-8"), parse_constant=_no_constant
-        )
-    except OSError as error:
-        raise BundleError(
-            f"{folder / MANIFEST} is not readable ({error.strerror}); check its rights"
-        ) from None
-    except (ValueError, RecursionError) as error:  # both JSON and Unicode errors are ValueErrors
-        raise BundleError(
-            f"{folder / MANIFEST} is not JSON ({error}); export the bundle again"
-        ) from None
-    manifest = Manifest.from_json(entry)
+    folder = _folder(path)
+    manifest = read_manifest(_regular_file(folder, MANIFEST))
     for name, facts in manifest.files.items():
         _verify_file(folder, name, facts)
+        _check_graph(folder / name, manifest)
     if GRAPHS["fp32"] not in manifest.files:
         raise BundleError(
             f"{folder}: {MANIFEST} lists no {GRAPHS['fp32']}; export the bundle again"
@@ -115,11 +102,49 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     return Bundle(folder, manifest)
 
 
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+def _folder(path: str | os.PathLike[str]) -> Path:
+    name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
+    if not isinstance(name, str) or not name:
+        raise UsageError(
+            f"expected the path of a bundle such as 'eet.fgd', got {reprlib.repr(path)}; name one"
+        )
+    folder = Path(name)
+    if folder.is_dir() and os.path.lexists(folder / MANIFEST):
+        return folder
+    if (words := what_it_is(folder)) is not None:
+        raise BundleError(words)
+    if folder.is_dir():
+        return folder  # a bundle that lacks its manifest, which is said with the rest
+    what = "is not a bundle folder" if folder.exists() else "does not exist"
+    raise BundleError(f"{folder} {what}; make one with: fgdeploy export -o {folder}")
 
 
-def _verify_file(folder: Path, name: str, facts: Any) -> None:
+def read_manifest(path: Path) -> Manifest:
+    """Return what a `manifest.json` says, its files not verified. Raises BundleError."""
+    try:
+        if path.stat().st_size > LONGEST_MANIFEST:
+            raise ValueError(f"more than {LONGEST_MANIFEST} bytes")
+        entry = json_schema.parse(path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"{path} is not readable ({error.strerror}); check its rights") from None
+    except ValueError as error:
+        raise BundleError(f"{path} is not JSON ({error}); export the bundle again") from None
+    return Manifest.from_json(entry)
+
+
+def _check_graph(path: Path, manifest: Manifest) -> None:
+    """Look into an ONNX file: whole, without external data, and of the model it is listed for."""
+    if path.suffix != ".onnx":
+        return
+    of = onnx_scan.check(path).get(GRAPH_NOTE, manifest.fingerprint)
+    if of != manifest.fingerprint:
+        raise BundleError(
+            f"{path} is the graph of another model (fingerprint {of[:12]}, the manifest has "
+            f"{manifest.fingerprint[:12]}); copy or export the bundle again"
+        )
+
+
+def _verify_file(folder: Path, name: str, facts: Mapping[str, Any]) -> None:
     parts = PurePosixPath(name).parts
     # Printable, too: a name may not paint on the terminal that shows it
     plain = name.isprintable() and "\\" not in name and ":" not in name
@@ -128,12 +153,7 @@ def _verify_file(folder: Path, name: str, facts: Any) -> None:
             f"{folder / MANIFEST} lists {name!r}, which leaves the bundle; do not use this bundle"
         )
     path = _regular_file(folder, name)
-    try:
-        size, digest = int(facts["bytes"]), str(facts["sha256"])
-    except (KeyError, TypeError, ValueError, OverflowError):
-        raise BundleError(
-            f"{folder / MANIFEST}: no size and sha256 for {name}; export again"
-        ) from None
+    size, digest = facts["bytes"], facts["sha256"]
     actual = path.stat().st_size
     if actual != size:
         raise BundleError(
@@ -143,8 +163,6 @@ def _verify_file(folder: Path, name: str, facts: Any) -> None:
         raise BundleError(
             f"{path}: its sha256 is not the one in {MANIFEST}; copy or export the bundle again"
         )
-    if path.suffix == ".onnx":
-        onnx_scan.check(path)
 
 
 def _regular_file(folder: Path, name: str) -> Path:
@@ -188,4 +206,6 @@ def seal(folder: Path, manifest: Manifest) -> Bundle:
 
 
 def _dump(manifest: Manifest) -> str:
-    return json.dumps(manifest.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(manifest.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    Manifest.from_json(json_schema.parse(text.encode()))  # nothing is written that does not open
+    return text

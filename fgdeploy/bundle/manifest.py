@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fgdeploy.bundle import schema_one
-from fgdeploy.core.codes import MAX_BITS, MIN_BITS, code_bytes
+from fgdeploy.bundle import manifest_schema, schema_one
+from fgdeploy.bundle.fingerprint import fingerprint
+from fgdeploy.core import json_schema
+from fgdeploy.core.codes import code_bytes
 from fgdeploy.core.errors import BundleError
 from fgdeploy.photos import Preprocess
 
@@ -56,12 +58,13 @@ class Output:
 class Manifest:
     """What `manifest.json` says. Sizes in pixels, MACs in multiply-accumulates per image.
 
-    options: the method's. grid: patches in rows and columns. blocks: rows through the blocks, in
-    the order they run. outputs: all that the graph gives. head: kind (trained, itq, lsh) and how
-    it was made. classes: their names by number, where the model has them. graph: among others
-    `pins` and `half`, which nodes keep float32 and which may leave it. macs: dense, published,
-    exported. fingerprint: equal for equal codes; an index refuses codes of another fingerprint.
-    files: name -> {"sha256", "bytes"}. parity: the last proof, and limits those that it met.
+    options: the method's; deciding: what of them decides a code. grid: patches in rows and
+    columns. blocks: rows through the blocks, in the order they run. outputs: all that the graph
+    gives. head: kind (trained, itq, lsh) and how it was made. classes: their names by number, where
+    the model has them. graph: among others `pins` and `half`, which nodes keep float32 and which
+    may leave it. macs: dense, published, exported. fingerprint: equal for equal codes, computed
+    again on opening (`bundle.fingerprint`); an index refuses codes of another fingerprint. files:
+    name -> {"sha256", "bytes"}. parity: the last proof, and limits those that it met.
     """
 
     method: str
@@ -82,6 +85,7 @@ class Manifest:
     fingerprint: str
     created_by: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    deciding: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, Output] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     limits: Mapping[str, float] = field(default_factory=dict)
@@ -90,23 +94,11 @@ class Manifest:
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def _check(self) -> None:
-        """Raise ValueError or TypeError for values that no model can have."""
-        for name in ("image_size", "patch_size", "depth", "width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, not above zero")
-        if not MIN_BITS <= self.bits <= MAX_BITS:
-            raise ValueError(f"bits is {self.bits}, not {MIN_BITS}..{MAX_BITS}")
+        """Raise ValueError for entries that do not go together."""
         if self.preprocess.size != self.image_size:
             raise ValueError(
                 f"preprocess gives {self.preprocess.size} pixels, image_size is {self.image_size}"
             )
-        for name in ("parity", "calibration"):
-            if not isinstance(getattr(self, name), (dict, type(None))):
-                raise TypeError(f"{name} is {type(getattr(self, name)).__name__}, not dict")
-        for name in ("macs", "limits"):
-            for key, value in getattr(self, name).items():
-                if not isinstance(value, (int, float)):
-                    raise TypeError(f"{name}[{key!r}] is {type(value).__name__}, not a number")
         expected = {"code": (self.code_bytes,), "hash": (self.bits,)}
         for name, shape in expected.items():
             if name in self.outputs and self.outputs[name].shape != shape:
@@ -114,6 +106,14 @@ class Manifest:
                     f"output {name} has the shape {list(self.outputs[name].shape)}, expected "
                     f"{list(shape)} of {self.bits} bits"
                 )
+        covered = fingerprint(
+            self.method, self.backbone, self.deciding, self.preprocess, self.weights["sha256"]
+        )
+        if self.fingerprint != covered:
+            raise ValueError(
+                "its fingerprint is not that of its method, backbone, options, preprocessing and "
+                "weights, so one of them was changed"
+            )
 
     @property
     def patches(self) -> int:
@@ -140,62 +140,50 @@ class Manifest:
     @classmethod
     def from_json(cls, entry: Any) -> Manifest:
         """Read what `to_json` wrote, now or by schema 1. Raises BundleError for anything else."""
-        if not isinstance(entry, dict):
-            raise BundleError(f"{MANIFEST}: expected a JSON object, got {type(entry).__name__}")
+        try:
+            json_schema.map_of(json_schema.anything)(entry, "")
+            json_schema.sane(entry)
+        except ValueError as error:
+            raise _damaged(error) from None
         version = entry.get("schema_version")
         if version not in (1, SCHEMA_VERSION) or isinstance(version, bool):
             raise BundleError(
-                f"{MANIFEST}: schema version {version!r} is not known here (expected "
-                f"{SCHEMA_VERSION}); export again, or install the fgdeploy that wrote it"
+                f"{MANIFEST}: schema version {json_schema.said(version)} is not known here "
+                f"(expected {SCHEMA_VERSION}); export again, or install the fgdeploy that wrote it"
             )
         try:
             if version == 1:
                 entry = schema_one.upgrade(entry)
             else:
                 _check_digest(entry)
-            return cls._parse(entry)
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            OverflowError,
-            AttributeError,
-            RecursionError,  # nested so deeply that no digest can be made of it
-        ) as error:
-            reason = f"no entry {error}" if isinstance(error, KeyError) else str(error)
-            raise BundleError(f"{MANIFEST} is damaged: {reason}; export the bundle again") from None
+            if "deciding" not in entry:
+                entry = {**entry, "deciding": schema_one.deciding(entry)}
+            manifest_schema.SCHEMA(entry, "")
+            manifest = cls._parse(entry)
+            manifest._check()
+        except ValueError as error:
+            raise _damaged(error) from None
+        return manifest
 
     @classmethod
     def _parse(cls, entry: Mapping[str, Any]) -> Manifest:
         values = {f.name: entry[f.name] for f in dataclasses.fields(cls)}
-        for name, kind in _TYPES.items():
-            if not isinstance(values[name], kind) or isinstance(values[name], bool):
-                raise TypeError(f"{name} is {type(values[name]).__name__}, not {kind.__name__}")
-        rows, columns = values["grid"]
-        if type(rows) is not int or type(columns) is not int or min(rows, columns) < 1:
-            raise ValueError(f"grid is {values['grid']}, not two numbers above zero")
-        values["grid"] = (rows, columns)
-        values["blocks"] = tuple(BlockRows(**rows) for rows in values["blocks"])
+        rows = [f.name for f in dataclasses.fields(BlockRows)]
+        values["grid"] = tuple(values["grid"])
+        values["blocks"] = tuple(
+            BlockRows(**{name: run[name] for name in rows}) for run in values["blocks"]
+        )
         values["outputs"] = {
-            str(name): Output(one["type"], tuple(one["shape"]))
+            name: Output(one["type"], tuple(one["shape"]))
             for name, one in values["outputs"].items()
         }
-        values["classes"] = tuple(str(name) for name in values["classes"])
+        values["classes"] = tuple(values["classes"])
         values["preprocess"] = Preprocess.from_json(values["preprocess"])
-        manifest = cls(**values)
-        manifest._check()
-        return manifest
+        return cls(**values)
 
 
-_TYPES: dict[str, type] = {
-    **dict.fromkeys(("method", "backbone", "fingerprint", "created_by"), str),
-    **dict.fromkeys(("image_size", "patch_size", "depth", "width", "prefix_tokens", "bits"), int),
-    **dict.fromkeys(
-        ("head", "preprocess", "graph", "macs", "weights", "limits", "files", "options", "outputs"),
-        dict,
-    ),
-    **dict.fromkeys(("blocks", "grid", "classes"), list),
-}
+def _damaged(error: ValueError) -> BundleError:
+    return BundleError(f"{MANIFEST} is damaged: {error}; export the bundle again")
 
 
 def digest(entry: Mapping[str, Any]) -> str:
@@ -206,5 +194,7 @@ def digest(entry: Mapping[str, Any]) -> str:
 
 
 def _check_digest(entry: Mapping[str, Any]) -> None:
+    if "digest" not in entry:
+        raise ValueError("no entry 'digest'")
     if entry["digest"] != digest(entry):
         raise ValueError("its digest is not that of its entries, so it was changed or cut")

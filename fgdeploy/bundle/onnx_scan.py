@@ -7,6 +7,7 @@ ONNX IR 4 and later); everything else is stepped over.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterator
 from pathlib import Path
 
 from fgdeploy.core.errors import BundleError
@@ -23,12 +24,15 @@ _INSIDE = {
     "tensor": {},
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of TensorProto
-_OPSET_IMPORT = 8  # of ModelProto
+_OPSET_IMPORT, _NOTES = 8, 14  # of ModelProto: opset_import, metadata_props
 _DEEPEST = 100  # messages in messages, protobuf's own limit
 
 
-def check(path: Path) -> None:
-    """Raise BundleError if the ONNX file is empty, cut short, or keeps tensors in other files."""
+def check(path: Path) -> dict[str, str]:
+    """Return the notes that an ONNX file holds by name (its `metadata_props`).
+
+    Raises BundleError if it is empty, cut short, or keeps tensors in other files.
+    """
     if path.stat().st_size == 0:
         raise BundleError(f"{path.name} is empty (0 bytes); export the bundle again")
     with (
@@ -37,8 +41,9 @@ def check(path: Path) -> None:
     ):
         try:
             graphs = _walk(data, 0, len(data), "model", 0)
+            notes = _notes(data)
         except (IndexError, ValueError):
-            graphs = 0
+            graphs, notes = 0, {}
     if graphs == 0:
         raise BundleError(f"{path.name} is not a whole ONNX graph; export the bundle again")
     if graphs < 0:
@@ -46,6 +51,7 @@ def check(path: Path) -> None:
             f"{path.name} keeps weights in another file (external data), which a bundle must not; "
             "export it again as one file"
         )
+    return notes
 
 
 def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
@@ -61,22 +67,17 @@ def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
             raise ValueError("varint too long")
 
 
-def _walk(data: mmap.mmap, at: int, end: int, message: str, depth: int) -> int:
-    """Return the number of graphs seen, or -1 as soon as a tensor points out of the file."""
-    if depth > _DEEPEST:
-        raise ValueError("nested too deep")
-    inside, graphs, opsets = _INSIDE[message], int(message == "graph"), 0
+def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (field, wire type, place, length) of a message; of a number its value as the length."""
     while at < end:
         key, at = _varint(data, at)
         # protobuf's C++ parsers drop the upper bits of a key, so another field could hide there
         if not 8 <= key < 1 << 32:
             raise ValueError("a key of more than 32 bits, or of field 0")
         field, wire = key >> 3, key & 7
-        opsets += message == "model" and field == _OPSET_IMPORT
         if wire == 0:
             value, at = _varint(data, at)
-            if message == "tensor" and field == _DATA_LOCATION and value & 0xFFFFFFFF == 1:
-                return -1
+            yield field, wire, at, value
             continue
         if wire == 2:
             length, at = _varint(data, at)
@@ -86,14 +87,42 @@ def _walk(data: mmap.mmap, at: int, end: int, message: str, depth: int) -> int:
             raise ValueError(f"unknown wire type {wire}")
         if at + length > end:
             raise ValueError("cut short")
-        if message == "tensor" and field == _EXTERNAL_DATA:
-            return -1
+        yield field, wire, at, length
+        at += length
+    if at != end:
+        raise ValueError("cut short")
+
+
+def _walk(data: mmap.mmap, at: int, end: int, message: str, depth: int) -> int:
+    """Return the number of graphs seen, or -1 as soon as a tensor points out of the file."""
+    if depth > _DEEPEST:
+        raise ValueError("nested too deep")
+    inside, graphs, opsets = _INSIDE[message], int(message == "graph"), 0
+    for field, wire, place, length in _fields(data, at, end):
+        opsets += message == "model" and field == _OPSET_IMPORT
+        if message == "tensor":
+            elsewhere = wire == 0 and field == _DATA_LOCATION and length & 0xFFFFFFFF == 1
+            if elsewhere or (wire != 0 and field == _EXTERNAL_DATA):
+                return -1
         if wire == 2 and field in inside:
-            found = _walk(data, at, at + length, inside[field], depth + 1)
+            found = _walk(data, place, place + length, inside[field], depth + 1)
             if found < 0:
                 return -1
             graphs += found
-        at += length
-    if at != end or (message == "model" and not opsets):
+    if message == "model" and not opsets:
         raise ValueError("cut short")
     return graphs
+
+
+def _notes(data: mmap.mmap) -> dict[str, str]:
+    """Return `metadata_props`, the last of each name, as protobuf's maps are read."""
+    found: dict[str, str] = {}
+    for field, wire, at, length in _fields(data, 0, len(data)):
+        if field == _NOTES and wire == 2:
+            parts = {
+                part: data[start : start + size].decode("utf-8")
+                for part, kind, start, size in _fields(data, at, at + length)
+                if kind == 2
+            }
+            found[parts.get(1, "")] = parts.get(2, "")
+    return found

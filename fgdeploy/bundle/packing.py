@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import hashlib
 import io
-import json
 import os
 import shutil
 import stat
@@ -19,10 +18,11 @@ import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from fgdeploy.bundle import ENGINES, MANIFEST, Bundle, Manifest, open_bundle, sha256
-from fgdeploy.core import atomic
+from fgdeploy.bundle.folder import LONGEST_MANIFEST
+from fgdeploy.core import atomic, json_schema
 from fgdeploy.core.errors import BundleError, UsageError
 from fgdeploy.core.progress import Progress, no_progress
 
@@ -31,7 +31,6 @@ SUFFIX = ".fgdz"
 
 _PIECE = 1 << 20  # bytes held at once
 _LONGEST_LIST = 1 << 20  # bytes of a zip's own list of members, which zipfile reads at once
-_LONGEST_MANIFEST = 1 << 24
 _BLOCK = 1 << 12  # bytes that a file may take beyond its size
 _LONGEST_NAME = 255  # bytes; more than any file system of a device takes in one part
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip knows
@@ -212,9 +211,9 @@ def _entries(folder: Path, is_kind: Callable[[int], bool]) -> list[str]:
 def _digests(bundle: Bundle) -> dict[str, str]:
     """Return name -> sha256 of what `bundle` was verified with, the manifest included."""
     raw = (bundle.path / MANIFEST).read_bytes()
-    if Manifest.from_json(json.loads(raw)) != bundle.manifest:
+    if Manifest.from_json(json_schema.parse(raw)) != bundle.manifest:
         raise _changed(bundle.path / MANIFEST)
-    listed = {name: str(facts["sha256"]) for name, facts in bundle.manifest.files.items()}
+    listed = {name: facts["sha256"] for name, facts in bundle.manifest.files.items()}
     return {**listed, MANIFEST: hashlib.sha256(raw).hexdigest()}
 
 
@@ -351,14 +350,14 @@ def _manifest(
     info = members.get(MANIFEST)
     if info is None:
         raise BundleError(f"{source} holds no {MANIFEST}, so it is no packed bundle; {_NEXT}")
-    if info.file_size > _LONGEST_MANIFEST:
+    if info.file_size > LONGEST_MANIFEST:
         raise BundleError(
-            f"{source}: expected a {MANIFEST} of at most {_LONGEST_MANIFEST} bytes, got "
+            f"{source}: expected a {MANIFEST} of at most {LONGEST_MANIFEST} bytes, got "
             f"{info.file_size}; {_NEXT}"
         )
     try:
-        entry: Any = json.loads(b"".join(_pieces(source, archive, info)))
-    except (ValueError, RecursionError) as error:
+        entry = json_schema.parse(b"".join(_pieces(source, archive, info)))
+    except ValueError as error:
         raise BundleError(f"{source}: {MANIFEST} is not JSON ({error}); {_NEXT}") from None
     try:
         return Manifest.from_json(entry)
@@ -379,7 +378,7 @@ def _check_listed(source: Path, members: Mapping[str, zipfile.ZipInfo], manifest
     for name, facts in listed.items():
         if name not in members:
             raise BundleError(f"{source} lacks {_short(name)}; {_NEXT}")
-        listed_size = facts.get("bytes") if isinstance(facts, dict) else None
+        listed_size = facts["bytes"]
         size = members[name].file_size
         if listed_size != size:
             raise BundleError(

@@ -108,8 +108,8 @@ def export(
         *((name, show.option(value)) for name, value in manifest.options.items()),
         ("head", f"{manifest.head['kind']}, {manifest.bits} bits"),
         (
-            "G MACs",
-            f"{macs['exported'] / 1e9:.2f} exported, {macs['dense'] / 1e9:.2f} dense in timm",
+            "MACs",
+            f"{show.macs(macs['exported'])} exported, {show.macs(macs['dense'])} dense in timm",
         ),
         (
             "parity",

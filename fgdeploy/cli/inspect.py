@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -26,57 +27,73 @@ def inspect(
     if as_json:
         show.emit_json(manifest.to_json())
         return
-    other = manifest.prefix_tokens
-    rows = [
+    typer.echo(page(manifest))
+
+
+def page(manifest: Manifest) -> str:
+    """Return all that a manifest says, as tables with a blank line between them."""
+    header = ("blocks", "tokens", "queries", "proj and MLP")
+    parts = [
+        show.table(_rows(manifest)),
+        "token rows through the blocks\n" + show.table(_token_rows(manifest), header),
+        "multiply-accumulates per image\n" + show.table(_macs(manifest.macs)),
+        "files (sizes and sha256 verified)\n" + show.table(*_files(manifest)),
+        _parity(manifest.parity or {}),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _rows(manifest: Manifest) -> list[tuple[str, str]]:
+    weights, photo = manifest.weights, manifest.preprocess
+    scaled = "both sides" if photo.square else "short side"
+    return [
         ("method", manifest.method),
         *((name, show.option(value)) for name, value in manifest.options.items()),
         ("backbone", f"{manifest.backbone} ({manifest.depth} blocks, width {manifest.width})"),
         (
             "input",
             f"{manifest.image_size} px, patches of {manifest.patch_size}: "
-            f"{manifest.grid[0]}x{manifest.grid[1]} + {other} tokens",
+            f"{manifest.grid[0]}x{manifest.grid[1]} + {manifest.prefix_tokens} tokens",
         ),
         (
             "code",
             f"{manifest.bits} bits, {manifest.code_bytes} bytes, head {manifest.head['kind']}",
         ),
-        ("weights", f"{manifest.weights['source']} (sha256 {manifest.weights['sha256'][:16]})"),
+        ("weights", f"{weights['source']} (sha256 {weights['sha256'][:16]})"),
         ("fingerprint", manifest.fingerprint[:16]),
         (
             "photo",
-            f"short side to {manifest.preprocess.resize}, middle {manifest.preprocess.size} "
-            f"square, {manifest.preprocess.interpolation}",
+            f"{scaled} to {photo.resize}, middle {photo.size} square, {photo.interpolation}",
         ),
         ("graph", f"opset {manifest.graph['opset']}, {', '.join(manifest.outputs)}"),
         ("made by", manifest.created_by),
     ]
-    typer.echo(show.table(rows))
-    typer.echo("\ntoken rows through the blocks")
-    header = ("blocks", "tokens", "queries", "proj and MLP")
-    typer.echo(show.table(_token_rows(manifest), header))
-    typer.echo("\nmultiply-accumulates per image")
-    dense = manifest.macs["dense"]
-    typer.echo(
-        show.table(
-            [
-                (name, f"{manifest.macs[name] / 1e9:.3f} G", f"{manifest.macs[name] / dense:.0%}")
-                for name in ("dense", "published", "exported")
-            ]
-        )
-    )
-    typer.echo("\nfiles (sizes and sha256 verified)")
-    files = [
+
+
+def _macs(macs: Mapping[str, int]) -> list[tuple[str, str, str]]:
+    names = ("dense", "published", "exported")
+    return [(name, show.macs(macs[name]), f"{macs[name] / macs['dense']:.0%}") for name in names]
+
+
+def _files(manifest: Manifest) -> tuple[list[tuple[str, str, str]], tuple[str, ...]]:
+    rows = [
         (name, f"{facts['bytes']:,}", facts["sha256"][:16])
         for name, facts in manifest.files.items()
     ]
-    typer.echo(show.table(files, ("name", "bytes", "sha256")))
-    if manifest.parity:
-        proof = manifest.parity
-        typer.echo(
-            f"\nlast parity: {proof['candidate']} against {proof['reference']}, "
-            f"{proof['photos']} images, max |hash difference| {proof['max_hash_diff']:.1e}, "
-            f"{proof['bit_agreement']:.2%} of bits equal"
-        )
+    return rows, ("name", "bytes", "sha256")
+
+
+def _parity(proof: Mapping[str, Any]) -> str:
+    """Return the last proof in one line: what of it was recorded."""
+    words = {
+        "candidate": "{}",
+        "reference": "against {}",
+        "photos": "{} images",
+        "max_hash_diff": "max |hash difference| {:.1e}",
+        "bit_agreement": "{:.2%} of bits equal",
+    }
+    parts = [form.format(proof[name]) for name, form in words.items() if name in proof]
+    return show.plain(f"last parity: {', '.join(parts)}") if parts else ""
 
 
 def _token_rows(manifest: Manifest) -> list[tuple[str, str, str, str]]:

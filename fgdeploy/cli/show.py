@@ -141,6 +141,11 @@ def report_skipped(errors: Sequence[str], told: bool = False) -> None:
     raise typer.Exit(SKIPPED)
 
 
+def macs(count: int) -> str:
+    """Return multiply-accumulates with three digits and more, such as 2.274 G or 6.113 M."""
+    return f"{count / 1e9:,.3f} G" if count >= 5e7 else f"{count / 1e6:,.3f} M"
+
+
 def option(value: object) -> str:
     """Return an option's value in one line: pairs of numbers as `4:98, 8:49`."""
     if isinstance(value, list):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fgdeploy.bundle import Output, open_bundle
+from fgdeploy.bundle import Output, onnx_scan, open_bundle
+from fgdeploy.bundle.fingerprint import GRAPH_NOTE
 from fgdeploy.core.errors import (
     BundleError,
     CheckpointError,
@@ -122,6 +123,8 @@ def test_the_fingerprint_covers_what_no_weight_shows(random_export: Exported) ->
     ):
         assert exporter._fingerprint(other, weights) != same
     assert exporter._fingerprint(chosen, "ab" * 32) != same
+    notes = onnx_scan.check(random_export.bundle.path / "model.onnx")
+    assert notes[GRAPH_NOTE] == same and set(notes) >= {"fgdeploy.pins", "fgdeploy.half"}
 
 
 def test_the_fingerprint_is_that_of_all_bundles_so_far(random_export: Exported) -> None:

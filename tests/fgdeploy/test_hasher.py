@@ -16,6 +16,7 @@ from fgdeploy.engines import Outputs
 from fgdeploy.hasher import Hasher, hash_all, load
 from fgdeploy.photos import Photo
 from tests.checks import refused
+from tests.conftest import toy_manifest
 
 COUNT = 11
 
@@ -132,7 +133,11 @@ def test_both_backends_give_the_same_codes(toy_bundle: Path, paths: list[Path]) 
 def test_the_hasher_says_what_it_is(toy_bundle: Path) -> None:
     assert fgdeploy.load is load
     with load(str(toy_bundle)) as hasher:
-        assert (hasher.bits, hasher.fingerprint, hasher.batch) == (12, "toy-0", 8)
+        assert (hasher.bits, hasher.fingerprint, hasher.batch) == (
+            12,
+            toy_manifest().fingerprint,
+            8,
+        )
         assert hasher.manifest is hasher.bundle.manifest
 
 

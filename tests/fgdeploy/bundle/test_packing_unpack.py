@@ -117,12 +117,19 @@ def _without(entry: dict[str, Any]) -> None:
         ),
         (lambda entry: entry.update(bits=5000), r"toy\.fgdz: manifest\.json is damaged: bits"),
         (_without, r"toy\.fgdz: manifest\.json is damaged: no entry 'files'"),
-        (lambda entry: entry["files"].update(a={}), r"toy\.fgdz lacks 'a'"),
+        (
+            lambda entry: entry["files"].update(a={"bytes": 1, "sha256": "ab" * 32}),
+            r"toy\.fgdz lacks 'a'",
+        ),
+        (lambda entry: entry["files"].update(a={}), r"toy\.fgdz: .* no entry 'files.a.sha256'"),
         (lambda entry: entry["files"]["model.onnx"].update(bytes=1), r"lists 1 bytes for 'model"),
-        (lambda entry: entry["files"].update({"model.onnx": 7}), r"lists None bytes for 'model"),
+        (
+            lambda entry: entry["files"].update({"model.onnx": 7}),
+            r"model.onnx is 7, expected an",
+        ),
         (
             lambda entry: entry["files"]["model.onnx"].update(bytes="1\n"),
-            r"json lists '1\\n' bytes for 'model\.onnx', got \d+; copy it again",
+            r'model\.onnx\.bytes is "1\\n", expected a whole number',
         ),
         (lambda entry: entry["files"].clear(), r"'model\.onnx', which its manifest\.json does not"),
     ],
@@ -154,7 +161,7 @@ def test_no_manifest_or_a_huge_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     members = contents(toy_bundle)
-    monkeypatch.setattr(packing, "_LONGEST_MANIFEST", 100)
+    monkeypatch.setattr(packing, "LONGEST_MANIFEST", 100)
     with refused(BundleError, r"expected a manifest\.json of at most 100 bytes, got \d+"):
         unpack(packed, target)
     del members["manifest.json"]

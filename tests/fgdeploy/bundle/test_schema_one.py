@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fgdeploy.bundle import BlockRows, Manifest, Output, open_bundle, sha256
+from fgdeploy.bundle.manifest import digest
 from fgdeploy.core.errors import BundleError
 from tests.checks import refused
 
@@ -59,7 +62,7 @@ OLD: dict[str, Any] = {
     },
     "macs": {"dense": 3, "published": 2, "exported": 1},
     "weights": {"source": "random", "sha256": "ab" * 32, "seed": 0},
-    "fingerprint": "cd" * 32,
+    "fingerprint": "",  # set below
     "created_by": "fgdeploy 0.1.0",
     "thresholds": {"min_bit_agreement": 0.999, "min_top10": 0.99, "max_map_drop": 0.1},
     "parity": {"reference": "pytorch:fp32", "candidate": "onnxruntime:fp32", "photos": 8},
@@ -69,9 +72,25 @@ OLD: dict[str, Any] = {
 }
 
 
+def fingerprint(entry: dict[str, Any]) -> str:
+    """Return the fingerprint that the first versions gave a model."""
+    names = ("method", "backbone", "stages", "preprocess")
+    facts = {**{name: entry[name] for name in names}, "weights": entry["weights"]["sha256"]}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+OLD["fingerprint"] = fingerprint(OLD)
+
+
 def old(**changes: Any) -> dict[str, Any]:
     """Return a copy of the manifest with some entries replaced."""
     return {**copy.deepcopy(OLD), **changes}
+
+
+def old_of(**changes: Any) -> dict[str, Any]:
+    """Return the manifest of another model of that time."""
+    entry = old(**changes)
+    return {**entry, "fingerprint": fingerprint(entry)}
 
 
 @pytest.fixture
@@ -136,7 +155,7 @@ def test_rows_follow_from_stages_and_simplifications(
 
 def test_the_graph_of_a_dense_model_with_registers() -> None:
     graph = {"opset": 18, "simplifications": []}
-    manifest = Manifest.from_json(old(stages=[], prefix_tokens=5, graph=graph))
+    manifest = Manifest.from_json(old_of(stages=[], prefix_tokens=5, graph=graph))
     assert manifest.blocks == _rows(*[(21, 21, 21, 21, 21)] * 6)
     assert manifest.options["stages"] == []
     assert manifest.outputs == {}
@@ -178,33 +197,80 @@ def test_missing_entry(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("stages", {}, "stages is dict, not list"),
-        ("stages", None, "stages is NoneType, not list"),
-        ("stages", [None], ".*"),
-        ("stages", [3], ".*"),
-        ("stages", ["1:2"], ".*"),
-        ("stages", [{}], "no entry 'block'"),
-        ("stages", [{"block": 1, "tokens_in": 4}], "no entry 'keep'"),
-        ("stages", [{"block": "x", "tokens_in": 4, "keep": 2}], ".*'x'.*"),
-        ("stages", [{"block": 1, "tokens_in": 4, "keep": float("inf")}], ".*"),
-        ("stages", [{"block": 1, "tokens_in": 4, "keep": -4}], ".*not a number above zero"),
-        ("image_size", "32", "image_size is str, not int"),
+        ("stages", {}, "stages is an object, expected a list"),
+        ("stages", None, "stages is null, expected a list"),
+        ("stages", [None], "stages.0 is null, expected an object"),
+        ("stages", ["1:2"], 'stages.0 is "1:2", expected an object'),
+        ("stages", [{}], "no entry 'stages.0.block'"),
+        ("stages", [{"block": 1, "tokens_in": 4}], "no entry 'stages.0.keep'"),
+        ("stages", [{"block": "x", "tokens_in": 4, "keep": 2}], 'stages.0.block is "x", .*'),
+        ("stages", [{"block": 1, "tokens_in": 4, "keep": float("inf")}], ".* expected a number"),
+        ("stages", [{"block": 1, "tokens_in": 4, "keep": -4}], ".*keep is -4, .* from 1 .*"),
+        ("image_size", "32", 'image_size is "32", expected .*'),
         ("image_size", 64, "preprocess gives 32 pixels, image_size is 64"),
-        ("patch_size", 0, "patch_size is 0, not above zero"),
-        ("patch_size", 64, ".*"),
-        ("depth", 0, "depth is 0"),
-        ("depth", 10**9, "depth is 1000000000"),
-        ("depth", [6], ".*"),
-        ("prefix_tokens", "x", ".*"),
-        ("prefix_tokens", True, "prefix_tokens is bool, not int"),
-        ("graph", None, ".*"),
-        ("graph", {"outputs": {"code": 3}}, ".*"),
-        ("graph", {"outputs": {"code": ["batch", 99]}}, "output code has the shape .*"),
-        ("graph", {"outputs": {"hash": ["batch", "x"]}}, "the shape of an output is .*"),
-        ("thresholds", None, "limits is NoneType, not dict"),
-        ("thresholds", {"max_map_drop": "small"}, "limits.*'max_map_drop'.* is str, not a number"),
+        ("patch_size", 0, "patch_size is 0, expected a whole number from 1 .*"),
+        ("patch_size", 64, "grid.0 is 0, .*"),
+        ("depth", 0, "depth is 0, expected .*"),
+        ("depth", 10**9, "depth is 1000000000, expected .*"),
+        ("depth", [6], "depth is a list, expected .*"),
+        ("prefix_tokens", "x", 'prefix_tokens is "x", expected .*'),
+        ("prefix_tokens", True, "prefix_tokens is true or false, expected .*"),
+        ("graph", None, "graph is null, expected an object"),
+        ("graph", {**OLD["graph"], "outputs": {"code": 3}}, "graph.outputs.code is 3, .*"),
+        ("graph", {**OLD["graph"], "outputs": {"code": []}}, "graph.outputs.code is a list of 0.*"),
+        (
+            "graph",
+            {**OLD["graph"], "outputs": {"code": ["batch", 99]}},
+            "output code has the shape .*",
+        ),
+        (
+            "graph",
+            {**OLD["graph"], "outputs": {"hash": ["batch", "x"]}},
+            'outputs.hash.shape.*"x".*',
+        ),
+        ("thresholds", None, "limits is null, expected an object"),
+        ("thresholds", {"max_map_drop": "small"}, 'limits.max_map_drop is "small", expected .*'),
     ],
 )
 def test_damaged(name: str, value: Any, reason: str) -> None:
     with refused(BundleError, rf"manifest\.json is damaged: {reason}{AGAIN}"):
         Manifest.from_json(old(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entry: entry["preprocess"].update(interpolation="bicubic"),
+        lambda entry: entry["preprocess"].update(mean=[0.4, 0.5, 0.5]),
+        lambda entry: entry["preprocess"].update(resize=36),
+        lambda entry: entry["preprocess"].update(square=True),
+        lambda entry: entry["weights"].update(sha256="cd" * 32),
+        lambda entry: entry["stages"].pop(),
+        lambda entry: entry.update(method="eetx"),
+        lambda entry: entry.update(backbone="test_vit2"),
+        lambda entry: entry.update(fingerprint="cd" * 32),
+    ],
+)
+def test_what_decides_a_code_cannot_be_changed_without_a_digest_either(
+    change: Callable[[dict[str, Any]], Any],
+) -> None:
+    entry = old()
+    change(entry)
+    with refused(BundleError, rf"damaged: its fingerprint is not that of its method.*{AGAIN}"):
+        Manifest.from_json(entry)
+
+
+def test_a_manifest_of_schema_2_before_it_said_what_decides() -> None:
+    """As exports wrote them between the two: EET's stages follow from its options and grid."""
+    entry = Manifest.from_json(old()).to_json()
+    assert entry.pop("deciding") == {"stages": OLD["stages"]}
+    entry["digest"] = digest(entry)
+    assert Manifest.from_json(entry).fingerprint == OLD["fingerprint"]
+    entry["options"]["stages"][0][1] = 9
+    entry["digest"] = digest(entry)
+    with refused(BundleError, "its fingerprint is not that of its method"):
+        Manifest.from_json(entry)
+    entry["options"]["stages"] = None
+    entry["digest"] = digest(entry)
+    with refused(BundleError, "options.stages is null, expected a list"):
+        Manifest.from_json(entry)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.conftest import toy_manifest
 from tests.fgdeploy.cli.conftest import Run
 from tests.fgdeploy.cli.outcome import fails
 
@@ -54,7 +55,7 @@ def test_json_and_names(run: Run, tmp_path: Path) -> None:
     assert packed["path"] == "out/a.fgdz"
     unpacked = json.loads(run("unpack", "out/a.fgdz", "--json").stdout)
     assert unpacked["path"] == "a.fgd"
-    assert unpacked["fingerprint"] == "toy-0"
+    assert unpacked["fingerprint"] == toy_manifest().fingerprint
     assert list(unpacked["files"]) == ["model.onnx"]
     assert run("unpack", "out/a.fgdz", "-o", "out/b.fgd").exit_code == 0
     assert sorted(os.listdir("out")) == ["a.fgdz", "b.fgd"]
