@@ -119,6 +119,10 @@ def _explained(one: Any) -> str:
     if not one.help:
         raise ValueError(f"the parameter {one.name} has no help")
     text = _escape(" ".join(one.help.split()))
+    least, most = getattr(one, "min", None), getattr(one, "max", None)
+    if least is not None and most is not None:
+        head, said, default = text.partition("  [default: ")
+        text = f"{head.rstrip('.')}, {least} to {most}.{said}{default}"
     if one.required:
         return f"{text} Must be given." if one.param_type_name == "option" else text
     if getattr(one, "multiple", False):
@@ -126,9 +130,9 @@ def _explained(one: Any) -> str:
     default = one.default
     if one.param_type_name == "option" and one.secondary_opts and default is not None:
         default = (one.opts if default else one.secondary_opts)[0]
-    known = isinstance(default, (str, int, float, Path)) and default not in (False, "")
-    if not known or "Default:" in text:
-        return text
+    known = isinstance(default, (str, int, float, Path)) and default is not False and default != ""
+    if not known or "default: " in text:
+        return re.sub(r"\[default: (.*)\]", r"Default: \1.", text)
     return f"{text} Default: `{default}`."
 
 

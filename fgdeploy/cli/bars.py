@@ -1,4 +1,4 @@
-"""Progress bars for long work, on a terminal; elsewhere only what is said in words."""
+"""Progress bars for long work, on a terminal; elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from rich.progress import (
 )
 
 from fgdeploy.cli import show
+from fgdeploy.cli.log_lines import LogLines
+from fgdeploy.core.text import one_line
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,10 @@ class TerminalBars:
 
     def say(self, message: str) -> None:
         """Print one line of plain text."""
-        self.live.console.print(show.plain(message), soft_wrap=True)
+        if not self.live.console.is_terminal:
+            show.say(message)
+        elif not show.manner().quiet:
+            self.live.console.print(one_line(message), soft_wrap=True)
 
     def start(self, label: str, total: int | None = None) -> TaskID:
         """Show a bar and return its number."""
@@ -36,6 +41,8 @@ class TerminalBars:
 
     def make(self, label: str) -> Callable[[int, int], None]:
         """Return a callback (done, total) that shows a bar with its speed until all is done."""
+        if not self.live.console.is_terminal:
+            return LogLines(label, show.say).update
         shown: list[TaskID] = []
         start = time.monotonic()
 
@@ -61,6 +68,6 @@ def bars() -> Iterator[TerminalBars]:
         TextColumn("{task.fields[facts]}", markup=False),
         TimeRemainingColumn(compact=True),
     )
-    quiet = not console.is_terminal
+    quiet = show.manner().quiet or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=quiet) as live:
         yield TerminalBars(live)

@@ -43,7 +43,7 @@ def build_engine(
     min_bit_agreement: calibrate.BitsOption = None,
     again: calibrate.AgainOption = False,
     workspace_mib: Annotated[
-        int | None, typer.Option(help="TensorRT: most GPU memory for workspace, in MiB.")
+        int | None, typer.Option(min=1, help="TensorRT: most GPU memory for workspace, in MiB.")
     ] = None,
     timing_cache: Annotated[
         Path | None, typer.Option(help="TensorRT: a file that makes the next build faster.")

@@ -30,22 +30,25 @@ RangeOption = Annotated[
 OldRangeOption = Annotated[str | None, typer.Option("--method", hidden=True)]
 OldDropOption = Annotated[float | None, typer.Option("--max-drop", hidden=True)]
 ImagesOption = Annotated[
-    int, typer.Option("--images", help="Photos to calibrate on, spread over the classes.")
+    int,
+    typer.Option("--images", min=1, help="Photos to calibrate on, spread over the classes."),
 ]
 DropOption = Annotated[
     float | None,
     typer.Option(
-        "--max-map-drop", help="Limit: loss of mAP in points of 100. Default with labels: 0.5."
+        "--max-map-drop", help="Limit: loss of mAP in points of 100, with labels. Default: 0.5."
     ),
 ]
 BitsOption = Annotated[
     float | None,
     typer.Option(
         "--min-bit-agreement",
-        help="Limit: share of equal bits, 0 to 1. Default: 0.985, without labels 0.99.",
+        help="Limit: share of equal bits, 0 to 1. Default: 0.985, or 0.99 without labels.",
     ),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the choice of photos.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", max=2**32 - 1, help="Seed of the choice of photos.")
+]
 AgainOption = Annotated[
     bool, typer.Option("--again", help="Calibrate anew, whatever the bundle holds.")
 ]

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from fgdeploy.cli import show
+from fgdeploy.core.text import counted
 
 
 def _gpu(gpu: Any) -> str:
@@ -26,12 +27,14 @@ def doctor(as_json: show.JsonOption = False) -> None:
         rows = [
             ("Python", machine.python),
             ("system", machine.system),
-            ("CPU", f"{machine.cpu}, {machine.cores} cores, {memory}"),
+            ("CPU", f"{machine.cpu}, {counted(machine.cores, 'core')}, {memory}"),
             ("extensions", " ".join(machine.cpu_features) or "none known"),
             ("NVIDIA driver", machine.nvidia_driver or "none"),
             ("GPUs", "; ".join(map(_gpu, machine.gpus)) or "none"),
+            ("engines that run", ", ".join(machine.engines) or "none"),
+            ("export", "yes" if machine.can_export else "no"),
         ]
-        typer.echo(show.table(rows) + "\n")
+        show.rows(rows)
         packages = [
             (
                 p.name,
@@ -41,9 +44,7 @@ def doctor(as_json: show.JsonOption = False) -> None:
             )
             for p in machine.packages
         ]
-        typer.echo(show.table(packages, ("package", "version", "for", "if missing")) + "\n")
-        typer.echo(f"engines that can run here: {', '.join(machine.engines) or 'none'}")
-        typer.echo(f"export: {'yes' if machine.can_export else 'no'}")
+        show.rows(packages, ("package", "version", "for", "if missing"), title="packages")
     if not machine.engines:
-        show.say('error: no engine is installed; run: pip install "fgdeploy[cpu]"')
+        show.complain('error: no engine is installed; run: pip install "fgdeploy[cpu]"')
         raise typer.Exit(1)

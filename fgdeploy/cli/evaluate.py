@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fgdeploy.cli import objects, show
+from fgdeploy.core import numbers
+from fgdeploy.core.text import counted
 
 if TYPE_CHECKING:
     from fgdeploy.evaluation import Detail
@@ -67,20 +69,20 @@ def evaluate(
             }
             show.emit_json(entry)
         else:
-            typer.echo(f"{result.protocol}, {hasher.bits} bits, {hasher.engine.describe()}")
-            typer.echo(_table(result.protocols))
+            show.line(f"{result.protocol}, {hasher.bits} bits, {hasher.engine.describe()}")
+            show.rows(_rows(result.protocols), ("measure", *result.protocols))
     for name, reason in result.absent.items():
         show.say(f"no {name}: {reason}")
     for name, detail in result.protocols.items():
         if lonely := detail.scores.without_relevant:
-            show.say(f"{name}: {lonely} queries have no photo of their class to find")
+            show.say(f"{name}: {counted(lonely, 'query')} without a photo of the class to find")
     if report is not None:
         written = reports.write_report(report, result.protocols)
         show.say(f"wrote {', '.join(path.name for path in written)} in {report}")
     show.report_skipped(result.skipped)
 
 
-def _table(protocols: Mapping[str, Detail]) -> str:
+def _rows(protocols: Mapping[str, Detail]) -> list[tuple[str, ...]]:
     """Return a row for each measure, a column for each protocol."""
     columns = [
         {
@@ -91,8 +93,7 @@ def _table(protocols: Mapping[str, Detail]) -> str:
         }
         for detail in protocols.values()
     ]
-    rows = [(name, *(f"{column[name]:.4f}" for column in columns)) for name in columns[0]]
-    return show.table(rows, ("", *protocols))
+    return [(name, *(f"{column[name]:.4f}" for column in columns)) for name in columns[0]]
 
 
 def _check_place(report: Path) -> None:
@@ -103,12 +104,4 @@ def _check_place(report: Path) -> None:
 
 
 def _cuts(text: str) -> tuple[int, ...]:
-    from fgdeploy.core.errors import UsageError
-
-    try:
-        cuts = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        cuts = ()
-    if not cuts or min(cuts) < 1:
-        raise UsageError(f"--precision-at {text!r}: expected numbers above zero, such as 5,10")
-    return cuts
+    return tuple(numbers.whole(part, "--precision-at", least=1) for part in text.split(","))

@@ -37,19 +37,24 @@ def export(
         str | None,
         typer.Option(help="A timm ViT or DeiT. Default: told from the weights, else the method's."),
     ] = None,
-    image_size: Annotated[int | None, typer.Option(help="Input side in pixels.")] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, max=8192, help="Input side in pixels. Default: the method's."),
+    ] = None,
     chosen: method_options.SetOption = [],  # noqa: B006
     stages: method_options.StagesOption = None,
     head: Annotated[
         str, typer.Option(help="Hash head: auto, trained, itq (needs --fit-data) or lsh.")
     ] = "auto",
-    bits: Annotated[int | None, typer.Option(help="Bits of a code, 8 to 512. Default: 64.")] = None,
+    bits: Annotated[
+        int | None, typer.Option(min=8, max=512, help="Bits of a code. Default: 64.")
+    ] = None,
     fit_data: Annotated[
         Path | None,
         typer.Option(help="Photos to fit the head on: a folder, or a CSV (its train split)."),
     ] = None,
     fit_images: Annotated[
-        int, typer.Option(help="Most photos to fit on, spread over the classes.")
+        int, typer.Option(min=1, help="Most photos to fit on, spread over the classes.")
     ] = 4096,
     crop: Annotated[
         float | None,
@@ -60,8 +65,8 @@ def export(
     logits: Annotated[
         bool, typer.Option("--logits", help="Keep the class logits as output.")
     ] = False,
-    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 20.")] = 18,
-    seed: Annotated[int, typer.Option(help="Seed of all random choices.")] = 0,
+    opset: Annotated[int, typer.Option(min=18, max=20, help="ONNX opset.")] = 18,
+    seed: show.SeedOption = 0,
     without: Annotated[
         str, typer.Option(help="Exact simplifications to leave out, by name, with commas.")
     ] = "",

@@ -103,15 +103,14 @@ def remove(
 def list_items(
     gallery: objects.IndexArgument = None,
     where: show.WhereOption = None,
-    limit: Annotated[int | None, typer.Option("--limit", "-n", help="At most so many.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", help="At most so many. Default: all.")
+    ] = None,
     as_json: show.JsonOption = False,
 ) -> None:
     """List the items in order of id: id, label, path and time."""
-    from fgdeploy.core.errors import UsageError
     from fgdeploy.retrieval import Index
 
-    if limit is not None and limit < 0:
-        raise UsageError(f"--limit {limit}: expected a number of items")
     gallery = objects.index_of(gallery)
     with Index.open(gallery) as index:
         for item in islice(index.items(where), limit):

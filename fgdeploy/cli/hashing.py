@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fgdeploy.cli import objects, show
+from fgdeploy.core.text import counted
 
 
 def hash_photos(
@@ -44,7 +45,7 @@ def hash_photos(
             hasher.fingerprint,
         ).save(output)
         show.say(
-            f"hashed {len(run.photos)} photos into {hasher.bits}-bit codes in {output} with "
-            f"{hasher.engine.describe()}; next: fgdeploy index add gallery.fgi {source}"
+            f"hashed {counted(len(run.photos), 'photo')} into {hasher.bits}-bit codes in {output} "
+            f"with {hasher.engine.describe()}; next: fgdeploy index import gallery.fgi {output}"
         )
     show.report_skipped(run.skipped)

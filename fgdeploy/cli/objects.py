@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from fgdeploy.core.errors import UsageError
+from fgdeploy.core.text import counted, plural
 
 _HERE = "Default: the one *.fgd in this folder."
 BundleArgument = Annotated[
@@ -65,8 +66,8 @@ def only_training() -> Path | None:
     if len(found) > 1:
         names = ", ".join(map(str, found[:_SHOWN]))
         raise UsageError(
-            f"{len(found)} trainings ({names}) in this folder; name one, or say --weights "
-            "pretrained for timm's"
+            f"{counted(len(found), 'training')} ({names}) in this folder; name one, or say "
+            "--weights pretrained for timm's"
         )
     return found[0] if found else None
 
@@ -94,7 +95,7 @@ def bundle_and_photos(
 def one_of(what: str, word: Path | None, option: Path | None, flag: str) -> Path | None:
     """Return what a word or an option names. Raises UsageError if they name two things."""
     if word is not None and option is not None and word != option:
-        raise UsageError(f"{word} and {flag} {option} name two {_plural(what)}; give one of them")
+        raise UsageError(f"{word} and {flag} {option} name two {plural(what)}; give one of them")
     return option if word is None else word
 
 
@@ -102,9 +103,5 @@ def _only(what: str, pattern: str, way: str) -> Path:
     found = sorted(path for path in Path().glob(pattern) if path.is_dir())
     if len(found) == 1:
         return found[0]
-    several = f"{len(found)} {_plural(what)} ({', '.join(map(str, found[:_SHOWN]))})"
+    several = f"{counted(len(found), what)} ({', '.join(map(str, found[:_SHOWN]))})"
     raise UsageError(f"{several if found else f'no {what}'} in this folder; {way}")
-
-
-def _plural(what: str) -> str:
-    return {"index": "indexes", "place of photos": "places of photos"}.get(what, f"{what}s")

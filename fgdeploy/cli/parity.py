@@ -37,25 +37,33 @@ def parity(
     checkpoint: Annotated[
         Path | None, typer.Option(help="For pytorch: the checkpoint the bundle was exported from.")
     ] = None,
-    images: Annotated[int, typer.Option(help="Most photos to compare, spread over classes.")] = 256,
+    images: Annotated[
+        int, typer.Option(min=1, help="Most photos to compare, spread over classes.")
+    ] = 256,
     max_hash_diff: Annotated[
-        float | None, typer.Option(help="Limit: largest |hash difference|.")
+        float | None, typer.Option(help="Limit: largest |hash difference|. Default: the bundle's.")
     ] = None,
     min_bit_agreement: Annotated[
-        float | None, typer.Option(help="Limit: share of equal bits, 0 to 1.")
+        float | None,
+        typer.Option(help="Limit: share of equal bits, 0 to 1. Default: the bundle's."),
     ] = None,
     min_identical: Annotated[
-        float | None, typer.Option(help="Limit: share of identical codes, 0 to 1.")
+        float | None,
+        typer.Option(help="Limit: share of identical codes, 0 to 1. Default: the bundle's."),
     ] = None,
     min_top10: Annotated[
-        float | None, typer.Option(help="Limit: overlap of the ten nearest, 0 to 1.")
+        float | None,
+        typer.Option(help="Limit: overlap of the ten nearest, 0 to 1. Default: the bundle's."),
     ] = None,
     max_map_drop: Annotated[
-        float | None, typer.Option(help="Limit: loss of mAP in points of 100, with labels.")
+        float | None,
+        typer.Option(
+            help="Limit: loss of mAP in points of 100, with labels. Default: the bundle's."
+        ),
     ] = None,
     max_output_error: Annotated[
         float | None,
-        typer.Option(help="Limit: mean error of each further output, such as embedding."),
+        typer.Option(help="Limit: mean error of each further output. Default: the bundle's."),
     ] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Write the result into the bundle's manifest.")
@@ -75,7 +83,7 @@ def parity(
     folder.
     """
     from fgdeploy.bundle import open_bundle
-    from fgdeploy.core.errors import ParityError, UsageError
+    from fgdeploy.core.errors import ParityError
     from fgdeploy.photos import named_or_found, spread
     from fgdeploy.proof.comparing import (
         choose_candidate,
@@ -86,8 +94,6 @@ def parity(
     )
     from fgdeploy.proof.parity import Limits
 
-    if images < 1:
-        raise UsageError(f"--images {images}: compare at least one photo")
     words = [word for word in (first, second) if word is not None]
     bundle, source = objects.bundle_and_photos(words, old_bundle, data)
     opened = open_bundle(bundle)

@@ -49,7 +49,7 @@ def search(
         Path | None, typer.Option("--codes", help="Queries: all codes of a file, NAME.npz.")
     ] = None,
     k: Annotated[
-        int | None, typer.Option("-k", help=f"How many answers. Default: {DEFAULT_K}.")
+        int | None, typer.Option("-k", min=1, help=f"How many answers. Default: {DEFAULT_K}.")
     ] = None,
     radius: Annotated[
         int | None, typer.Option(help="Instead of -k: all answers within so many bits.")
@@ -101,10 +101,6 @@ def _check(
 
     if not photos and not others:
         raise UsageError("there is no query; give photos, --id, --code or --codes")
-    if k is not None and k < 1:
-        raise UsageError(f"-k {k}: expected at least one answer")
-    if radius is not None and radius < 0:
-        raise UsageError(f"--radius {radius}: expected a number of bits, 0 or more")
     if radius is not None and k is not None:
         raise UsageError(f"-k {k} and --radius {radius}: give one of the two")
     if rerank is not None:

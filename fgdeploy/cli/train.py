@@ -41,8 +41,11 @@ def train(
         str,
         typer.Option(help="Start from: a checkpoint's path, pretrained (timm's hub) or random."),
     ] = "pretrained",
-    bits: Annotated[int, typer.Option(help="Bits of a code, 8 to 512.")] = 64,
-    image_size: Annotated[int | None, typer.Option(help="Input side in pixels.")] = None,
+    bits: Annotated[int, typer.Option(min=8, max=512, help="Bits of a code.")] = 64,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, max=8192, help="Input side in pixels. Default: the method's."),
+    ] = None,
     crop: Annotated[
         float | None,
         typer.Option(
@@ -51,14 +54,24 @@ def train(
     ] = None,
     least_area: Annotated[
         float | None,
-        typer.Option(help="Least part of a photo's area in a training view, 0 to 1."),
+        typer.Option(
+            help="Least part of a photo's area in a training view, 0 to 1. Default: the recipe's."
+        ),
     ] = None,
     chosen: method_options.SetOption = [],  # noqa: B006
     stages: method_options.StagesOption = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the photos.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Photos per step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
-    warmup: Annotated[int | None, typer.Option(help="Steps of linear warm-up.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the photos. Default: the recipe's.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Photos per step. Default: the recipe's.")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Highest learning rate. Default: the recipe's.")
+    ] = None,
+    warmup: Annotated[
+        int | None, typer.Option(help="Steps of linear warm-up. Default: the recipe's.")
+    ] = None,
     holdout: Annotated[
         float, typer.Option(help="Part of each class to evaluate with, where DATA has no splits.")
     ] = 0.2,
@@ -73,12 +86,13 @@ def train(
     transposed_mask: method_options.MaskOption = False,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16 (CUDA).")] = "auto",
     eval_photos: Annotated[
-        int, typer.Option(help="Most test photos after each epoch; the end takes all.")
+        int, typer.Option(min=1, help="Most test photos after each epoch; the end takes all.")
     ] = 1000,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that decode. Default: 0 on a CPU, 8 for a GPU.")
+        int | None,
+        typer.Option(max=1024, help="Processes that decode. Default: 0 on a CPU, 8 for a GPU."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all random choices.")] = 0,
+    seed: show.SeedOption = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run; same outcome.")
     ] = False,

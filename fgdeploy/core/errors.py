@@ -19,11 +19,17 @@ A message says what failed, what was expected and what was got, and what to do n
 
 from __future__ import annotations
 
+from fgdeploy.core.text import one_line
+
 
 class FgdeployError(Exception):
     """Base of every error that fgdeploy raises on purpose."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        # What a user or a file gave may be quoted in it, of any length and with any character.
+        return one_line(super().__str__())
 
 
 class UsageError(FgdeployError):

@@ -15,6 +15,7 @@ from fgdeploy.bundle import Bundle
 from fgdeploy.core.errors import DataError, EngineError, UsageError
 from fgdeploy.core.progress import Bars, Notify, Progress
 from fgdeploy.core.timing import time_calls
+from fgdeploy.demo import EPOCHS
 from fgdeploy.demo.moths import write_moths
 from fgdeploy.evaluation.protocol import evaluate_photos
 from fgdeploy.export.export_settings import ExportSettings
@@ -34,7 +35,6 @@ WEIGHTS = Path(__file__).parent / "backbone.safetensors"
 IMAGE_SIZE = 128
 BITS = 64
 SPECIES, IMAGES = 24, 40
-EPOCHS = 20
 TIMED = 8  # photos per timed call
 
 

@@ -125,13 +125,19 @@ def test_a_folder_without_write_permission(run: Run, moths: Path, bundle: Path) 
 @pytest.mark.parametrize(
     ("command", "pattern"),
     [
-        (["parity", "P", "-b", "B", "--images", "0"], "--images 0: compare at least one"),
+        (["parity", "P", "-b", "B", "--images", "0"], "--images 0: expected a whole number of 1 or more"),
         (
             ["parity", "P", "-b", "B", "--min-top10", "2"],
             "min_top10=2: expected a number",
         ),
-        (["parity", "P", "-b", "B", "--max-hash-diff", "nan"], "max_hash_diff=nan: expected"),
-        (["hash", "P", "-b", "B", "--threads", "100000"], "at most 1024, got 100000"),
+        (
+            ["parity", "P", "-b", "B", "--max-hash-diff", "nan"],
+            "--max-hash-diff nan: expected a finite",
+        ),
+        (
+            ["hash", "P", "-b", "B", "--threads", "100000"],
+            "--threads 100000: expected a whole number from 1 to 1024",
+        ),
     ],
 )
 def test_values_that_can_never_be_right(
