@@ -27,15 +27,20 @@ This page is made from the commands by `python docs/make_cli.py`; a test compare
 - What a command is about comes first: `fgdeploy inspect eet.fgd`. Where only one bundle, index or
   run lies in the working folder, it may be left out.
 - Data goes to stdout, messages and progress go to stderr. The last message often says what is next.
+  `--quiet`, before or after the command, leaves errors and the answer.
+- Rows come as a table (narrowed to the terminal, never in a file or pipe), as `--csv` or as `--json`.
+  Where a command shows several tables, an empty line stands between them in CSV.
+- `fgdeploy --install-completion` lets the shell complete commands, bundles, methods and engines.
 - A mistake is one line on stderr. `fgdeploy --debug COMMAND ...` shows the traceback as well.
 
 | exit code | meaning |
 |---|---|
 | 0 | done |
-| 1 | an error, or a limit that was not kept |
+| 1 | an error, a limit that was not kept, or an answer that could not be written |
 | 2 | an option or argument that can never be right |
 | 3 | done, but photos were skipped; they are named (`--strict` stops at the first instead) |
 | 130, 143 | ended by Ctrl-C or SIGTERM; nothing half-written is left |
+| 141 | the reader of the answer (`head`, a pager) has gone |
 """
 _WORDS = {Path: "PATH", int: "N", float: "X", str: "TEXT"}
 
@@ -121,7 +126,7 @@ def _explained(one: Any) -> str:
     text = _escape(" ".join(one.help.split()))
     least, most = getattr(one, "min", None), getattr(one, "max", None)
     if least is not None and most is not None:
-        head, said, default = text.partition("  [default: ")
+        head, said, default = text.partition(" [default: ")
         text = f"{head.rstrip('.')}, {least} to {most}.{said}{default}"
     if one.required:
         return f"{text} Must be given." if one.param_type_name == "option" else text

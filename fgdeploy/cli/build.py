@@ -121,30 +121,32 @@ def _batches(text: str) -> tuple[int, ...]:
 def _print(done: Outcome) -> None:
     record = done.built.record
     assert record is not None
-    typer.echo(f"built {done.built.folder} ({record.bytes / 1e6:.1f} MB): {done.reason}")
+    show.line(f"built {done.built.folder} ({record.bytes / 1e6:.1f} MB): {done.reason}")
     for name, why in done.refused.items():
-        typer.echo(f"left out: {name}: {why}")
+        show.line(f"left out: {name}: {why}")
     if done.proof is not None and done.proof.parity is not None:
         _print_proof(done.proof, done.proof.parity)
     if done.speeds:
-        typer.echo(speed_table(done.speeds, {done.name: record.bytes}))
+        show.rows(*speed_table(done.speeds, {done.name: record.bytes}))
     if done.verdict:
-        typer.echo(done.verdict)
+        show.line(done.verdict)
 
 
 def _print_proof(proof: Proof, parity: Parity) -> None:
-    typer.echo(f"against fp32: {show.parity_line(parity)}")
-    typer.echo(f"limits: {proof.limits.words()}: {proof.why}")
+    show.line(f"against fp32: {show.parity_line(parity)}")
+    show.line(f"limits: {proof.limits.words()}: {proof.why}")
     if same := proof.int8:
-        typer.echo(
+        show.line(
             f"against the calibrated INT8: {same.bit_agreement:.2%} of bits, "
             f"{same.identical_codes:.1%} of codes equal; limit "
             f"{100 * same.min_bit_agreement:.4g} % of bits, never widened"
         )
 
 
-def speed_table(speeds: Sequence[Speed], sizes: dict[str, int]) -> str:
-    """Return medians, percentiles, throughput, size and memory as a table."""
+def speed_table(
+    speeds: Sequence[Speed], sizes: dict[str, int]
+) -> tuple[list[list[str]], list[str]]:
+    """Return medians, percentiles, throughput, size and memory: rows and their header."""
     batches = [one.batch for one in speeds[0].latencies]
     header = ["engine"]
     for batch in batches:
@@ -157,7 +159,7 @@ def speed_table(speeds: Sequence[Speed], sizes: dict[str, int]) -> str:
             row += [f"{one.p50_ms:.2f}", f"{one.p95_ms:.2f}", f"{one.images_per_s:.1f}"]
         size = f"{sizes[speed.name] / 1e6:.1f}" if speed.name in sizes else "-"
         rows.append([*row, size, f"{speed.peak_mib:.0f}"])
-    return show.table(rows, header)
+    return rows, header
 
 
 def _json(done: Outcome) -> dict[str, object]:

@@ -86,7 +86,7 @@ def calibrate(
     if as_json:
         show.emit_json(_json(done))
     elif not done.reused:
-        typer.echo(show.table(_rows(done)))
+        show.rows(_rows(done))
     if done.reused:
         show.say(f"{name} holds this very calibration already; --again makes it anew")
     show.say(f"next: fgdeploy build-engine {name} --int8")

@@ -122,7 +122,7 @@ def export(
             f"{parity.bit_agreement:.2%} of bits equal on {parity.photos} images",
         ),
     ]
-    typer.echo(show.table(rows))
+    show.rows(rows)
     if manifest.weights["source"] == "random":
         show.say("random weights: good for trying the way through, not for ranking")
     show.say(f"wrote {target}; next: fgdeploy index add gallery.fgi PHOTOS --bundle {target}")

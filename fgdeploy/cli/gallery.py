@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fgdeploy.cli import objects, show
+from fgdeploy.core.text import counted
 
 if TYPE_CHECKING:
-    from fgdeploy.retrieval import Item, Stats
+    from fgdeploy.retrieval import Item, Problem, Stats
 
 _MANY_DEAD = 0.2  # of the items: from here on compacting is worth a word
 
@@ -113,12 +114,13 @@ def list_items(
 
     gallery = objects.index_of(gallery)
     with Index.open(gallery) as index:
-        for item in islice(index.items(where), limit):
-            if as_json:
+        found = islice(index.items(where), limit)
+        if as_json:
+            for item in show.while_heard(found):
                 show.emit_json(_as_json(item))
-            else:
-                cells = (str(item.id), item.label or "", item.path or "", item.time)
-                typer.echo("\t".join(map(show.plain, cells)))
+        else:
+            cells = ((item.id, item.label or "", item.path or "", item.time) for item in found)
+            show.stream(cells, ("id", "label", "path", "time"))
 
 
 def _as_json(item: Item) -> dict[str, Any]:
@@ -182,13 +184,16 @@ def verify(gallery: objects.IndexArgument = None, as_json: show.JsonOption = Fal
                 }
             )
         else:
-            for problem in problems:
-                kind = "error" if problem.fatal else "repaired" if problem.repaired else "note"
-                typer.echo(show.plain(f"{kind}: {problem.what}"))
             state = "damaged; restore a copy, or build it again" if damaged else "intact"
-            typer.echo(f"{gallery}: {len(index)} items of {index.bits} bits, {state}")
+            show.stream(map(_row, problems), ("kind", "what"), between=": ")
+            items = counted(len(index), "item")
+            show.line(f"{gallery}: {items} of {index.bits} bits, {state}")
     if damaged:
         raise typer.Exit(1)
+
+
+def _row(problem: Problem) -> tuple[str, str]:
+    return ("error" if problem.fatal else "repaired" if problem.repaired else "note", problem.what)
 
 
 @app.command("stats")
@@ -214,7 +219,7 @@ def stats(gallery: objects.IndexArgument = None, as_json: show.JsonOption = Fals
         ("version", f"{found.version:,} transactions"),
         ("search", found.kernel),
     ]
-    typer.echo(show.table(rows))
+    show.rows(rows)
 
 
 @app.command("export")

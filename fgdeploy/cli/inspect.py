@@ -6,8 +6,6 @@ import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from fgdeploy.cli import objects, show
 
 if TYPE_CHECKING:
@@ -27,20 +25,16 @@ def inspect(
     if as_json:
         show.emit_json(manifest.to_json())
         return
-    typer.echo(page(manifest))
-
-
-def page(manifest: Manifest) -> str:
-    """Return all that a manifest says, as tables with a blank line between them."""
-    header = ("blocks", "tokens", "queries", "proj and MLP")
-    parts = [
-        show.table(_rows(manifest)),
-        "token rows through the blocks\n" + show.table(_token_rows(manifest), header),
-        "multiply-accumulates per image\n" + show.table(_macs(manifest.macs)),
-        "files (sizes and sha256 verified)\n" + show.table(*_files(manifest)),
-        _parity(manifest.parity or {}),
-    ]
-    return "\n\n".join(part for part in parts if part)
+    show.rows(_rows(manifest))
+    header: tuple[str, ...] = ("blocks", "tokens", "queries", "proj and MLP")
+    show.rows(_token_rows(manifest), header, title="token rows through the blocks")
+    header = ("network", "MACs", "of dense")
+    show.rows(_macs(manifest.macs), header, title="multiply-accumulates per image")
+    header = ("name", "bytes", "sha256")
+    show.rows(_files(manifest), header, title="files (sizes and sha256 verified)")
+    if proof := _parity(manifest.parity or {}):
+        show.line("")
+        show.line(proof)
 
 
 def _rows(manifest: Manifest) -> list[tuple[str, str]]:
@@ -75,12 +69,11 @@ def _macs(macs: Mapping[str, int]) -> list[tuple[str, str, str]]:
     return [(name, show.macs(macs[name]), f"{macs[name] / macs['dense']:.0%}") for name in names]
 
 
-def _files(manifest: Manifest) -> tuple[list[tuple[str, str, str]], tuple[str, ...]]:
-    rows = [
+def _files(manifest: Manifest) -> list[tuple[str, str, str]]:
+    return [
         (name, f"{facts['bytes']:,}", facts["sha256"][:16])
         for name, facts in manifest.files.items()
     ]
-    return rows, ("name", "bytes", "sha256")
 
 
 def _parity(proof: Mapping[str, Any]) -> str:
@@ -93,7 +86,7 @@ def _parity(proof: Mapping[str, Any]) -> str:
         "bit_agreement": "{:.2%} of bits equal",
     }
     parts = [form.format(proof[name]) for name, form in words.items() if name in proof]
-    return show.plain(f"last parity: {', '.join(parts)}") if parts else ""
+    return f"last parity: {', '.join(parts)}" if parts else ""
 
 
 def _token_rows(manifest: Manifest) -> list[tuple[str, str, str, str]]:

@@ -37,8 +37,8 @@ def pack(
         show.emit_json({**dataclasses.asdict(packed), "path": str(packed.path)})
     else:
         rows = [(name, f"{size:,}") for name, size in packed.files.items()]
-        typer.echo(show.table([*rows, (packed.path, f"{packed.bytes:,}")], ("name", "bytes")))
-        typer.echo(f"sha256  {packed.sha256}")
+        show.rows([*rows, (packed.path, f"{packed.bytes:,}")], ("name", "bytes"))
+        show.line(f"sha256  {packed.sha256}")
     show.say(f"wrote {target}; next, on the device: fgdeploy unpack {target.name}")
 
 
@@ -63,9 +63,7 @@ def unpack(
         facts = {"path": str(target), "fingerprint": bundle.manifest.fingerprint, "files": files}
         show.emit_json(facts)
     else:
-        typer.echo(
-            show.table([(name, f"{size:,}") for name, size in files.items()], ("name", "bytes"))
-        )
+        show.rows([(name, f"{size:,}") for name, size in files.items()], ("name", "bytes"))
     show.say(f"unpacked {target}, every sha256 verified; next: fgdeploy doctor")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fgdeploy.cli import objects, show
+from fgdeploy.core.text import counted
 
 if TYPE_CHECKING:
     from fgdeploy.bundle import Bundle
@@ -127,8 +128,8 @@ def parity(
             {**entry, "limits": limits.to_json(), "unmeasured": unmeasured, "breaches": broken}
         )
     else:
-        typer.echo(f"{name} against {reference} on {result.photos} photos")
-        typer.echo(show.table(_rows(entry)))
+        show.line(f"{name} against {reference} on {counted(result.photos, 'photo')}")
+        show.rows(_rows(entry))
     if broken:
         raise ParityError(f"{name} does not keep to {reference}: {'; '.join(broken)}")
     show.say("within the limits: " + ", ".join(f"{k}={v:g}" for k, v in limits.to_json().items()))
@@ -158,7 +159,7 @@ def _bisect(opened: Bundle, photos: Sequence[Photo], as_json: bool) -> None:
             for one in found
         ]
         header = ("layer", "K x N", "is", "hash error, alone in INT8", "bits changed")
-        typer.echo(show.table(rows, header))
+        show.rows(rows, header)
     show.report_skipped(skipped)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -149,20 +149,34 @@ def _show(
 ) -> None:
     from fgdeploy.gallery import answer
 
+    answers = show.while_heard(answer(index, queries, settings))
+    if html is not None:
+        _write_sheet(html, answers, index.bits, as_json)
+    elif as_json:
+        for query, hits in answers:
+            show.emit_json(_as_json(query, hits))
+    elif show.manner().csv:
+        rows = ((query.name, *row) for query, hits in answers for row in _rows(hits))
+        show.stream(rows, ("query", *_header(settings.rerank)))
+    else:
+        for query, hits in answers:
+            show.line(query.name)
+            show.rows(_rows(hits), _header(settings.rerank), empty="nothing found")
+
+
+def _write_sheet(
+    target: Path, answers: Iterable[tuple[Query, Sequence[Hit]]], bits: int, as_json: bool
+) -> None:
+    """Write a contact sheet, and print JSON beside it where that was asked for."""
+    from fgdeploy.gallery.contact_sheet import write_contact_sheet
+
     sheet: list[tuple[Path | Query, Sequence[Hit]]] = []
-    for query, hits in answer(index, queries, settings):
+    for query, hits in answers:
+        sheet.append((query, hits))
         if as_json:
             show.emit_json(_as_json(query, hits))
-        if html is not None:
-            sheet.append((query, hits))
-        elif not as_json:
-            typer.echo(show.plain(query.name))
-            typer.echo(_table(hits, settings.rerank))
-    if html is not None:
-        from fgdeploy.gallery.contact_sheet import write_contact_sheet
-
-        write_contact_sheet(html, sheet, index.bits)
-        show.say(f"wrote {html}")
+    write_contact_sheet(target, sheet, bits)
+    show.say(f"wrote {target}")
 
 
 def _as_json(query: Query, hits: Sequence[Hit]) -> dict[str, Any]:
@@ -174,11 +188,12 @@ def _as_json(query: Query, hits: Sequence[Hit]) -> dict[str, Any]:
     return {"query": query.name, **label, "hits": found}
 
 
-def _table(hits: Sequence[Hit], ranked: bool) -> str:
-    if not hits:
-        return "nothing found"
-    header = ("rank", "distance", *(("cost",) if ranked else ()), "id", "label", "path")
-    rows = [
+def _header(ranked: bool) -> tuple[str, ...]:
+    return ("rank", "distance", *(("cost",) if ranked else ()), "id", "label", "path")
+
+
+def _rows(hits: Sequence[Hit]) -> list[tuple[object, ...]]:
+    return [
         (
             hit.rank,
             hit.distance,
@@ -189,4 +204,3 @@ def _table(hits: Sequence[Hit], ranked: bool) -> str:
         )
         for hit in hits
     ]
-    return show.table(rows, header)

@@ -117,11 +117,14 @@ def emit_json(value: Any) -> None:
     typer.echo("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text))
 
 
-def rows(cells: Sequence[Sequence[Any]], header: Sequence[str] = (), title: str = "") -> None:
+def rows(
+    cells: Sequence[Sequence[Any]], header: Sequence[str] = (), title: str = "", empty: str = ""
+) -> None:
     """Print rows as a table that fits the terminal, or as CSV.
 
     header: of the columns; without one, rows are names and values, and CSV says so. title: of a
-    table that follows another; in CSV an empty line stands for it.
+    table that follows another; in CSV an empty line stands for it. empty: what to print for a
+    table without rows.
     """
     if _manner.get().csv:
         typer.echo("\n" if title else "", nl=False)
@@ -129,11 +132,11 @@ def rows(cells: Sequence[Sequence[Any]], header: Sequence[str] = (), title: str 
         return
     if title:
         typer.echo(f"\n{title}")
-    typer.echo(table(cells, header, terminal_width()))
+    typer.echo(table(cells, header, terminal_width()) if cells or not empty else empty)
 
 
-def stream(cells: Iterable[Sequence[Any]], header: Sequence[str], tabs: bool = True) -> None:
-    """Print rows as they come, with tabs between cells and no header, or as CSV."""
+def stream(cells: Iterable[Sequence[Any]], header: Sequence[str], between: str = "\t") -> None:
+    """Print rows as they come: cells with a tab or such between, and no header, or CSV."""
     as_csv = _manner.get().csv
     if as_csv:
         _emit_csv([header])
@@ -141,7 +144,7 @@ def stream(cells: Iterable[Sequence[Any]], header: Sequence[str], tabs: bool = T
         if as_csv:
             _emit_csv([row])
         else:
-            typer.echo("\t".join(plain(str(cell)) for cell in row))
+            typer.echo(between.join(plain(str(cell)) for cell in row))
 
 
 def while_heard(things: Iterable[_One]) -> Iterator[_One]:

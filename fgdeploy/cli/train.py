@@ -212,7 +212,7 @@ def _report(done: Trained, folder: Path, as_json: bool) -> None:
             for protocol, scores in protocols.items()
         ]
         header = ("network", "protocol", "mAP", "ties averaged", "R@1", "R@2", "R@4", "R@8")
-        typer.echo(show.table(rows, header))
+        show.rows(rows, header)
     else:
         show.say("no photos were held out, so there are no scores; see --holdout")
     show.say(f"wrote {done.weights}; next: fgdeploy export {folder} -o {folder.resolve().name}.fgd")

@@ -125,7 +125,10 @@ def test_a_folder_without_write_permission(run: Run, moths: Path, bundle: Path) 
 @pytest.mark.parametrize(
     ("command", "pattern"),
     [
-        (["parity", "P", "-b", "B", "--images", "0"], "--images 0: expected a whole number of 1 or more"),
+        (
+            ["parity", "P", "-b", "B", "--images", "0"],
+            "--images 0: expected a whole number of 1 or more",
+        ),
         (
             ["parity", "P", "-b", "B", "--min-top10", "2"],
             "min_top10=2: expected a number",

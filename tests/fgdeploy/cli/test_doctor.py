@@ -12,7 +12,7 @@ from tests.fgdeploy.cli.conftest import Run
 def test_doctor(run: Run) -> None:
     shown = run("doctor")
     assert shown.exit_code == 0
-    assert "engines that can run here: onnxruntime, openvino" in shown.stdout
+    assert "engines that run  onnxruntime, openvino\n" in shown.stdout
     assert 'pip install "fgdeploy[tensorrt-rtx]"' in shown.stdout or "tensorrt-rtx" in shown.stdout
     machine = json.loads(run("doctor", "--json").stdout)
     assert machine["cores"] >= 1

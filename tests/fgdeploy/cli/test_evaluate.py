@@ -32,7 +32,7 @@ def with_targets(bundle: Path, moths: Path, tmp_path: Path) -> Path:
 
 
 def columns(stdout: str) -> list[str]:
-    return stdout.splitlines()[1].split()
+    return stdout.splitlines()[1].split()[1:]
 
 
 def test_three_columns_with_targets(run: Run, moths: Path, with_targets: Path) -> None:
@@ -134,7 +134,11 @@ def test_eval(run: Run, moths: Path, bundle: Path) -> None:
     assert whole.exit_code == 0
     assert "each of 18 photos against all others, 32 bits" in whole.stdout
     assert "P@5" in whole.stdout
-    fails(run("eval", moths, "-b", bundle, "--precision-at", "x"), 2, "--precision-at 'x'")
+    fails(
+        run("eval", moths, "-b", bundle, "--precision-at", "x"),
+        2,
+        "--precision-at x: expected a whole number",
+    )
     lonely = sorted(moths.iterdir())[0]
     fails(run("eval", lonely, "-b", bundle), 1, "all photos are of one class")
     fails(

@@ -123,7 +123,7 @@ def test_list_some(run: Run) -> None:
     number, label, path, time = shown.rstrip("\n").split("\t")
     assert (number, Path(path).parent.name) == ("5", label)
     assert time.endswith("+00:00")
-    fails(run("index", "list", "g.fgi", "-n", "-1"), 2, "--limit -1: expected a number of items")
+    fails(run("index", "list", "g.fgi", "-n", "-1"), 2, "--limit -1: expected a whole number")
     fails(run("index", "list", "g.fgi", "--where", "nix"), 2, "no such column: nix")
     fails(run("index", "list", "none.fgi"), 1, "no index at none.fgi")
 
@@ -328,7 +328,7 @@ def test_a_pipe_that_closes(arguments: list[str], tmp_path: Path) -> None:
         assert process.stdout.read(5)
         process.stdout.close()
         errors = process.stderr.read().decode()
-    assert process.returncode in (0, 1)
+    assert process.returncode in (0, 141)  # as SIGPIPE ends a program
     assert errors == ""
 
 
