@@ -28,7 +28,7 @@ This page is made from the commands by `python docs/make_cli.py`; a test compare
   run lies in the working folder, it may be left out.
 - Data goes to stdout, messages and progress go to stderr. The last message often says what is next.
   `--quiet`, before or after the command, leaves errors and the answer.
-- Rows come as a table (narrowed to the terminal, never in a file or pipe), as `--csv` or as `--json`.
+- Rows come as a table (narrowed to a terminal, never in a file or pipe), as `--csv` or as `--json`.
   Where a command shows several tables, an empty line stands between them in CSV.
 - `fgdeploy --install-completion` lets the shell complete commands, bundles, methods and engines.
 - A mistake is one line on stderr. `fgdeploy --debug COMMAND ...` shows the traceback as well.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fgdeploy.cli import objects, show
@@ -25,16 +26,38 @@ def inspect(
     if as_json:
         show.emit_json(manifest.to_json())
         return
-    show.rows(_rows(manifest))
-    header: tuple[str, ...] = ("blocks", "tokens", "queries", "proj and MLP")
-    show.rows(_token_rows(manifest), header, title="token rows through the blocks")
-    header = ("network", "MACs", "of dense")
-    show.rows(_macs(manifest.macs), header, title="multiply-accumulates per image")
-    header = ("name", "bytes", "sha256")
-    show.rows(_files(manifest), header, title="files (sizes and sha256 verified)")
-    if proof := _parity(manifest.parity or {}):
+    for section in sections(manifest):
+        show.rows(section.rows, section.header, section.title)
+    if proof := proof_line(manifest.parity or {}):
         show.line("")
         show.line(proof)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table of what a manifest says."""
+
+    rows: Sequence[tuple[str, ...]]
+    header: tuple[str, ...] = ()
+    title: str = ""
+
+
+def sections(manifest: Manifest) -> list[Section]:
+    """Return all that a manifest says of the network and its files."""
+    return [
+        Section(_rows(manifest)),
+        Section(
+            _token_rows(manifest),
+            ("blocks", "tokens", "queries", "proj and MLP"),
+            "token rows through the blocks",
+        ),
+        Section(
+            _macs(manifest.macs),
+            ("network", "MACs", "of dense"),
+            "multiply-accumulates per image",
+        ),
+        Section(_files(manifest), ("name", "bytes", "sha256"), "files (sizes and sha256 verified)"),
+    ]
 
 
 def _rows(manifest: Manifest) -> list[tuple[str, str]]:
@@ -76,7 +99,7 @@ def _files(manifest: Manifest) -> list[tuple[str, str, str]]:
     ]
 
 
-def _parity(proof: Mapping[str, Any]) -> str:
+def proof_line(proof: Mapping[str, Any]) -> str:
     """Return the last proof in one line: what of it was recorded."""
     words = {
         "candidate": "{}",
