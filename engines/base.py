@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +14,8 @@ import numpy.typing as npt
 
 from fgdeploy.bundle import Manifest
 from fgdeploy.core.closing import Closing
-from fgdeploy.core.errors import EngineError
+from fgdeploy.core.errors import EngineError, UsageError
+from fgdeploy.core.guard import Guard
 from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.engines.build_settings import BuildSettings
 
@@ -85,21 +87,41 @@ def _join(parts: Sequence[FloatArray | None]) -> FloatArray | None:
 class Engine(Closing):
     """A model that runs, a context manager. `run` checks its input, `_run` does the work.
 
+    Any thread may run it, and any may close it; what runs then comes to its end. A forked process
+    must open its own. concurrent: whether `_run` may be called by several threads at once.
     max_batch: the most frames of one run, None for any number. reason: why `open_engine` chose it.
     """
 
     backend: str
     precision: str
+    concurrent: ClassVar[bool] = False
     max_batch: int | None = None
     reason: str = ""
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
-        self._open = True
+        self._guard = Guard(self, self.concurrent)
 
     def close(self) -> None:
         """Free the engine; running it afterwards raises EngineError. Twice does no harm."""
-        self._open = False
+        if not self._guard.forked and self._guard.close():
+            self._free()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise UsageError(
+            f"the {self.backend} engine cannot be copied or sent to another process; send the "
+            "Hasher, which opens it there, or open it there"
+        )
+
+    def check_open(self) -> None:
+        """Raise EngineError if it is closed, or was opened before this process was forked."""
+        if self._guard.forked:
+            raise EngineError(
+                f"the {self.backend} engine was opened before this process was forked, and its "
+                "threads stayed behind; open it after the fork, or start processes by spawn"
+            )
+        if self._guard.closed:
+            raise EngineError(f"the {self.backend} engine is closed; open a new one")
 
     def describe(self) -> str:
         """Return in one line what runs."""
@@ -107,18 +129,18 @@ class Engine(Closing):
 
     def run(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Run frames, uint8 (B, S, S, 3) RGB with B >= 1. Raises EngineError for anything else."""
-        if not self._open:
-            raise EngineError(f"the {self.backend} engine is closed; open a new one")
+        self.check_open()
         self._check(frames)
-        try:
-            outputs = self._run(np.ascontiguousarray(frames))
-        except EngineError:
-            raise
-        except Exception as error:  # each backend has errors of its own
-            raise EngineError(
-                f"{self.backend} failed on {frames.shape[0]} frames: {one_line(error)}; "
-                "see: fgdeploy doctor"
-            ) from error
+        with self._turn():
+            try:
+                outputs = self._run(np.ascontiguousarray(frames))
+            except EngineError:
+                raise
+            except Exception as error:  # each backend has errors of its own
+                raise EngineError(
+                    f"{self.backend} failed on {frames.shape[0]} frames: {one_line(error)}; "
+                    "see: fgdeploy doctor"
+                ) from error
         return self._checked(outputs, frames.shape[0])
 
     def run_all(
@@ -133,6 +155,15 @@ class Engine(Closing):
         """
         step = min(batch, self.max_batch or batch)
         return run_in_batches(self.run, frames, step, progress)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._guard.enter():
+            self.check_open()  # closed while this thread waited
+        try:
+            yield
+        finally:
+            self._guard.leave()
 
     def _check(self, frames: npt.NDArray[np.uint8]) -> None:
         size, most = self.manifest.image_size, self.max_batch
@@ -168,6 +199,9 @@ class Engine(Closing):
 
     @abstractmethod
     def _run(self, frames: npt.NDArray[np.uint8]) -> Outputs: ...
+
+    def _free(self) -> None:
+        """Free what it holds; called once, when nothing runs."""
 
 
 @dataclass(frozen=True)

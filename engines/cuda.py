@@ -1,4 +1,4 @@
-"""Run a TensorRT engine through pycuda: memory, streams, CUDA graphs, one lane per thread.
+"""Run a TensorRT engine through pycuda: memory, a stream, CUDA graphs.
 
 Everything happens in the device's primary context, which torch and ONNX Runtime use as well; a
 context of our own beside it would break both.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +35,7 @@ def _primary_context() -> Any:
 
 
 class Runner:
-    """A deserialised engine on the first GPU; `run` may be called from any thread.
+    """A deserialised engine on the first GPU; any thread may run it, one at a time.
 
     graphs: whether launches are replayed from CUDA graphs. Raises EngineError if the engine does
     not load.
@@ -45,8 +44,7 @@ class Runner:
     def __init__(self, trt: Any, path: Path, batches: Sequence[int], graphs: bool = True) -> None:
         self._context = _primary_context()
         self._trt, self.batches, self._most = trt, tuple(batches), max(batches)
-        self._local, self._lock = threading.local(), threading.Lock()
-        self._lanes: list[_Lane] = []
+        self._lane = _Lane(self)
         self._logger = make_logger(trt)
         self._runtime: Any = None
         self.engine: Any = None
@@ -60,25 +58,23 @@ class Runner:
             self.native = graphs and hasattr(trt, "CudaGraphStrategy")
             self.bindings: Any = _bindings() if graphs and not self.native else None
             with self._current():
-                lane = self._lane()  # so that the first run is as fast as the others
-            self.graphs = self.native or lane.captured
+                self._lane.prepare()  # so that the first run is as fast as the others
+            self.graphs = self.native or self._lane.captured
         except BaseException:
             self.close()
             raise
 
     def run(self, frames: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
-        """Return the outputs by name: views into buffers that this thread's next run overwrites."""
+        """Return the outputs by name: views into buffers that the next run overwrites."""
         with self._current():
-            return self._lane().run(frames)
+            return self._lane.run(frames)
 
     def close(self) -> None:
-        """Free everything, with the context current; no thread may be running."""
+        """Free everything, with the context current; nothing may be running."""
         if self._context is None:
             return
         with self._current():
-            while self._lanes:
-                self._lanes.pop().free()
-            self._local = threading.local()
+            self._lane.free()
             self.engine = self._runtime = None
         self._context = None
 
@@ -122,20 +118,6 @@ class Runner:
         finally:
             drv.Context.pop()
 
-    def _lane(self) -> _Lane:
-        lane: _Lane | None = getattr(self._local, "lane", None)
-        if lane is None:
-            with self._lock:
-                lane = _Lane(self)
-                try:
-                    lane.prepare()
-                except BaseException:
-                    lane.free()
-                    raise
-                self._lanes.append(lane)
-            self._local.lane = lane
-        return lane
-
 
 @dataclass(frozen=True)
 class _Buffer:
@@ -150,7 +132,7 @@ class _Buffer:
 
 
 class _Lane:
-    """What one thread needs: a stream, buffers, and execution contexts that take turns on them.
+    """What a run needs: a stream, buffers, and execution contexts that take turns on them.
 
     A captured launch keeps its context's state, so each batch size with a CUDA graph has a context
     of its own; all other sizes share one.

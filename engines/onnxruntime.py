@@ -31,6 +31,7 @@ class OnnxRuntimeEngine(GraphEngine):
         "int8": _INT8,
     }
     file_name = "engine.onnx"
+    concurrent = True
     provider: ClassVar[str] = "CPUExecutionProvider"
 
     def __init__(self, manifest: Manifest, source: EngineSource) -> None:
@@ -73,9 +74,7 @@ class OnnxRuntimeEngine(GraphEngine):
         values = self._session.run(self._names, {"frames": frames})
         return Outputs.from_arrays(dict(zip(self._names, values, strict=True)))
 
-    def close(self) -> None:
-        """Free the session."""
-        super().close()
+    def _free(self) -> None:
         self._session = None
 
 

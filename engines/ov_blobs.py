@@ -39,7 +39,7 @@ class Blobs:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = path.absolute()  # sizes are read later, wherever the process then is
         with path.open("rb") as stream:
             line = stream.readline(_LONGEST_HEADER)
         self._places: dict[int, tuple[int, int, str]] = {}

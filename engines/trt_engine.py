@@ -17,7 +17,7 @@ from fgdeploy.engines.trt_build import compile_engine
 
 
 class TrtEngine(GraphEngine):
-    """A compiled engine on the first GPU. Runs from several threads at once.
+    """A compiled engine on the first GPU.
 
     trt: the package. cuda_graphs: whether launching is recorded and replayed, which saves the CPU's
     time for each kernel; set it to False on the class to do without.
@@ -68,8 +68,5 @@ class TrtEngine(GraphEngine):
     def _run(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         return Outputs.from_arrays(self._runner.run(frames))
 
-    def close(self) -> None:
-        """Free the engine and all memory on the GPU, whichever thread it was for."""
-        if self._open:
-            self._runner.close()
-        super().close()
+    def _free(self) -> None:
+        self._runner.close()

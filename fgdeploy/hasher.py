@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fgdeploy.bundle import Bundle, Manifest, open_bundle
 from fgdeploy.core.closing import Closing
-from fgdeploy.core.errors import DataError, ImageError, UsageError
+from fgdeploy.core.errors import DataError, EngineError, ImageError, UsageError
 from fgdeploy.core.progress import Notify, Progress, no_progress, silent
 from fgdeploy.engines import Engine, Outputs, open_engine
-from fgdeploy.engines.base import BATCH
-from fgdeploy.photos import ImageLike, Photo, decode_batches
+from fgdeploy.engines.base import BATCH, GraphEngine
+from fgdeploy.photos import Decoders, DecodersClosed, ImageLike, Photo, decode_batches
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,10 @@ class Hashed:
 class Hasher(Closing):
     """A bundle and an engine. Encodes paths, uint8 arrays or Pillow images; a context manager.
 
-    While the engine works on one batch, threads decode the next. Not for use from several threads
-    at once: open one for each.
+    While the engine works on one batch, threads decode the next. Any number of threads may share
+    it, with the codes that one alone gets. Pickled, as for a process that is spawned, it opens its
+    bundle again there; a forked process must load its own. Closing it ends what other threads have
+    begun with an EngineError, after the batches that run.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine, batch: int | None = None) -> None:
@@ -39,6 +42,8 @@ class Hasher(Closing):
         self.bundle = bundle
         self.engine = engine
         self.batch = batch or min(BATCH, engine.max_batch or BATCH)
+        self._path = os.path.abspath(bundle.path)
+        self._decoders = Decoders()
 
     @property
     def manifest(self) -> Manifest:
@@ -56,8 +61,22 @@ class Hasher(Closing):
         return self.bundle.manifest.fingerprint
 
     def close(self) -> None:
-        """Free the engine."""
+        """Free the engine and end the threads that decode."""
         self.engine.close()
+        self._decoders.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.engine.check_open()
+        if not isinstance(self.engine, GraphEngine):
+            raise UsageError(
+                f"a hasher on {self.engine.describe()} cannot be copied or sent to another "
+                "process; use one that load() gave"
+            )
+        return _reopen, (
+            self._path,
+            (self.engine.backend, self.engine.precision, self.engine.source.threads, self.batch),
+            (self.fingerprint, self.engine.describe()),
+        )
 
     def encode(self, images: ImageLike | Iterable[ImageLike]) -> npt.NDArray[np.uint8]:
         """Return the codes, uint8 (N, ceil(bits/8)), most significant bit first.
@@ -85,11 +104,16 @@ class Hasher(Closing):
         """Yield batches in order, with bounded memory however many photos there are.
 
         on_error: called with (position, error) for an unreadable photo, which is then left out;
-        without it the ImageError is raised.
+        without it the ImageError is raised. Raises EngineError if the hasher is closed.
         """
+        self.engine.check_open()
         make = self.manifest.preprocess.frame
-        for batch in decode_batches(images, make, self.batch, on_error):
-            yield Hashed(batch.positions, self.engine.run(batch.frames))
+        try:
+            for batch in decode_batches(images, make, self.batch, on_error, self._decoders):
+                yield Hashed(batch.positions, self.engine.run(batch.frames))
+        except DecodersClosed:
+            self.engine.check_open()  # says so for both
+            raise
 
 
 @dataclass(frozen=True)
@@ -151,6 +175,21 @@ def load(
     except UsageError:
         engine.close()
         raise
+
+
+def _reopen(
+    path: str, settings: tuple[str, str, int | None, int], expected: tuple[str, str]
+) -> Hasher:
+    """Open what was pickled. Raises EngineError if the bundle would give other codes by now."""
+    hasher = load(path, *settings, fallback=True)
+    found = (hasher.fingerprint, hasher.engine.describe())
+    if found != expected:
+        hasher.close()
+        raise EngineError(
+            f"{path} changed since its hasher was pickled: expected {expected[1]} of model "
+            f"{expected[0][:12]}, got {found[1]} of model {found[0][:12]}; load it again"
+        )
+    return hasher
 
 
 def _listed(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:

@@ -44,10 +44,14 @@ class MissingDependency(FgdeployError):
     def __init__(self, package: str, extra: str, need: str) -> None:
         self.package = package
         self.extra = extra
+        self._need = need
         super().__init__(
             f"{need} needs the package {package}, which is not installed; "
             f'run: pip install "fgdeploy[{extra}]"'
         )
+
+    def __reduce__(self) -> tuple[type[MissingDependency], tuple[str, str, str]]:
+        return type(self), (self.package, self.extra, self._need)  # for other processes
 
 
 class ImageError(FgdeployError):

@@ -1,6 +1,13 @@
 """Photos: what they are, where lists of them come from, and how one becomes a frame."""
 
-from fgdeploy.photos.decoding import DecodedBatch, batches, decode_all, decode_batches
+from fgdeploy.photos.decoding import (
+    DecodedBatch,
+    Decoders,
+    DecodersClosed,
+    batches,
+    decode_all,
+    decode_batches,
+)
 from fgdeploy.photos.finding import Photos, find_photos, named_or_found
 from fgdeploy.photos.images import Frame, ImageLike, Preprocess, decode
 from fgdeploy.photos.listing import read, read_csv
@@ -8,6 +15,8 @@ from fgdeploy.photos.photo import Photo, of_split, spread
 
 __all__ = [
     "DecodedBatch",
+    "Decoders",
+    "DecodersClosed",
     "Frame",
     "ImageLike",
     "Photo",

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from fgdeploy.core.errors import ImageError
+from fgdeploy.core.closing import Closing
+from fgdeploy.core.errors import ImageError, UsageError
 from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.photos.images import Preprocess
 from fgdeploy.photos.photo import Photo
@@ -22,6 +23,32 @@ _MOST_THREADS = 4
 _AT_ONCE = 8  # photos of a batch where the caller has no wish
 
 Source = TypeVar("Source")
+_Frame: TypeAlias = npt.NDArray[Any]
+
+
+class DecodersClosed(UsageError):
+    """Photos were given to decoders that somebody closed."""
+
+
+class Decoders(Closing):
+    """Threads that decode, started when first needed. Any number of loops may share them."""
+
+    def __init__(self) -> None:
+        workers = max(1, min(_MOST_THREADS, os.cpu_count() or 1))
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._process = os.getpid()
+
+    def close(self) -> None:
+        """End the threads; photos that wait are given up, and their loops raise DecodersClosed."""
+        # A forked process has none of the threads that this would wait for.
+        self._pool.shutdown(wait=self._process == os.getpid(), cancel_futures=True)
+
+    def submit(self, make: Callable[[Source], _Frame], source: Source) -> Future[_Frame]:
+        """Let a thread call make(source). Raises DecodersClosed."""
+        try:
+            return self._pool.submit(make, source)
+        except RuntimeError as error:  # closed, or the process is ending
+            raise DecodersClosed(f"no more photos can be decoded: {error}; open anew") from None
 
 
 @dataclass(frozen=True)
@@ -37,17 +64,23 @@ def decode_batches(
     make: Callable[[Source], npt.NDArray[Any]],
     size: int,
     on_error: Callable[[int, ImageError], None] | None = None,
+    decoders: Decoders | None = None,
 ) -> Iterator[DecodedBatch]:
     """Yield what `make` gives for each source, in order, `size` at a time; the last may be fewer.
 
     `make` runs in threads (`Preprocess.frame`, or any other that gives arrays of one shape), at
     most two batches ahead: memory is bounded however many sources there are. on_error: called with
     (position, error) for a photo that cannot be read, which is then left out; without it the
-    ImageError is raised.
+    ImageError is raised. decoders: the threads, by default some that end with the loop. Raises
+    DecodersClosed.
     """
+    if decoders is None:
+        with Decoders() as own:
+            yield from decode_batches(sources, make, size, on_error, own)
+        return
     positions: list[int] = []
-    frames: list[npt.NDArray[Any]] = []
-    for position, frame in _ahead(sources, make, 2 * size, on_error):
+    frames: list[_Frame] = []
+    for position, frame in _ahead(sources, make, 2 * size, on_error, decoders):
         positions.append(position)
         frames.append(frame)
         if len(frames) == size:
@@ -59,31 +92,33 @@ def decode_batches(
 
 def _ahead(
     sources: Iterable[Source],
-    make: Callable[[Source], npt.NDArray[Any]],
+    make: Callable[[Source], _Frame],
     most: int,
     on_error: Callable[[int, ImageError], None] | None,
-) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    workers = max(1, min(_MOST_THREADS, os.cpu_count() or 1))
-    waiting: deque[tuple[int, Future[npt.NDArray[Any]]]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        try:
-            numbered = enumerate(sources)
-            while True:
-                for position, source in islice(numbered, most - len(waiting)):
-                    waiting.append((position, pool.submit(make, source)))
-                if not waiting:
-                    return
-                position, future = waiting.popleft()
-                try:
-                    frame = future.result()
-                except ImageError as error:
-                    if on_error is None:
-                        raise
-                    on_error(position, error)
-                else:
-                    yield position, frame
-        finally:
-            pool.shutdown(cancel_futures=True)
+    decoders: Decoders,
+) -> Iterator[tuple[int, _Frame]]:
+    waiting: deque[tuple[int, Future[_Frame]]] = deque()
+    numbered = enumerate(sources)
+    try:
+        while True:
+            for position, source in islice(numbered, most - len(waiting)):
+                waiting.append((position, decoders.submit(make, source)))
+            if not waiting:
+                return
+            position, future = waiting.popleft()
+            try:
+                frame = future.result()
+            except CancelledError:
+                raise DecodersClosed("photos that waited were given up; open anew") from None
+            except ImageError as error:
+                if on_error is None:
+                    raise
+                on_error(position, error)
+            else:
+                yield position, frame
+    finally:
+        for _, future in waiting:
+            future.cancel()
 
 
 def batches(

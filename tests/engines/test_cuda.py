@@ -350,24 +350,21 @@ def test_a_graph_that_does_not_start(
     runner.close()
 
 
-def test_each_thread_has_its_own(cuda: Any, machine: Machine, plan: Path) -> None:
+def test_any_thread_may_run_it(cuda: Any, machine: Machine, plan: Path) -> None:
     runner = cuda.Runner(fake_trt(machine), plan, (1, 8))
-    kept = runner.run(frames(4, first=10))
-    first = dict(kept)
-    copies = {name: values.copy() for name, values in first.items()}
+    check(runner.run(frames(4, first=10)), 4, first=10)
     contexts = machine.calls.count("context")
     others: list[dict[str, npt.NDArray[Any]]] = []
-    worker = threading.Thread(target=lambda: others.append(runner.run(frames(4, first=50))))
-    worker.start()
-    worker.join()
-    check(others[0], 4, first=50)
-    assert machine.calls.count("context") == 2 * contexts
-    for name, values in first.items():
-        np.testing.assert_array_equal(values, copies[name])
+    for first in (50, 70):
+        given = frames(4, first)
+        worker = threading.Thread(target=lambda at: others.append(runner.run(at)), args=[given])
+        worker.start()
+        worker.join()
+        check(others[-1], 4, first)
+    assert machine.calls.count("context") == contexts  # threads that come and go take no memory
     machine.calls.clear()
     runner.close()
-    # Three tensors in two threads, freed by one
-    assert machine.calls.count("free device") == machine.calls.count("free pinned") == 6
+    assert machine.calls.count("free device") == machine.calls.count("free pinned") == 3
     machine.calls.clear()
     runner.close()
     assert machine.calls == []

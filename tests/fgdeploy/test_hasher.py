@@ -252,17 +252,6 @@ def test_stream_reads_ahead_a_little_only(toy_bundle: Path, batch: int) -> None:
     assert hashed.positions[-1] == 10 * batch - 1
 
 
-def test_stream_that_is_left_early_leaves_no_threads(hasher: Hasher, paths: list[Path]) -> None:
-    import threading
-
-    before = threading.active_count()
-    stream = hasher.stream(paths * 4)
-    next(stream)
-    stream.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
-    assert hasher.encode(paths[0]).shape == (1, 2)
-
-
 def test_error_of_the_source_comes_through(hasher: Hasher) -> None:
     def broken() -> Iterator[npt.NDArray[np.uint8]]:
         yield noise(0)
