@@ -54,12 +54,14 @@ def calibrate(
     again: bool = False,
     notify: Notify = silent,
     bars: Bars = no_bars,
+    strict: bool = False,
 ) -> Calibrated:
     """Write INT8 and FP16 graphs into a bundle, with the calibration that they came from.
 
     limits: the limits of INT8 (default: `judge.default_limits`); layers go back to float until they
     are kept. A calibration of the same graph, photos and settings is kept unless `again`; one of
-    another graph is refused as stale. Raises DataError for photos that cannot calibrate,
+    another graph is refused as stale. strict: raise ImageError for the first photo that cannot be
+    read. Raises DataError for photos that cannot calibrate,
     ParityError if even repair does not meet the limits, ExportError, BundleError or OSError.
     """
     held = None if again else cache.read(bundle)
@@ -77,8 +79,8 @@ def calibrate(
         return Calibrated(bundle, held, limits, reused=True, warnings=chosen.warnings)
     skipped: list[str] = []
     model = onnx.load(bundle.graph("fp32"))
-    made = _plan(model, bundle, chosen, settings, skipped, bars)
-    judge = _judge(model, bundle, chosen, skipped, bars)
+    made = _plan(model, bundle, chosen, settings, skipped, bars, strict)
+    judge = _judge(model, bundle, chosen, skipped, bars, strict)
     first = judge.parity(qdq.write(made, unsigned_activations=True), bars("checking INT8"))
     fixed = None
     if broken := first.breaches(limits):
@@ -120,9 +122,10 @@ def _plan(
     settings: CalibrationSettings,
     skipped: list[str],
     bars: Bars,
+    strict: bool,
 ) -> int8_plan.Int8Plan:
     make = bundle.manifest.preprocess
-    groups = batches(chosen.calibration, make, BATCH, skipped, progress=bars("observing"))
+    groups = batches(chosen.calibration, make, BATCH, skipped, strict, bars("observing"))
     held = [frames for _, frames in groups]
     if sum(map(len, held)) < sample.TOO_FEW:
         raise DataError(
@@ -133,11 +136,16 @@ def _plan(
 
 
 def _judge(
-    model: onnx.ModelProto, bundle: Bundle, chosen: Sample, skipped: list[str], bars: Bars
+    model: onnx.ModelProto,
+    bundle: Bundle,
+    chosen: Sample,
+    skipped: list[str],
+    bars: Bars,
+    strict: bool,
 ) -> Judge:
     photos = chosen.checks or chosen.calibration
     make = bundle.manifest.preprocess
-    kept, frames = decode_all(photos, make, skipped, progress=bars("reading checks"))
+    kept, frames = decode_all(photos, make, skipped, strict, bars("reading checks"))
     if not kept:
         raise DataError(f"none of {len(photos)} photos to check with can be read: {skipped[-1]}")
     return Judge(model, frames, [photo.label for photo in kept], bars("running fp32"))

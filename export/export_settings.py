@@ -9,6 +9,8 @@ from pathlib import Path
 from fgdeploy.core.codes import check_bits
 from fgdeploy.core.errors import UsageError
 from fgdeploy.models.assembly import NetworkSettings
+from fgdeploy.photos import Columns
+from fgdeploy.photos.table import AS_NAMED
 
 WEIGHTS = ("pretrained", "random")
 HEADS = ("auto", "trained", "itq", "lsh")
@@ -23,7 +25,8 @@ class ExportSettings:
     weights: `pretrained` (timm's hub) or `random` (seeded); not read when `checkpoint` is given.
     head: `trained` (in the checkpoint), `itq` (fitted on `fit_data`), `lsh` (seeded), or `auto`:
     the first of these that is possible. crop: the middle part of the photo's short side that the
-    model sees, 0..1. without: names of exact simplifications to leave out, for comparison.
+    model sees, 0..1. columns: what those of `fit_data`, a CSV, are
+    called. without: names of exact simplifications to leave out, for comparison.
     """
 
     method: str | None = None
@@ -37,6 +40,7 @@ class ExportSettings:
     crop: float | None = None
     fit_data: Path | None = None
     fit_images: int = 4096
+    columns: Columns = AS_NAMED
     logits: bool = False
     opset: int = 18
     seed: int = 0

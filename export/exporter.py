@@ -121,7 +121,9 @@ def _frames(assembly: Assembly, settings: ExportSettings) -> Any:
     frames: list[Frame] = []
     if settings.fit_data is not None:
         for photo in photos.spread(
-            photos.read(settings.fit_data), 2 * verify.FRAMES, settings.seed
+            photos.read(settings.fit_data, columns=settings.columns),
+            2 * verify.FRAMES,
+            settings.seed,
         ):
             try:
                 frames.append(assembly.preprocess.frame(photo.path))
@@ -181,12 +183,22 @@ def describe(
             "published": plan.record(network.published(), size).macs,
             "exported": rows.macs,
         },
-        weights={"source": assembly.source.name, "sha256": weights, "seed": settings.seed},
+        weights=_weights(settings, assembly, weights),
         deciding=assembly.options.deciding(assembly.geometry),
         fingerprint=_fingerprint(assembly, weights),
         created_by=f"fgdeploy {__version__}",
         limits=FP32_LIMITS.to_json(),
     )
+
+
+def _weights(settings: ExportSettings, assembly: Assembly, sha256: str) -> dict[str, Any]:
+    """Return where weights come from; of a training its folder's name, for its list of photos."""
+    entry = {"source": assembly.source.name, "sha256": sha256, "seed": settings.seed}
+    if settings.checkpoint is not None:
+        folder = trained.locate(settings.checkpoint).absolute().parent
+        if (folder / photos.SPLIT_FILE).is_file():
+            entry["run"] = folder.name
+    return entry
 
 
 def _fingerprint(assembly: Assembly, weights: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from fgdeploy.models.heads.projection import (
 )
 from fgdeploy.models.network import Network
 from fgdeploy.models.weights import trained
+from fgdeploy.photos import Photo
 
 DEFAULT_BITS = 64
 _BATCH = 32
@@ -94,7 +96,7 @@ def _embeddings(
 ) -> tuple[npt.NDArray[np.float32], int]:
     """Return embeddings (N, D) of the photos to fit on, and how many could not be read."""
     assert settings.fit_data is not None
-    found = photos.read(settings.fit_data)
+    found: Sequence[Photo] = photos.read(settings.fit_data, columns=settings.columns)
     if any(photo.split for photo in found):
         found = photos.of_split(found, "train")  # never fit on what will be queries
     chosen = photos.spread(found, settings.fit_images, settings.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,16 @@ from fgdeploy.core.errors import DataError, EngineError, ImageError, UsageError
 from fgdeploy.core.progress import Notify, Progress, no_progress, silent
 from fgdeploy.engines import Engine, Outputs, open_engine
 from fgdeploy.engines.base import BATCH, GraphEngine
-from fgdeploy.photos import Decoders, DecodersClosed, ImageLike, Photo, decode_batches
+from fgdeploy.photos import (
+    Decoders,
+    DecodersClosed,
+    ImageLike,
+    Photo,
+    Reading,
+    decode_batches,
+    skipped_of,
+)
+from fgdeploy.photos.given import several
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,7 @@ class Hashed:
 
 
 class Hasher(Closing):
-    """A bundle and an engine. Encodes paths, uint8 arrays or Pillow images; a context manager.
+    """A bundle and an engine. Encodes paths, bytes, open files, arrays or Pillow images.
 
     While the engine works on one batch, threads decode the next. Any number of threads may share
     it, with the codes that one alone gets. Pickled, as for a process that is spawned, it opens its
@@ -36,7 +46,13 @@ class Hasher(Closing):
     begun with an EngineError, after the batches that run.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, batch: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        batch: int | None = None,
+        bit_depth: int | None = None,
+    ) -> None:
         if batch is not None and batch < 1:
             raise UsageError(f"expected a batch of at least one photo, got {batch}; give 1 or more")
         self.bundle = bundle
@@ -44,6 +60,7 @@ class Hasher(Closing):
         self.batch = batch or min(BATCH, engine.max_batch or BATCH)
         self._path = os.path.abspath(bundle.path)
         self._decoders = Decoders()
+        self.bit_depth = Reading(bit_depth=bit_depth).bit_depth
 
     @property
     def manifest(self) -> Manifest:
@@ -76,19 +93,34 @@ class Hasher(Closing):
             self._path,
             (self.engine.backend, self.engine.precision, self.engine.source.threads, self.batch),
             (self.fingerprint, self.engine.describe()),
+            self.bit_depth,
         )
 
-    def encode(self, images: ImageLike | Iterable[ImageLike]) -> npt.NDArray[np.uint8]:
+    def encode(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        color: str = "rgb",
+        bit_depth: int | None = None,
+    ) -> npt.NDArray[np.uint8]:
         """Return the codes, uint8 (N, ceil(bits/8)), most significant bit first.
 
-        images: one photo or many, each a path, a uint8 array (H, W[, 3 or 4]) or a Pillow image;
-        an array (N, H, W, 3) counts as N photos. Raises ImageError at the first unreadable one.
+        images: one photo or many, each a path, encoded bytes (JPEG, PNG, ...), an open binary file,
+        an array or a Pillow image. Arrays are uint8, or uint16 with a bit depth: (H, W), (H, W, 1),
+        (H, W, 3) or (H, W, 4); (N, H, W, C) counts as N photos. color: the order of their channels,
+        `rgb` or `bgr` (OpenCV's). bit_depth: bits that count in 16-bit pixels, such as 12; by
+        default what `load` was told. Raises ImageError at the first unreadable one.
         """
-        return self.encode_full(images).code
+        return self.encode_full(images, color, bit_depth).code
 
-    def encode_full(self, images: ImageLike | Iterable[ImageLike]) -> Outputs:
+    def encode_full(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        color: str = "rgb",
+        bit_depth: int | None = None,
+    ) -> Outputs:
         """Return codes, real-valued hashes (N, bits) and what else the graph gives, as `encode`."""
-        parts = [hashed.outputs for hashed in self.stream(_listed(images))]
+        found = self.stream(several(images), None, color, bit_depth)
+        parts = [hashed.outputs for hashed in found]
         if not parts:
             return Outputs(
                 np.zeros((0, self.manifest.code_bytes), np.uint8),
@@ -100,14 +132,18 @@ class Hasher(Closing):
         self,
         images: Iterable[ImageLike],
         on_error: Callable[[int, ImageError], None] | None = None,
+        color: str = "rgb",
+        bit_depth: int | None = None,
     ) -> Iterator[Hashed]:
         """Yield batches in order, with bounded memory however many photos there are.
 
         on_error: called with (position, error) for an unreadable photo, which is then left out;
-        without it the ImageError is raised. Raises EngineError if the hasher is closed.
+        without it the ImageError is raised. color, bit_depth: as in `encode`. Raises EngineError if
+        the hasher is closed.
         """
         self.engine.check_open()
-        make = self.manifest.preprocess.frame
+        reading = Reading(color, self.bit_depth if bit_depth is None else bit_depth)
+        make = functools.partial(self.manifest.preprocess.frame, reading=reading)
         try:
             for batch in decode_batches(images, make, self.batch, on_error, self._decoders):
                 yield Hashed(batch.positions, self.engine.run(batch.frames))
@@ -135,7 +171,7 @@ def hash_all(
 
     Raises ImageError if `strict`, DataError if no photo at all can be read.
     """
-    skipped: list[str] = []
+    skipped = skipped_of(photos)
     kept: list[int] = []
     parts: list[Outputs] = []
 
@@ -161,27 +197,32 @@ def load(
     batch: int | None = None,
     fallback: bool = False,
     notify: Notify = silent,
+    bit_depth: int | None = None,
 ) -> Hasher:
     """Open and verify a bundle and start an engine on it: `fgdeploy.load("eet.fgd")`.
 
     The engine is the fastest that was built for this machine, or the fp32 graph where none was
-    (`engines.open_engine`). batch: photos of one run, by default 8 or the engine's most. Raises
-    BundleError, EngineError, MissingDependency or UsageError.
+    (`engines.open_engine`). batch: photos of one run, by default 8 or the engine's most.
+    bit_depth: bits that count in 16-bit photos and arrays, such as 12. Raises BundleError,
+    EngineError, MissingDependency or UsageError.
     """
     bundle = open_bundle(path)
     engine = open_engine(bundle, backend, precision, threads, fallback, notify)
     try:
-        return Hasher(bundle, engine, batch)
+        return Hasher(bundle, engine, batch, bit_depth)
     except UsageError:
         engine.close()
         raise
 
 
 def _reopen(
-    path: str, settings: tuple[str, str, int | None, int], expected: tuple[str, str]
+    path: str,
+    settings: tuple[str, str, int | None, int],
+    expected: tuple[str, str],
+    bit_depth: int | None,
 ) -> Hasher:
     """Open what was pickled. Raises EngineError if the bundle would give other codes by now."""
-    hasher = load(path, *settings, fallback=True)
+    hasher = load(path, *settings, fallback=True, bit_depth=bit_depth)
     found = (hasher.fingerprint, hasher.engine.describe())
     if found != expected:
         hasher.close()
@@ -190,16 +231,3 @@ def _reopen(
             f"{expected[0][:12]}, got {found[1]} of model {found[0][:12]}; load it again"
         )
     return hasher
-
-
-def _listed(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
-    if isinstance(images, np.ndarray):
-        return list(images) if images.ndim == 4 else [images]
-    if isinstance(images, (str, os.PathLike)) or hasattr(images, "convert"):
-        return [images]  # type: ignore[list-item]
-    if not isinstance(images, Iterable):
-        raise UsageError(
-            "expected a path, a uint8 array, a Pillow image, or several of them, got "
-            f"{type(images).__name__}"
-        )
-    return images

@@ -194,6 +194,7 @@ def test_extras_are_those_that_errors_name() -> None:
         "gpu",
         "tensorrt",
         "tensorrt-rtx",
+        "heif",
         "search",
         "calibrate",
         "export",

@@ -1,4 +1,4 @@
-"""The photos of a training: divided, checked, and turned into augmented tensors, always the same.
+"""The photos of a training turned into augmented tensors, always the same.
 
 What a sample looks like depends only on (seed, epoch, row): not on workers, not on how often a
 training was interrupted.
@@ -7,11 +7,7 @@ training was interrupted.
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +17,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from fgdeploy import photos
-from fgdeploy.core.errors import DataError, ImageError
-from fgdeploy.core.progress import Notify, Progress, no_progress, silent
-from fgdeploy.core.text import is_utf8
 from fgdeploy.photos import Photo, images
 
 KEPT_BYTES = 1 << 28  # decoded photos kept in memory, where no workers decode
@@ -32,139 +24,6 @@ KEPT_BYTES = 1 << 28  # decoded photos kept in memory, where no workers decode
 # Makes one view of a photo, or several by name; uint8 [3, S, S] each.
 Augment = Callable[[Image.Image], Tensor | Mapping[str, Tensor]]
 IMAGE = "image"  # the name of a view that has no other
-
-
-@dataclass(frozen=True)
-class Division:
-    """Photos to train on and to ask with, class names by number, and what could not be read."""
-
-    train: tuple[Photo, ...]
-    test: tuple[Photo, ...]
-    classes: tuple[str, ...]
-    skipped: tuple[str, ...]
-
-    def labels(self, which: Sequence[Photo]) -> npt.NDArray[np.int64]:
-        """Return the class numbers of photos, (n,)."""
-        number = {name: index for index, name in enumerate(self.classes)}
-        return np.array([number[photo.label or ""] for photo in which], dtype=np.int64)
-
-
-def divide(
-    source: Path,
-    holdout: float,
-    seed: int,
-    strict: bool,
-    notify: Notify = silent,
-    progress: Progress = no_progress,
-) -> Division:
-    """Read `source`, check that every photo decodes, and divide it into training and test.
-
-    Splits named `train` and `test` are kept as they are. Photos without a split are divided
-    class by class: `holdout` of each, 0 to below 1, is asked with. Told to `notify`: classes
-    that are empty or have a single photo, and photos that cannot be read. strict: raise
-    ImageError at the first of these. Raises DataError for data that nothing can be learnt from.
-    """
-    listed = photos.read(source)
-    found = [photo for photo in listed if photo.split in (None, "train", "test")]
-    unused = Counter(photo.split for photo in listed if photo.split not in (None, "train", "test"))
-    for split, count in sorted(unused.items(), key=str):
-        notify(f"{count} photos of split {split!r} are not used; the splits are train and test")
-    if odd := [photo for photo in found if not is_utf8(str(photo.path), photo.label)]:
-        raise DataError(
-            f"{str(odd[0].path)!a}: the name is not UTF-8, so it cannot be written down; rename it"
-        )
-    if unlabelled := sum(photo.label is None for photo in found):
-        raise DataError(f"{source}: {unlabelled} photos have no class; training needs one for each")
-    if source.is_dir():
-        _name_empty_folders(source, found, notify)
-    readable, skipped = _readable(found, strict, progress)
-    for reason in skipped:
-        notify(f"skipped: {reason}")
-    if skipped:
-        notify(f"{len(skipped)} photos skipped (--strict stops at the first)")
-    train, test = _split(readable, holdout, seed)
-    counts = Counter(photo.label for photo in train)
-    if len(counts) < 2:
-        raise DataError(
-            f"{source}: training needs photos of two classes or more, got {len(counts)}; check the "
-            "folder of each class, or the class and split columns"
-        )
-    held = {photo.label for photo in test}
-    single = sorted(str(c) for c, count in counts.items() if count == 1 and c not in held)
-    if single:
-        notify(
-            f"{_some(single)}: one training photo only, so there is little to learn the class "
-            "from and nothing of it is held out; add photos"
-        )
-    foreign = [photo for photo in test if photo.label not in counts]
-    if foreign:
-        names = _some(sorted({str(photo.label) for photo in foreign}))
-        notify(
-            f"{names}: photos to test but none to train on; they stay in the evaluation, where "
-            "they have no target code"
-        )
-    return Division(tuple(train), tuple(test), tuple(sorted(map(str, counts))), tuple(skipped))
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{'class' if len(names) == 1 else 'classes'} {shown}{rest}"
-
-
-def _name_empty_folders(source: Path, found: Sequence[Photo], notify: Notify) -> None:
-    used = {folder for photo in found for folder in photo.path.parents}
-    empty = sorted(
-        entry.name
-        for entry in source.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".") and entry not in used
-    )
-    # A dataset in its official layout has folders of other things too; classes lie side by side.
-    if empty and all(photo.path.parent.parent == source for photo in found):
-        notify(f"{_some(empty)}: the folder has no images; left out")
-
-
-def _readable(
-    found: Sequence[Photo], strict: bool, progress: Progress
-) -> tuple[list[Photo], list[str]]:
-    def check(photo: Photo) -> str | None:
-        try:
-            images.decode(photo.path, shortest=64)  # JPEGs at 1/8 scale: whole, yet quick
-        except ImageError as error:
-            return str(error)
-        return None
-
-    kept, skipped = [], []
-    with ThreadPoolExecutor() as pool:
-        for done, (photo, reason) in enumerate(
-            zip(found, pool.map(check, found), strict=True), start=1
-        ):
-            if reason is None:
-                kept.append(photo)
-            elif strict:
-                pool.shutdown(cancel_futures=True)
-                raise ImageError(reason)
-            else:
-                skipped.append(reason)
-            progress(done, len(found))
-    return kept, skipped
-
-
-def _split(readable: Sequence[Photo], holdout: float, seed: int) -> tuple[list[Photo], list[Photo]]:
-    train = [photo for photo in readable if photo.split == "train"]
-    test = [photo for photo in readable if photo.split == "test"]
-    chooser = np.random.default_rng(seed)
-    undivided: dict[str, list[Photo]] = {}
-    for photo in readable:
-        if photo.split is None:
-            undivided.setdefault(str(photo.label), []).append(photo)
-    for _, members in sorted(undivided.items()):
-        members.sort(key=lambda photo: str(photo.path))
-        held = min(round(holdout * len(members)), len(members) - 1)
-        asked = set(chooser.permutation(len(members))[:held].tolist())
-        for index, photo in enumerate(members):
-            (test if index in asked else train).append(photo)
-    return train, test
 
 
 class Views(Dataset[tuple[Mapping[str, Tensor], int, int]]):

@@ -12,13 +12,13 @@ from typing import Any
 from fgdeploy.core import atomic
 from fgdeploy.core.errors import CheckpointError
 from fgdeploy.evaluation.targets import TARGETS_FILE
-from fgdeploy.training.data import Division
+from fgdeploy.photos import SPLIT_FILE
+from fgdeploy.training.division import Division
 from fgdeploy.training.run_state import STATE_FILE
 
 LOG_FILE = "log.csv"
 SCORES_FILE = "scores.json"
 SETTINGS_FILE = "settings.json"
-SPLIT_FILE = "split.csv"
 
 
 # All that a run writes; --overwrite removes these and nothing else.

@@ -14,7 +14,7 @@ from fgdeploy.models.assembly import Assembly
 from fgdeploy.models.network import Network
 from fgdeploy.models.weights import checkpoint, trained
 from fgdeploy.models.weights.source import WeightSource
-from fgdeploy.training.data import Division
+from fgdeploy.training.division import Division
 from fgdeploy.training.train_settings import TrainSettings
 
 

@@ -12,6 +12,8 @@ from fgdeploy.core.codes import check_bits
 from fgdeploy.core.errors import UsageError
 from fgdeploy.models.assembly import NetworkSettings
 from fgdeploy.models.weights import trained
+from fgdeploy.photos import Columns
+from fgdeploy.photos.table import AS_NAMED
 
 WEIGHTS = ("pretrained", "random")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -52,6 +54,8 @@ class TrainSettings:
     eval_photos: int = 1000
     workers: int | None = None
     strict: bool = False
+    columns: Columns = AS_NAMED
+    allow_leaks: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -107,4 +111,7 @@ class TrainSettings:
         entry["data"] = str(self.data)
         entry["teacher"] = None if self.teacher is None else str(self.teacher)
         entry["without"] = sorted(self.without)
+        for name in ("columns", "allow_leaks"):  # left out, so that older runs compare as the same
+            if getattr(self, name) == getattr(TrainSettings, name):
+                del entry[name]
         return entry

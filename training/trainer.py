@@ -31,7 +31,7 @@ from fgdeploy.models.network import Network
 from fgdeploy.models.weights import trained
 from fgdeploy.models.weights.trained import TrainedConfig
 from fgdeploy.photos import Photo
-from fgdeploy.training import data, objective, results
+from fgdeploy.training import data, division, objective, results
 from fgdeploy.training import run_state as states
 from fgdeploy.training.data import Views
 from fgdeploy.training.loop import Hooks, Loop, Tick
@@ -119,13 +119,15 @@ class _Run:
         self.assembly = assembly.choose(settings.network(), reporter.notify, as_trained=False)
         if settings.teacher is not None and not trained.locate(settings.teacher).is_file():
             raise CheckpointError(f"no checkpoint at {settings.teacher}; check --teacher")
-        self.division = data.divide(
+        self.division = division.divide(
             settings.data,
             settings.holdout,
             settings.seed,
             settings.strict,
             reporter.notify,
             reporter.progress("checking photos"),
+            settings.columns,
+            settings.allow_leaks,
         )
         self.labels = self.division.labels(self.division.train)
         self.recipe = self._sized(published)

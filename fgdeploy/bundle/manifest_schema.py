@@ -120,7 +120,7 @@ SCHEMA = table(
         "classes": _NAMES,
         "graph": table({"opset": whole(1, 1000)}, GRAPH),
         "macs": table(dict.fromkeys(("dense", "published", "exported"), _MACS)),
-        "weights": table({"source": TEXT, "sha256": sha256}, {"seed": whole(0)}),
+        "weights": table({"source": TEXT, "sha256": sha256}, {"seed": whole(0), "run": TEXT}),
         "fingerprint": sha256,
         "limits": _LIMITS,
         "parity": maybe(_PARITY),

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fgdeploy.photos.images import SUFFIXES
+from fgdeploy.photos.formats import SUFFIXES
 
 _LOOKED_AT = 200  # entries of a folder
 

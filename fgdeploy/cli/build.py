@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fgdeploy.cli import calibrate, objects, show
+from fgdeploy.cli import calibrate, lists, objects, show
 from fgdeploy.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fgdeploy.photos import Columns
     from fgdeploy.proof.bench import Speed
     from fgdeploy.proof.building import Outcome
     from fgdeploy.proof.parity import Parity
     from fgdeploy.proof.proving import Proof
 
 
+@lists.takes_list
 def build_engine(
     bundle: objects.BundleArgument = None,
     int8: Annotated[bool, typer.Option("--int8", help="INT8; calibrates first if needed.")] = False,
@@ -42,6 +44,7 @@ def build_engine(
     max_map_drop: calibrate.DropOption = None,
     min_bit_agreement: calibrate.BitsOption = None,
     again: calibrate.AgainOption = False,
+    strict: show.StrictOption = False,
     workspace_mib: Annotated[
         int | None, typer.Option(min=1, help="TensorRT: most GPU memory for workspace, in MiB.")
     ] = None,
@@ -64,6 +67,8 @@ def build_engine(
     method: calibrate.OldRangeOption = None,
     max_drop: calibrate.OldDropOption = None,
     old_bundle: objects.OldBundleOption = None,
+    *,
+    columns: Columns,
 ) -> None:
     """Compile an engine for this machine, hold it to fp32, and say whether it is worth it."""
     from fgdeploy.cli.bars import bars
@@ -102,6 +107,8 @@ def build_engine(
             timed=timed,
             notify=shown.say,
             bars=shown.make,
+            columns=columns,
+            strict=strict,
         )
     if as_json:
         show.emit_json(_json(done))

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fgdeploy.cli import objects, show
+from fgdeploy.cli import lists, objects, show
 from fgdeploy.core.errors import UsageError
 
 if TYPE_CHECKING:
     from fgdeploy.calibration.calibration_settings import CalibrationSettings
     from fgdeploy.calibration.calibrator import Calibrated
+    from fgdeploy.photos import Columns
     from fgdeploy.proof.parity import Limits
 
 DataOption = Annotated[
@@ -54,6 +55,7 @@ AgainOption = Annotated[
 ]
 
 
+@lists.takes_list
 def calibrate(
     bundle: objects.BundleArgument = None,
     data: DataOption = None,
@@ -69,10 +71,13 @@ def calibrate(
     ] = True,
     seed: SeedOption = 0,
     again: AgainOption = False,
+    strict: show.StrictOption = False,
     as_json: show.JsonOption = False,
     method: OldRangeOption = None,
     max_drop: OldDropOption = None,
     old_bundle: objects.OldBundleOption = None,
+    *,
+    columns: Columns,
 ) -> None:
     """Write INT8 and FP16 graphs into a bundle, held to the limits against fp32."""
     from fgdeploy.cli.bars import bars
@@ -82,7 +87,9 @@ def calibrate(
     settings = settings_of(range_, method, images, balance, compensate, seed)
     kept = limits(max_map_drop, max_drop, min_bit_agreement)
     with bars() as shown:
-        done = calibrate_bundle(name, data, settings, kept, again, shown.say, shown.make)
+        done = calibrate_bundle(
+            name, data, settings, kept, again, shown.say, shown.make, columns, strict
+        )
     if as_json:
         show.emit_json(_json(done))
     elif not done.reused:

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fgdeploy.cli import objects, show
+from fgdeploy.cli import lists, objects, show
 from fgdeploy.core import numbers
 from fgdeploy.core.text import counted
 
 if TYPE_CHECKING:
     from fgdeploy.evaluation import Detail
+    from fgdeploy.photos import Columns
 
 
+@lists.takes_list
 def evaluate(
     data: Annotated[
         Path,
@@ -41,7 +43,11 @@ def evaluate(
             help="Write precision-recall curves (CSV, PNG) and scores by class (CSV) there.",
         ),
     ] = None,
+    allow_leaks: lists.LeaksOption = False,
+    bit_depth: lists.BitDepthOption = None,
     as_json: show.JsonOption = False,
+    *,
+    columns: Columns,
 ) -> None:
     """Measure retrieval: mAP, tie-aware mAP, R@1/2/4/8 and P@k, a column for each protocol.
 
@@ -57,10 +63,21 @@ def evaluate(
     if report is not None:
         _check_place(report)
         reports.check_drawing()
-    photos = read(data)
-    with show.open_hasher(bundle, backend, threads, fallback, batch) as hasher:
+    photos = read(data, None, columns, strict)
+    with show.open_hasher(bundle, backend, threads, fallback, batch, bit_depth) as hasher:
         progress = show.progress("hashing")
-        result = evaluate_photos(hasher, photos, queries, gallery, cuts, strict, progress, threads)
+        result = evaluate_photos(
+            hasher,
+            photos,
+            queries,
+            gallery,
+            cuts,
+            strict,
+            progress,
+            threads,
+            allow_leaks=allow_leaks,
+            notify=show.say,
+        )
         if as_json:
             entry = dataclasses.asdict(result.scores)
             entry |= {"bits": hasher.bits, "protocol": result.protocol, "skipped": result.skipped}

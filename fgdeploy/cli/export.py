@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fgdeploy.cli import method_options, objects, show
+from fgdeploy.cli import lists, method_options, objects, show
 from fgdeploy.core.errors import MissingDependency
 
+if TYPE_CHECKING:
+    from fgdeploy.photos import Columns
 
+
+@lists.takes_list
 def export(
     ctx: typer.Context,
     run: Annotated[
@@ -73,6 +77,8 @@ def export(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a bundle of that name.")
     ] = False,
+    *,
+    columns: Columns,
 ) -> None:
     """Export a model as a bundle, proven equal to PyTorch."""
     options = method_options.parse(chosen, stages)
@@ -96,6 +102,7 @@ def export(
         crop=crop,
         fit_data=fit_data,
         fit_images=fit_images,
+        columns=columns,
         logits=logits,
         opset=opset,
         seed=seed,

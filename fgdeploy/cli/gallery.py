@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fgdeploy.cli import objects, show
+from fgdeploy.cli import lists, objects, show
 from fgdeploy.core.text import counted
 
 if TYPE_CHECKING:
+    from fgdeploy.photos import Columns
     from fgdeploy.retrieval import Item, Problem, Stats
 
 _MANY_DEAD = 0.2  # of the items: from here on compacting is worth a word
@@ -26,6 +27,7 @@ GalleryArgument = Annotated[Path, typer.Argument(metavar="INDEX", help="The inde
 
 
 @app.command("add")
+@lists.takes_list
 def add(
     gallery: GalleryArgument,
     source: Annotated[
@@ -43,15 +45,17 @@ def add(
     batch: show.BatchOption = None,
     fallback: show.FallbackOption = False,
     strict: show.StrictOption = False,
+    bit_depth: lists.BitDepthOption = None,
+    *,
+    columns: Columns,
 ) -> None:
     """Hash photos into an index, which is created if it is not there."""
     from fgdeploy.gallery import add_photos, open_or_create
-    from fgdeploy.photos import of_split, read
+    from fgdeploy.photos import of_split
 
-    photos = read(source, labels)
-    if split is not None:
-        photos = of_split(photos, split)
-    with show.open_hasher(bundle, backend, threads, fallback, batch) as hasher:
+    listing = lists.read(source, columns, labels, strict)
+    photos = listing if split is None else of_split(listing, split)
+    with show.open_hasher(bundle, backend, threads, fallback, batch, bit_depth) as hasher:
         index, created = open_or_create(gallery, hasher)
         with index:
             try:
@@ -67,7 +71,7 @@ def add(
             + f", {total} in {gallery}"
             + ("" if total == 0 else f"; next: fgdeploy search PHOTO --index {gallery}")
         )
-    show.report_skipped(report.skipped)
+    show.report_skipped([*listing.skipped, *report.skipped])
 
 
 @app.command("remove")

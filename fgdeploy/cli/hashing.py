@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fgdeploy.cli import objects, show
+from fgdeploy.cli import lists, objects, show
 from fgdeploy.core.text import counted
 
+if TYPE_CHECKING:
+    from fgdeploy.photos import Columns
 
+
+@lists.takes_list
 def hash_photos(
     source: Annotated[
         Path,
@@ -25,17 +29,19 @@ def hash_photos(
     batch: show.BatchOption = None,
     fallback: show.FallbackOption = False,
     strict: show.StrictOption = False,
+    bit_depth: lists.BitDepthOption = None,
+    *,
+    columns: Columns,
 ) -> None:
     """Hash photos into an .npz file: codes, paths, labels, bits, fingerprint."""
     from fgdeploy.core.codes import CodeFile
     from fgdeploy.core.errors import DataError
     from fgdeploy.hasher import hash_all
-    from fgdeploy.photos import read
 
     if output.suffix != ".npz" or not output.parent.is_dir():
         raise DataError(f"-o {output}: expected a name ending in .npz in a folder that exists")
-    photos = read(source)
-    with show.open_hasher(bundle, backend, threads, fallback, batch) as hasher:
+    photos = lists.read(source, columns, strict=strict)
+    with show.open_hasher(bundle, backend, threads, fallback, batch, bit_depth) as hasher:
         run = hash_all(hasher, photos, strict, show.progress("hashing"))
         CodeFile(
             run.outputs.code,

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fgdeploy.cli import objects, show
+from fgdeploy.cli import lists, objects, show
 from fgdeploy.core.text import counted
 
 if TYPE_CHECKING:
     from fgdeploy.bundle import Bundle
-    from fgdeploy.photos import Photo
+    from fgdeploy.photos import Columns, Photo
 
 
+@lists.takes_list
 def parity(
     first: objects.BundleArgument = None,
     second: Annotated[
@@ -76,6 +77,8 @@ def parity(
     as_json: show.JsonOption = False,
     data: Annotated[Path | None, typer.Option("--data", hidden=True)] = None,
     old_bundle: objects.OldBundleOption = None,
+    *,
+    columns: Columns,
 ) -> None:
     """Compare two engines on the same photos; exit 1 if a limit is not kept.
 
@@ -85,7 +88,7 @@ def parity(
     """
     from fgdeploy.bundle import open_bundle
     from fgdeploy.core.errors import ParityError
-    from fgdeploy.photos import named_or_found, spread
+    from fgdeploy.photos import named_or_found, skipped_of, spread
     from fgdeploy.proof.comparing import (
         choose_candidate,
         choose_reference,
@@ -94,20 +97,21 @@ def parity(
         open_by_name,
     )
     from fgdeploy.proof.parity import Limits
+    from fgdeploy.proof.preparing import own_photos
 
     words = [word for word in (first, second) if word is not None]
     bundle, source = objects.bundle_and_photos(words, old_bundle, data)
     opened = open_bundle(bundle)
+    listed = named_or_found(source, "to compare on", show.say, own_photos(opened), columns, strict)
+    photos, left_out = spread(listed, images), skipped_of(listed)
     if layers:
-        listed = named_or_found(source, "to compare on", show.say)
-        _bisect(opened, spread(listed, images), as_json)
+        _bisect(opened, photos, left_out, as_json)
         return
     flags = Limits(
         max_hash_diff, min_bit_agreement, min_identical, min_top10, max_map_drop, max_output_error
     )
     reference = reference or choose_reference()
     name = candidate or choose_candidate(reference)
-    photos = spread(named_or_found(source, "to compare on", show.say), images)
     with (
         open_by_name(opened, reference, checkpoint) as left,
         open_by_name(opened, name, checkpoint) as right,
@@ -135,14 +139,13 @@ def parity(
     show.say("within the limits: " + ", ".join(f"{k}={v:g}" for k, v in limits.to_json().items()))
     if unmeasured:
         show.say(f"not measured (too few photos, or no labels): {', '.join(unmeasured)}")
-    show.report_skipped(skipped)
+    show.report_skipped([*left_out, *skipped])
 
 
-def _bisect(opened: Bundle, photos: Sequence[Photo], as_json: bool) -> None:
+def _bisect(opened: Bundle, photos: Sequence[Photo], skipped: list[str], as_json: bool) -> None:
     from fgdeploy.cli.bars import bars
     from fgdeploy.proof.comparing import bisect
 
-    skipped: list[str] = []
     with bars() as shown:
         found = bisect(opened, photos, skipped, shown.make("measuring each layer"))
     if as_json:

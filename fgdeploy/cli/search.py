@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fgdeploy.cli import objects, show
+from fgdeploy.cli import lists, objects, show
 
 if TYPE_CHECKING:
     from fgdeploy.gallery import Query, QuerySettings
@@ -69,6 +69,7 @@ def search(
     backend: show.BackendOption = "auto",
     threads: show.ThreadsOption = None,
     fallback: show.FallbackOption = False,
+    bit_depth: lists.BitDepthOption = None,
 ) -> None:
     """Rank the items of an index by Hamming distance to photos, items or codes."""
     from fgdeploy.retrieval import Index
@@ -82,7 +83,9 @@ def search(
         if photos:
             from fgdeploy.gallery import photo_queries
 
-            hasher = stack.enter_context(show.open_hasher(bundle, backend, threads, fallback))
+            hasher = stack.enter_context(
+                show.open_hasher(bundle, backend, threads, fallback, None, bit_depth)
+            )
             queries = chain(photo_queries(index, hasher, photos), queries)
         settings = _settings(k, radius, where, rerank, threads)
         _show(index, queries, settings, as_json, html)

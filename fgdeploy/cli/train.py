@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fgdeploy.cli import method_options, show
+from fgdeploy.cli import lists, method_options, show
 from fgdeploy.core.errors import MissingDependency
 
 if TYPE_CHECKING:
     from fgdeploy.cli.bars import TerminalBars
+    from fgdeploy.photos import Columns
     from fgdeploy.training.loop import Tick
     from fgdeploy.training.trainer import Trained
 
 
+@lists.takes_list
 def train(
     data: Annotated[
         Path,
@@ -100,7 +102,10 @@ def train(
         bool, typer.Option("--overwrite", help="Replace a run of that name.")
     ] = False,
     strict: show.StrictOption = False,
+    allow_leaks: lists.LeaksOption = False,
     as_json: show.JsonOption = False,
+    *,
+    columns: Columns,
 ) -> None:
     """Train a method on labelled photos and evaluate it; `export RUN` takes the result."""
     from fgdeploy.cli.bars import bars
@@ -135,6 +140,8 @@ def train(
         eval_photos=eval_photos,
         workers=workers,
         strict=strict,
+        columns=columns,
+        allow_leaks=allow_leaks,
         seed=seed,
     )
     folder = Path(f"{registry.get(method).name}-run") if output is None else output

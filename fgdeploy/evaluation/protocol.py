@@ -16,7 +16,8 @@ import numpy as np
 
 from fgdeploy.core.codes import UInt8Array
 from fgdeploy.core.errors import DataError
-from fgdeploy.core.progress import Progress, no_progress
+from fgdeploy.core.progress import Notify, Progress, no_progress, silent
+from fgdeploy.evaluation.leaks import check_repeats
 from fgdeploy.evaluation.metrics import Detail, Labels, Scores, evaluate_in_detail
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets, targets_of
 
@@ -98,15 +99,19 @@ def evaluate_photos(
     strict: bool = False,
     progress: Progress = no_progress,
     threads: int | None = None,
+    allow_leaks: bool = False,
+    notify: Notify = silent,
 ) -> Evaluation:
     """Hash photos and score them: split against split, or each against all others if undivided.
 
-    threads: for the ranking, as in `evaluate_in_detail`. Raises DataError for photos without
-    label, a single class, a split that is not there, or a bundle with damaged target codes.
+    threads: for the ranking, as in `evaluate_in_detail`. allow_leaks: measure although photos are
+    queries and gallery at once, by path or content. notify: told of those, and of photos with two
+    labels. Raises DataError for such leaks, photos without label, a single class, a split that is
+    not there, or a bundle with damaged target codes.
     """
     # Here, so that scoring codes needs NumPy alone
     from fgdeploy.hasher import hash_all
-    from fgdeploy.photos import of_split
+    from fgdeploy.photos import of_split, skipped_of
 
     if not photos:
         raise DataError("there are no photos to evaluate; check the list")
@@ -114,7 +119,9 @@ def evaluate_photos(
         raise DataError(f"{unlabelled} photos have no class; evaluation needs one for each")
     if len({photo.label for photo in photos}) < 2:
         raise DataError("all photos are of one class; every ranking is perfect, nothing to measure")
+    left_out = skipped_of(photos)
     if not any(photo.split for photo in photos):
+        check_repeats(photos, allow_leaks, notify)
         run = hash_all(hasher, photos, strict, progress)
         side = (run.outputs.code, _labels(run))
         detail = evaluate_in_detail(*side, *side, True, precision_at, hasher.bits, threads)
@@ -123,6 +130,7 @@ def evaluate_photos(
     sides = of_split(photos, query_split), of_split(photos, gallery_split)
     if query_split == gallery_split:
         raise DataError(f"queries and gallery are both {query_split!r}; choose two splits")
+    check_repeats([*sides[0], *sides[1]], allow_leaks, notify)
     targets = targets_of(hasher.bundle)
     run = hash_all(hasher, [*sides[0], *sides[1]], strict, progress)
     cut = sum(photo.split == query_split for photo in run.photos)
@@ -130,7 +138,7 @@ def evaluate_photos(
     queries, gallery = (codes[:cut], names[:cut]), (codes[cut:], names[cut:])
     protocols = score_protocols(*queries, *gallery, targets, precision_at, hasher.bits, threads)
     words = f"{cut} {query_split} photos against {len(codes) - cut} {gallery_split} photos"
-    return Evaluation(protocols, words, run.skipped, why_absent(names[:cut], targets))
+    return Evaluation(protocols, words, [*left_out, *run.skipped], why_absent(names[:cut], targets))
 
 
 def _labels(run: HashRun) -> Labels:

@@ -5,46 +5,33 @@ The same code runs in training, calibration and on the device, so there is one s
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from fgdeploy.core.errors import ImageError
+from fgdeploy.photos import given
+from fgdeploy.photos.formats import FORMATS, open_image, silence_libtiff
+from fgdeploy.photos.given import ImageLike
+from fgdeploy.photos.pixels import AS_STORED, Reading, check_sixteen_bit_colour, upright
 
-# Formats whose decoders run in process; PostScript and friends, which start programs, stay out.
-# Pillow's JPEG opener takes MPO, the cameras' JPEG with several pictures, along.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .jp2 .avif .mpo".split()  # noqa: SIM905
-)
 INTERPOLATIONS: Mapping[str, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
 # A lazy Pillow image may be handed to several threads at once, and loading is not safe for that.
 _LOADING = threading.Lock()
 
-ImageLike = Union[str, "os.PathLike[str]", npt.NDArray[np.uint8], Image.Image]
 Frame = npt.NDArray[np.uint8]
 
 
@@ -83,9 +70,9 @@ class Preprocess:
         ):
             raise ValueError("mean and std take three values each, and std is above zero")
 
-    def frame(self, source: ImageLike) -> Frame:
-        """Return the frame, uint8 (size, size, 3) RGB. Raises ImageError."""
-        image = decode(source, shortest=2 * self.resize)
+    def frame(self, source: ImageLike, reading: Reading = AS_STORED) -> Frame:
+        """Return the frame, uint8 (size, size, 3) RGB. Raises ImageError. reading: see `decode`."""
+        image = decode(source, 2 * self.resize, reading)
         width, height = image.size
         short = min(width, height)
         sides = (width, height) if self.square else (short, short)
@@ -138,36 +125,35 @@ def name_of(source: ImageLike) -> str:
     """Return what to call `source` in a message."""
     if isinstance(source, (str, os.PathLike)):
         return " ".join(os.fspath(source).splitlines())
-    return "the image in memory"
+    return given.NAME
 
 
-def decode(source: ImageLike, shortest: int | None = None) -> Image.Image:
+def decode(
+    source: ImageLike, shortest: int | None = None, reading: Reading = AS_STORED
+) -> Image.Image:
     """Return `source` as an upright 8-bit RGB image; transparency is shown over white.
 
-    source: a path; a uint8 array (H, W), (H, W, 3) RGB or (H, W, 4) RGBA; or a Pillow image.
-    shortest: JPEGs may be decoded at 1/2, 1/4 or 1/8 scale as long as the short side keeps at
-    least this many pixels. Raises ImageError for what is missing, damaged, no image, larger than
-    Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`), or has no defined range (32-bit pixels).
+    source: a path; JPEG, PNG, ... bytes; an open binary file; a uint8 array (H, W), (H, W, 1),
+    (H, W, 3) or (H, W, 4), or a uint16 one with a bit depth; or a Pillow image. shortest: JPEGs may
+    be decoded at 1/2, 1/4 or 1/8 scale as long as the short side keeps at least this many pixels.
+    reading: the order of an array's channels, the bits that count in 16-bit pixels. Raises
+    ImageError for what is missing, damaged, no image, larger than Pillow's limit
+    (`PIL.Image.MAX_IMAGE_PIXELS`), or has no defined range.
     """
     name = name_of(source)
     try:
-        if isinstance(source, np.ndarray):
-            return _upright(_from_array(source), name)
+        if isinstance(source, (str, os.PathLike)):
+            return _from_file(source, name, shortest, reading)
         if isinstance(source, Image.Image):
+            if source.format == "TIFF":
+                silence_libtiff()
             with _LOADING:
                 source.load()
-            upright = _upright(source, name)
-            return upright.copy() if upright is source else upright
-        if not isinstance(source, (str, os.PathLike)):
-            raise ImageError(
-                f"expected a path, a uint8 array or a Pillow image, got {type(source).__name__}"
-            )
-        with Image.open(source, formats=FORMATS) as image:
-            _check_size(image, name)
-            if shortest is not None:
-                image.draft(image.mode, (shortest, shortest))
-            image.load()
-            return _upright(image, name)
+            image = upright(source, name, reading)
+            return image.copy() if image is source else image
+        if (file := given.encoded(source)) is not None:
+            return _from_file(file, name, shortest, reading)
+        return upright(given.from_array(source, reading), name)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -186,7 +172,22 @@ def decode(source: ImageLike, shortest: int | None = None) -> Image.Image:
     except (
         Exception
     ) as error:  # a damaged file makes decoders raise anything, struct.error included
-        raise ImageError(f"{name} is damaged or unreadable: {error}; replace the file") from None
+        reason = " ".join(str(error).split())
+        raise ImageError(f"{name} is damaged or unreadable: {reason}; replace the file") from None
+
+
+def _from_file(
+    file: str | os.PathLike[str] | io.BytesIO, name: str, shortest: int | None, reading: Reading
+) -> Image.Image:
+    with open_image(file, name) as image:
+        _check_size(image, name)
+        if shortest is not None:
+            image.draft(image.mode, (shortest, shortest))
+        wide = image.mode in ("RGB", "RGBA") and any(";16" in str(tile.args) for tile in image.tile)
+        image.load()
+        if wide:
+            check_sixteen_bit_colour(image, name, reading)
+        return upright(image, name, reading)
 
 
 def _check_size(image: Image.Image, name: str) -> None:
@@ -197,74 +198,3 @@ def _check_size(image: Image.Image, name: str) -> None:
             f"{name} has {width}x{height} pixels, more than Pillow's limit of {limit}; "
             "scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         )
-
-
-def _from_array(array: npt.NDArray[np.uint8]) -> Image.Image:
-    shape = array.shape
-    if array.dtype != np.uint8 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
-        raise ImageError(
-            f"expected a uint8 array (H, W), (H, W, 3) RGB or (H, W, 4) RGBA, "
-            f"got {array.dtype} {shape}; convert it first"
-        )
-    if 0 in shape:
-        raise ImageError(
-            f"expected an image with pixels, got an array of shape {shape}; leave it out"
-        )
-    return Image.fromarray(np.ascontiguousarray(array))
-
-
-def _upright(image: Image.Image, name: str) -> Image.Image:
-    image = _turned(image)
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I"):  # 16-bit greyscale: keep the high byte
-        return _sixteen_bit(image, name)
-    if image.mode == "F":
-        raise ImageError(
-            f"{name}: 32-bit float pixels have no defined range; convert to 8 or 16 bit first"
-        )
-    if image.mode in ("LA", "PA", "La", "RGBa", "RGBA") or "transparency" in image.info:
-        colour = image.convert("RGBA")
-        white = Image.new("RGBA", colour.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, colour).convert("RGB")
-    return image.convert("RGB")
-
-
-def _turned(image: Image.Image) -> Image.Image:
-    # ImageOps.exif_transpose would write all EXIF tags anew, which fails on odd ones
-    try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged EXIF does not make a photo unreadable
-        turn = None
-    return image if turn is None else image.transpose(turn)
-
-
-def _sixteen_bit(image: Image.Image, name: str) -> Image.Image:
-    values = np.asarray(image)
-    if values.size and (values.min() < 0 or values.max() > 65535):
-        raise ImageError(
-            f"{name}: pixels reach from {values.min()} to {values.max()}; expected 0..65535; "
-            "convert to 8 or 16 bit first"
-        )
-    return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
-
-
-def find(folder: Path) -> list[Path]:
-    """Return the image files below `folder`, sorted, without hidden files and other suffixes."""
-    found: list[Path] = []
-    seen: set[tuple[int, int]] = set()
-    for root, folders, files in os.walk(folder, followlinks=True):  # class folders may be links
-        here = os.stat(root)
-        if (here.st_dev, here.st_ino) in seen:  # a link to a folder above: once is enough
-            folders.clear()
-            continue
-        seen.add((here.st_dev, here.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found.extend(
-            Path(root, name)
-            for name in files
-            if not name.startswith(".")
-            and Path(name).suffix.lower() in SUFFIXES
-            and Path(root, name).is_file()  # opening a pipe would wait for ever
-        )
-    return sorted(found)

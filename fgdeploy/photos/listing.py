@@ -2,58 +2,99 @@
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from fgdeploy.core.errors import DataError
-from fgdeploy.photos import images
+from fgdeploy.core.errors import DataError, ImageError
+from fgdeploy.photos import table
+from fgdeploy.photos.formats import SUFFIXES
 from fgdeploy.photos.layouts import read_layout
 from fgdeploy.photos.photo import Photo
+from fgdeploy.photos.scanning import scan
+from fgdeploy.photos.table import AS_NAMED, Columns
 
 
-def read(source: Path, labels: Path | None = None) -> list[Photo]:
+class Listing(list[Photo]):
+    """Photos, and one line each on what lies there but cannot be one of them: `skipped`."""
+
+    def __init__(self, photos: Iterable[Photo] = (), skipped: Sequence[str] = ()) -> None:
+        super().__init__(photos)
+        self.skipped = tuple(skipped)
+
+
+def skipped_of(photos: Sequence[Photo]) -> list[str]:
+    """Return what the scan left out that a list of photos came from; nothing for plain lists."""
+    return list(photos.skipped) if isinstance(photos, Listing) else []
+
+
+def read(
+    source: Path, labels: Path | None = None, columns: Columns = AS_NAMED, strict: bool = False
+) -> Listing:
     """List the photos of a folder, an image file, or a CSV (columns path, class, split).
 
     In a folder the label is the name of the folder that a photo lies in; top folders `train` and
     `test` (or `val`) are splits. An official dataset (`layouts`) has its own lists. `labels` names
     a CSV that says otherwise: its paths are relative to `source` (or to the CSV itself), and
-    photos that it does not list keep their folder's name. Raises DataError.
+    photos that it does not list keep their folder's name. columns: what those of a CSV are called.
+    strict: raise ImageError for the first that a scan leaves out. Raises DataError.
     """
-    if source.suffix.lower() == ".csv":
+    if is_list(source):
         if labels is not None:
             raise DataError(f"{source} is a CSV already; give either it or --labels, not both")
-        return read_csv(source)
+        return read_csv(source, columns=columns)
+    listing = _in_place(source, labels is None)
+    if strict and listing.skipped:
+        raise ImageError(listing.skipped[0])
+    if labels is None:
+        return listing
+    listed = {os.path.abspath(one.path): one for one in read_csv(labels, source, columns)}
+    known = (listed.get(os.path.abspath(photo.path)) for photo in listing)
+    return Listing(
+        (
+            photo if one is None else Photo(photo.path, one.label, one.split)
+            for photo, one in zip(listing, known, strict=True)
+        ),
+        listing.skipped,
+    )
+
+
+def is_list(source: Path) -> bool:
+    """Tell whether a path means a list of photos in a text file, by its name."""
+    return source.suffix.lower() in table.SUFFIXES
+
+
+def label_of(path: Path) -> str | None:
+    """Return the name of the folder that a photo lies in, links not followed; None in the root."""
+    return os.path.basename(os.path.dirname(os.path.abspath(path))) or None
+
+
+def _in_place(source: Path, official: bool) -> Listing:
+    """List the photos of a folder or a file by where they lie, or as an official dataset says."""
     if source.is_file():
-        found = [source]
+        found, skipped = [source], []
     elif source.is_dir():
-        if labels is None and (official := read_layout(source)) is not None:
-            return official
-        found = images.find(source)
+        if official and (listed := read_layout(source)) is not None:
+            return Listing(listed)
+        scanned = scan(source)
+        found, skipped = scanned.found, scanned.skipped
     else:
         raise DataError(f"no folder, image or CSV at {source}; check the path")
+    if not found and skipped:
+        raise DataError(
+            f"no images in {source} that can be read; {len(skipped)} cannot, the first: "
+            f"{skipped[0]}"
+        )
     if not found:
         raise DataError(
-            f"no images in {source} (looked for {' '.join(sorted(images.SUFFIXES))}); "
-            "check the folder"
+            f"no images in {source} (looked for {' '.join(sorted(SUFFIXES))}); check the folder"
         )
     splits = _split_folders(source, found)
-    photos = [
-        Photo(path, path.absolute().parent.name, splits.get(path.relative_to(source).parts[0]))
-        if splits
-        else Photo(path, path.absolute().parent.name)
-        for path in found
-    ]
-    if labels is None:
-        return photos
-    listed = {os.path.abspath(photo.path): photo for photo in read_csv(labels, source)}
-    return [
-        Photo(photo.path, known.label, known.split)
-        if (known := listed.get(os.path.abspath(photo.path)))
-        else photo
-        for photo in photos
-    ]
+    photos = []
+    for path in found:
+        split = splits.get(path.relative_to(source).parts[0]) if splits else None
+        photos.append(Photo(path, label_of(path), split))
+    return Listing(photos, skipped)
 
 
 def _split_folders(source: Path, found: Sequence[Path]) -> dict[str, str]:
@@ -69,47 +110,23 @@ def _split_folders(source: Path, found: Sequence[Path]) -> dict[str, str]:
     return {top: "test" if only_val and name == "val" else name for top, name in names.items()}
 
 
-def read_csv(source: Path, root: Path | None = None) -> list[Photo]:
+def read_csv(source: Path, root: Path | None = None, columns: Columns = AS_NAMED) -> Listing:
     """List the photos of a CSV with the columns path, class and (optional) split.
 
     Relative paths count from `root` if the file is there, else from the CSV's own folder.
     Raises DataError with the line number for rows that are short, empty or have no file.
     """
-    try:
-        with open(source, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream)
-            rows = [(reader.line_num, row) for row in reader]
-    except FileNotFoundError:
-        raise DataError(f"no CSV at {source}; check the path") from None
-    except OSError as error:
-        raise DataError(f"{source} cannot be read ({error.strerror}); check the path") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{source} is not a UTF-8 CSV: {error}") from error
-    header = [name.strip().lower() for name in rows[0][1]] if rows else []
-    if "path" not in header or "class" not in header:
-        raise DataError(
-            f"{source}: expected a header with the columns path,class[,split], got "
-            f"{','.join(header) or 'an empty file'}"
-        )
-    at_path, at_class = header.index("path"), header.index("class")
-    at_split = header.index("split") if "split" in header else None
     photos = []
-    for number, row in rows[1:]:
-        if not any(cell.strip() for cell in row):
-            continue
-        if len(row) != len(header):
-            raise DataError(
-                f"{source} line {number}: expected {len(header)} columns, got {len(row)}; "
-                "put names that hold commas in double quotes"
-            )
-        path = _locate(row[at_path], source.parent, root)
+    for row in table.read_rows(source, columns):
+        path = _locate(row.path, source.parent, root)
         if path is None:
-            raise DataError(f"{source} line {number}: no file {row[at_path]!r}; correct the path")
-        split = row[at_split].strip().lower() or None if at_split is not None else None
-        photos.append(Photo(path, row[at_class].strip() or None, split))
+            raise DataError(
+                f"{source} line {row.line}: no file {table.shown(row.path)}; correct the path"
+            )
+        photos.append(Photo(path, row.label, row.split))
     if not photos:
         raise DataError(f"{source} lists no photos; add rows below the header")
-    return photos
+    return Listing(photos)
 
 
 def _locate(name: str, folder: Path, root: Path | None) -> Path | None:

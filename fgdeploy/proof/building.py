@@ -52,10 +52,12 @@ def build_proven(
     timed: bool = True,
     notify: Notify = silent,
     bars: Bars = no_bars,
+    strict: bool = False,
 ) -> Outcome:
     """Build an engine of a precision for this machine; without `backend` the best one.
 
-    photos: to hold it against fp32 with; without them the frames in the bundle do. The build of
+    photos: to hold it against fp32 with; without them the frames in the bundle do. strict: raise
+    ImageError for the first photo that cannot be read. The build of
     one that breaks its limits stays, marked as failed and never chosen by itself. Raises
     ParityError for that, and what `engines.build` raises.
     """
@@ -77,7 +79,7 @@ def build_proven(
         name, one = next(iter(built.items()))
         return Outcome(one, name, None, (), "named", None)
     skipped: list[str] = []
-    proofs = prove(bundle, list(built), precision, photos, limits, skipped, notify, bars)
+    proofs = prove(bundle, list(built), precision, photos, limits, skipped, notify, bars, strict)
     for name, proof in proofs.items():
         built[name] = _noted(built[name], parity=_measured(proof))
     kept = [name for name in built if name not in proofs or not proofs[name].broken]

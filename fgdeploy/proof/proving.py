@@ -84,13 +84,14 @@ def prove(
     skipped: list[str],
     notify: Notify,
     bars: Bars,
+    strict: bool = False,
 ) -> dict[str, Proof]:
     """Hold engines BACKEND:PRECISION against fp32 on photos, or on the bundle's own frames.
 
     limits: those that were asked for, None for the precision's. Returns {} where there is nothing
     to compare on.
     """
-    reference, labels = _reference(bundle, photos[:PHOTOS], skipped, bars)
+    reference, labels = _reference(bundle, photos[:PHOTOS], skipped, bars, strict)
     if reference is None:
         notify("parity was not measured: there are no photos; give some with --data")
         return {}
@@ -141,13 +142,13 @@ def limits_of(bundle: Bundle, precision: str) -> Limits:
 
 
 def _reference(
-    bundle: Bundle, photos: Sequence[Photo], skipped: list[str], bars: Bars
+    bundle: Bundle, photos: Sequence[Photo], skipped: list[str], bars: Bars, strict: bool
 ) -> tuple[Checks | None, list[str | None] | None]:
     """Return frames and what fp32 makes of them: of photos, or those that the bundle carries."""
     portable = [name for name in available() if not BACKENDS[name].gpu]
     if not photos or not portable:
         return checks.read(bundle), None
-    kept, frames = decode_all(photos, bundle.manifest.preprocess, skipped)
+    kept, frames = decode_all(photos, bundle.manifest.preprocess, skipped, strict)
     if not kept:
         return checks.read(bundle), None
     with open_engine(bundle, portable[0], "fp32") as engine:

@@ -167,8 +167,36 @@ def test_load_of_no_bundle(tmp_path: Path) -> None:
     ids=lambda array: f"{array.dtype}{array.shape}",
 )
 def test_wrong_arrays(hasher: Hasher, array: npt.NDArray[Any]) -> None:
-    with refused(ImageError, rf"expected a uint8 array .*, got {array.dtype} .*; convert it first"):
+    with refused(ImageError, rf"expected a uint8 array .*, got {array.dtype} \(.*\); "):
         hasher.encode(array)
+
+
+def test_bgr_and_sixteen_bits_by_saying_so(toy_bundle: Path) -> None:
+    frame = noise(0)
+    deep = frame.astype(np.uint16) << 4
+    with load(toy_bundle, "onnxruntime", bit_depth=12) as hasher:
+        expected = hasher.encode(frame)
+        assert not np.array_equal(hasher.encode(frame, color="bgr"), expected)
+        for code in (
+            hasher.encode(frame[..., ::-1], color="bgr"),
+            hasher.encode(deep),
+            hasher.encode(deep >> 2, bit_depth=10),
+            next(hasher.stream([deep[..., ::-1]], color="bgr")).outputs.code,
+        ):
+            np.testing.assert_array_equal(code, expected)
+        with refused(UsageError, "^color 'BGR': expected rgb or bgr$"):
+            hasher.encode(frame, color="BGR")
+    with refused(UsageError, r"^bit depth 3: expected 8 to 16 \(--bit-depth\)$"):
+        load(toy_bundle, "onnxruntime", bit_depth=3)
+
+
+def test_encoded_bytes_and_open_files(hasher: Hasher, paths: list[Path]) -> None:
+    expected = hasher.encode(paths[:2])
+    contents = [path.read_bytes() for path in paths[:2]]
+    np.testing.assert_array_equal(hasher.encode(contents), expected)
+    np.testing.assert_array_equal(hasher.encode(memoryview(contents[1])), expected[1:])
+    with open(paths[0], "rb") as stream:
+        np.testing.assert_array_equal(hasher.encode(stream), expected[:1])
 
 
 def test_unreadable_photo_raises(hasher: Hasher, paths: list[Path]) -> None:

@@ -1,4 +1,4 @@
-"""The photos of a training: division, bad input, and samples that depend on the seed alone."""
+"""The photos of a training as samples that depend on the seed alone."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fgdeploy.core.errors import DataError, ImageError
 from fgdeploy.photos import Photo
 from fgdeploy.training import data
-from tests.checks import refused
 
 _COLOURS = {"a": (200, 30, 30), "b": (30, 200, 30), "c": (30, 30, 200)}
 
@@ -26,111 +24,6 @@ def _folder(root: Path, counts: dict[str, int]) -> Path:
             pixels[10:20, 30:50] = 255 - pixels[10:20, 30:50]
             Image.fromarray(pixels).save(root / label / f"{index:02d}.png")
     return root
-
-
-def _divide(
-    source: Path, holdout: float = 0.25, strict: bool = False
-) -> tuple[data.Division, list[str]]:
-    said: list[str] = []
-    return data.divide(source, holdout, 0, strict, said.append), said
-
-
-def test_a_folder_is_divided_class_by_class(tmp_path: Path) -> None:
-    division, said = _divide(_folder(tmp_path / "set", {"a": 8, "b": 4, "c": 4}))
-    assert division.classes == ("a", "b", "c")
-    per_class = {name: [p.label for p in division.test].count(name) for name in "abc"}
-    assert per_class == {"a": 2, "b": 1, "c": 1}
-    assert len(division.train) == 12
-    assert not {p.path for p in division.train} & {p.path for p in division.test}
-    assert division.labels(division.train).tolist() == [0] * 6 + [1] * 3 + [2] * 3
-    assert said == []
-
-
-def test_the_seed_decides_who_is_held_out(tmp_path: Path) -> None:
-    source = _folder(tmp_path / "set", {"a": 9, "b": 9})
-    held = [{p.path for p in data.divide(source, 0.3, seed, False).test} for seed in (0, 0, 1)]
-    assert held[0] == held[1] != held[2]
-
-
-def test_no_holdout_trains_on_everything(tmp_path: Path) -> None:
-    division, _ = _divide(_folder(tmp_path / "set", {"a": 3, "b": 3}), holdout=0)
-    assert len(division.train) == 6
-    assert division.test == ()
-
-
-def test_splits_of_a_csv_are_kept_and_others_left_out(tmp_path: Path) -> None:
-    root = _folder(tmp_path / "set", {"a": 3, "b": 3})
-    rows = ["path,class,split"]
-    for label in "ab":
-        for index, split in enumerate(("train", "test", "val")):
-            rows.append(f"{label}/{index:02d}.png,{label},{split}")
-    (root / "split.csv").write_text("\n".join(rows))
-    division, _ = _divide(root / "split.csv")
-    assert [p.path.name for p in division.train] == ["00.png", "00.png"]
-    assert [p.path.name for p in division.test] == ["01.png", "01.png"]
-
-
-def test_a_class_with_one_photo_is_trained_on_and_named(tmp_path: Path) -> None:
-    division, said = _divide(_folder(tmp_path / "set", {"a": 4, "b": 4, "lone": 1}), holdout=0.5)
-    assert [p.label for p in division.train].count("lone") == 1
-    assert [p.label for p in division.test].count("lone") == 0
-    assert len(said) == 1
-    assert said[0].startswith("class lone: one training photo only")
-
-
-def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
-    root = _folder(tmp_path / "set", {"a": 3, "b": 3})
-    (root / "nothing").mkdir()
-    (root / "texts").mkdir()
-    (root / "texts" / "readme.txt").write_text("no image")
-    _, said = _divide(root)
-    assert said == ["classes nothing, texts: the folder has no images; left out"]
-
-
-def test_unreadable_photos_are_named_counted_and_skipped(tmp_path: Path) -> None:
-    root = _folder(tmp_path / "set", {"a": 4, "b": 4})
-    (root / "a" / "broken.jpg").write_bytes(b"\xff\xd8\xff not a photo")
-    whole = (root / "b" / "00.png").read_bytes()
-    (root / "b" / "00.png").write_bytes(whole[: len(whole) // 2])
-    division, said = _divide(root)
-    assert len(division.train) + len(division.test) == 7
-    assert len(division.skipped) == 2
-    assert said[-1] == "2 photos skipped (--strict stops at the first)"
-    assert any("broken.jpg" in line for line in said)
-    with refused(ImageError, r"broken\.jpg"):
-        _divide(root, strict=True)
-
-
-def test_photos_of_one_class_teach_nothing(tmp_path: Path) -> None:
-    with refused(DataError, "two classes or more, got 1"):
-        _divide(_folder(tmp_path / "set", {"a": 5}))
-
-
-def test_labels_without_files_are_refused_with_their_line(tmp_path: Path) -> None:
-    root = _folder(tmp_path / "set", {"a": 2, "b": 2})
-    (root / "split.csv").write_text("path,class,split\na/00.png,a,train\nb/77.png,b,train\n")
-    with refused(DataError, r"line 3: no file 'b/77.png'"):
-        _divide(root / "split.csv")
-
-
-def test_photos_without_class_are_refused(tmp_path: Path) -> None:
-    root = _folder(tmp_path / "set", {"a": 2, "b": 2})
-    (root / "split.csv").write_text("path,class\na/00.png,a\nb/00.png,\n")
-    with refused(DataError, "1 photos have no class"):
-        _divide(root / "split.csv")
-
-
-def test_classes_that_are_only_asked_for_are_named(tmp_path: Path) -> None:
-    root = _folder(tmp_path / "set", {"a": 2, "b": 2, "c": 2})
-    rows = ["path,class,split", "c/00.png,c,test"]
-    rows += [f"{label}/0{i}.png,{label},train" for label in "ab" for i in range(2)]
-    (root / "split.csv").write_text("\n".join(rows))
-    division, said = _divide(root / "split.csv")
-    assert division.classes == ("a", "b")
-    assert said == [
-        "class c: photos to test but none to train on; they stay in the evaluation, where they "
-        "have no target code"
-    ]
 
 
 def _views(root: Path, seed: int = 0) -> data.Views:

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from fgdeploy.core.errors import ImageError
-from fgdeploy.photos import images
 from fgdeploy.photos.images import Preprocess, decode
 from tests.checks import refused
 from tests.fgdeploy.pictures import HALF, WHITE, preprocess, smooth
@@ -245,30 +244,3 @@ def test_preprocess_json_of_wrong_values(changes: dict[str, Any]) -> None:
 def test_preprocess_json_that_would_give_other_pixels(changes: dict[str, Any]) -> None:
     with pytest.raises((ValueError, TypeError), match=r"."):
         Preprocess.from_json(preprocess().to_json() | changes)
-
-
-# --- finding
-
-
-def test_find_is_sorted_and_leaves_out_hidden_and_other_files(tmp_path: Path) -> None:
-    wanted = ["a/1.JPG", "a/2.jpeg", "a/b/1.png", "a-b/1.webp", "b.tiff", "c.avif", "z/Z.GiF"]
-    other = ["a/notes.txt", "a/.1.jpg", ".cache/1.jpg", "a/.git/1.png", "b.jpg.part", "jpg", "d.py"]
-    for name in wanted + other:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "folder.jpg").mkdir()
-    expected = sorted(tmp_path / name for name in wanted)
-    assert images.find(tmp_path) == expected
-
-
-def test_find_in_an_empty_or_missing_folder(tmp_path: Path) -> None:
-    assert images.find(tmp_path) == []
-    assert images.find(tmp_path / "missing") == []
-
-
-def test_find_sees_class_folders_that_are_links(tmp_path: Path) -> None:
-    (tmp_path / "pool").mkdir()
-    (tmp_path / "pool" / "1.jpg").touch()
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "gull").symlink_to(tmp_path / "pool")
-    assert images.find(tmp_path / "photos") == [tmp_path / "photos" / "gull" / "1.jpg"]

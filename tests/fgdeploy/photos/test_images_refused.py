@@ -8,61 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
 from fgdeploy.core.errors import ImageError
 from fgdeploy.photos.images import decode
 from tests.checks import refused
-from tests.fgdeploy.pictures import RED, WHITE, only_colour, pixels, preprocess, smooth
+from tests.fgdeploy.pictures import RED, only_colour, pixels, preprocess, smooth
 
-# --- arrays
-
-
-@pytest.mark.parametrize(
-    ("array", "expected"),
-    [
-        (np.full((5, 7), 9, np.uint8), (9, 9, 9)),
-        (np.full((5, 7, 3), RED, np.uint8), RED),
-        (np.full((5, 7, 4), (*RED, 255), np.uint8), RED),
-        (np.full((5, 7, 4), (*RED, 0), np.uint8), WHITE),
-        (np.full((10, 14, 3), RED, np.uint8)[::2, ::-2], RED),
-    ],
-)
-def test_arrays(array: npt.NDArray[np.uint8], expected: tuple[int, ...]) -> None:
-    image = decode(array)
-    assert image.size == (7, 5)
-    assert only_colour(image) == expected
-
-
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.zeros((5, 7, 3), np.float32),
-        np.zeros((5, 7, 3), np.uint16),
-        np.zeros((5, 7, 3), np.int64),
-        np.zeros((5, 7, 3), bool),
-        np.zeros((5, 7, 1), np.uint8),
-        np.zeros((5, 7, 2), np.uint8),
-        np.zeros((3, 5, 7), np.uint8),
-        np.zeros((2, 5, 7, 3), np.uint8),
-        np.zeros(7, np.uint8),
-        np.zeros((), np.uint8),
-        np.array([[None]]),
-    ],
-    ids=lambda array: f"{array.dtype}{array.shape}",
-)
-def test_other_arrays_are_refused(array: npt.NDArray[Any]) -> None:
-    got = rf"got {array.dtype} \({', '.join(map(str, array.shape))},?\)"
-    with refused(ImageError, rf"expected a uint8 array .*{got}; convert it first"):
-        decode(array)
-
-
-@pytest.mark.parametrize("shape", [(0, 5, 3), (5, 0, 3), (0, 0)])
-def test_array_without_pixels_is_refused(shape: tuple[int, ...]) -> None:
-    with refused(ImageError, r"expected an image with pixels, got an array of shape \("):
-        decode(np.zeros(shape, np.uint8))
+# --- arrays and images that a program holds; more in test_given.py
 
 
 def test_array_given_is_not_changed() -> None:

@@ -1,0 +1,85 @@
+"""Lists of photos: the options of every command that takes one, and reading what it names."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fgdeploy.cli import show
+
+if TYPE_CHECKING:
+    from fgdeploy.photos import Columns, Listing
+
+BitDepthOption = Annotated[
+    int | None,
+    typer.Option(
+        "--bit-depth",
+        min=8,
+        max=16,
+        help="Bits that count in 16-bit photos, such as 12. Default: 16.",
+    ),
+]
+LeaksOption = Annotated[
+    bool,
+    typer.Option("--allow-leaks", help="Go on where the same photo is in two splits."),
+]
+_OPTIONS = {
+    "path_column": ("path", "A list's column of paths, in its header."),
+    "label_column": ("class", "A list's column of classes."),
+    "split_column": (None, "A list's column of splits. Default: split, if it is there."),
+}
+
+
+def takes_list(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say what the columns of a list are called.
+
+    They come to it together, as its argument `columns`.
+    """
+    # Columns is imported for the type checker alone, as help must come at once
+    hints = typing.get_type_hints(command, localns={"Columns": object}, include_extras=True)
+    known = inspect.signature(command).parameters.values()
+    named = [one.replace(annotation=hints[one.name]) for one in known if one.name != "columns"]
+    added = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated[
+                str if default else str | None,
+                typer.Option(f"--{name.replace('_', '-')}", help=help_, metavar="NAME"),
+            ],
+        )
+        for name, (default, help_) in _OPTIONS.items()
+    ]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        from fgdeploy.photos import Columns
+
+        columns = Columns(*(given.pop(name) for name in _OPTIONS))
+        command(**given, columns=columns)
+
+    del run.__wrapped__  # its signature is another
+    parameters = [*named, *added]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
+
+
+def read(
+    source: Path, columns: Columns, labels: Path | None = None, strict: bool = False
+) -> Listing:
+    """List the photos of a folder, an image or a CSV; say which stand in it under two classes."""
+    from fgdeploy.photos import find_repeats
+    from fgdeploy.photos import read as read_photos
+
+    photos = read_photos(source, labels, columns, strict)
+    if said := find_repeats(photos, contents=False).of_labels():
+        show.say(f"warning: {said}")
+    return photos
