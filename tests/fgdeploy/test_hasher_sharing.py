@@ -136,9 +136,9 @@ def test_spawned_processes_open_it_again(own_bundle: Path, monkeypatch: pytest.M
 
 def test_it_comes_back_as_it_was(own_bundle: Path) -> None:
     build(open_bundle(own_bundle), "openvino", "fp32", BuildSettings(batches=(1, 2)))
-    with load(own_bundle, "openvino", threads=2, batch=5) as hasher:
+    with load(own_bundle, "openvino", threads=2, batch=5, bit_depth=12) as hasher:
         for again in (pickle.loads(pickle.dumps(hasher)), copy.copy(hasher), copy.deepcopy(hasher)):
-            assert again.engine is not hasher.engine and again.batch == 5
+            assert again.engine is not hasher.engine and (again.batch, again.bit_depth) == (5, 12)
             assert again.engine.describe() == "openvino fp32 (compiled here)"
             assert again.engine.source == hasher.engine.source
             again.close()
