@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fgdeploy.cli import calibrate, lists, objects, show
+from fgdeploy.core import numbers
 from fgdeploy.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -119,10 +120,8 @@ def build_engine(
 
 
 def _batches(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(sorted({int(part) for part in text.split(",")}))
-    except ValueError:
-        raise UsageError(f"--batch {text}: expected numbers with commas, such as 1,8,32") from None
+    parts = text.replace(" ", "").split(",")
+    return tuple(sorted({numbers.whole(part, "--batch", least=1) for part in parts}))
 
 
 def _print(done: Outcome) -> None:

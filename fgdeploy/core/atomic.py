@@ -27,8 +27,8 @@ def _beside(target: Path, kind: str) -> Path:
 
 
 def _named(error: OSError, target: Path) -> OSError:
-    """Let an error about a temporary file speak of the file that the user asked for."""
-    if str(error.filename).startswith(str(target.parent / ".")):
+    """Let an error about a temporary file, or about none, speak of the file that was asked for."""
+    if error.filename is None or str(error.filename).startswith(str(target.parent / ".")):
         error.filename, error.filename2 = str(target), None
     return error
 

@@ -65,6 +65,16 @@ def memory_gib() -> float | None:
         return None
 
 
+def file_limit() -> int | None:
+    """Return the bytes that the system lets a file have here (ulimit -f), None for any number."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
 def peak_memory_mib() -> float:
     """Return the most memory that this process has held so far, in MiB; 0 where nobody knows."""
     # getrusage's peak outlives exec: in a child it may be the parent's.

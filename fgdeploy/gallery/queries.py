@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fgdeploy.core import numbers
 from fgdeploy.core.codes import CodeFile, code_bytes
 from fgdeploy.core.errors import DataError, UsageError
 from fgdeploy.core.text import is_utf8
@@ -23,9 +24,12 @@ QUERIES_AT_ONCE = 256
 
 
 def find_id(index: Index, name: str) -> int:
-    """Return the id that `name` means: an id, or a photo's path or URI. Raises DataError."""
-    if name.isdecimal():
-        return int(name)
+    """Return the id that `name` means: an id, or a photo's path or URI.
+
+    Raises DataError for neither, UsageError for more than an id can be.
+    """
+    if name.isascii() and name.isdecimal():
+        return numbers.whole(name, "item")
     for path in (os.path.abspath(name), name):
         if item := index.by_path([path]).get(path):
             return item.id

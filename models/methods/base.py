@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from torch import Tensor
 
+from fgdeploy.core import numbers
 from fgdeploy.core.errors import UsageError
 from fgdeploy.models.backbone.embedding import Normalisation
 from fgdeploy.models.backbone.vit import Geometry, ViT
@@ -51,7 +51,7 @@ class Options:
             return text
         if isinstance(default, float) and type(value) is int:
             value = float(value)
-        finite = not isinstance(value, float) or math.isfinite(value)
+        finite = not isinstance(value, (int, float)) or abs(value) <= numbers.MOST_WHOLE
         if (default is not None and type(value) is not type(default)) or not finite:
             raise UsageError(
                 f"--set {name}={text}: expected {_KINDS.get(type(default), 'a value')} such as "

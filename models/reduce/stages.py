@@ -48,7 +48,7 @@ def parse(text: str) -> tuple[Stage, ...]:
         return ()
     stages = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,9})\s*:\s*(\d{1,9})\s*", part)
+        match = re.fullmatch(r"\s*([0-9]{1,9})\s*:\s*([0-9]{1,9})\s*", part)
         if match is None:
             raise UsageError(
                 f"stages {text!r}: expected BLOCK:TOKENS pairs such as 4:98,8:49,10:12, or none; "

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from fgdeploy.core import machine
 from fgdeploy.core.errors import IndexStoreError
 
 # SQLite's own phrases (sqlite3ErrStr), at the start of a message -> what to say.
@@ -40,6 +41,11 @@ def explained(path: Path) -> Iterator[None]:
         if "readonly" in text and not path.exists():
             raise IndexStoreError(
                 f"{path} was removed by another process; run the command again"
+            ) from error
+        if (limit := machine.file_limit()) and text.startswith(("disk I/O", "database or disk")):
+            raise IndexStoreError(
+                f"{path}: a file cannot be written; the system limits files to {limit:,} bytes, "
+                "raise that (ulimit -f); nothing was lost"
             ) from error
         for phrase, reason in _PHRASES.items():
             if text.startswith(phrase):

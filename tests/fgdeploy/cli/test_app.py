@@ -259,3 +259,22 @@ def test_a_single_photo_and_odd_names(run: Run, bundle: Path, moths: Path, tmp_p
     hit = json.loads(result.stdout)["hits"][0]
     assert (hit["path"], hit["label"]) == (str(odd), "ein Ordner ä")
     assert "<b>" not in (tmp_path / "s.html").read_text(encoding="utf-8")
+
+
+def test_a_limit_of_file_sizes_is_no_full_disk(moths: Path, bundle: Path, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    words = {"hash": ["hash", moths, "-b", bundle], "add": ["index", "add", "g.fgi", moths]}
+    words["add"] += ["-b", bundle]
+    words["pack"] = ["pack", bundle]
+    for command in words.values():
+        line = ["bash", "-c", 'ulimit -f 1; "$@"', "bash", sys.executable, "-m", "fgdeploy"]
+        done = subprocess.run(
+            [*line, *map(str, command)], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 1
+        assert "(ulimit -f)" in done.stderr
+        assert "disk" not in done.stderr
+        assert done.stderr.count("error:") == 1
+        assert list(tmp_path.iterdir()) == []

@@ -156,3 +156,11 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     machine._gpus.cache_clear()
     assert machine.gpus() == []
     machine._gpus.cache_clear()
+
+
+def test_the_limit_of_file_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    for limit, found in ((4096, 4096), (resource.RLIM_INFINITY, None)):
+        monkeypatch.setattr(resource, "getrlimit", lambda which, limit=limit: (limit, limit))
+        assert machine.file_limit() == found
