@@ -6,9 +6,11 @@ is equal in every code, so it never adds to a distance.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -107,11 +109,11 @@ class CodeFile:
         try:
             with open(source, "rb") as stream, np.load(stream, allow_pickle=False) as data:
                 loaded = cls(
-                    codes=data["codes"],
-                    paths=[str(path) for path in data["paths"]],
-                    labels=[str(label) for label in data["labels"]],
-                    bits=int(data["bits"]),
-                    fingerprint=str(data["fingerprint"]),
+                    codes=_array(data, "codes"),
+                    paths=_array(data, "paths", "U", 1).tolist(),
+                    labels=_array(data, "labels", "U", 1).tolist(),
+                    bits=_array(data, "bits", "iu", 0).item(),
+                    fingerprint=_array(data, "fingerprint", "U", 0).item(),
                 )
         except FileNotFoundError:
             raise DataError(f"no code file at {source}; make one with: fgdeploy hash") from None
@@ -132,3 +134,23 @@ class CodeFile:
                 f"{loaded.bits} bits do not fit; hash the photos again"
             )
         return loaded
+
+
+def _array(
+    data: Mapping[str, Any], name: str, kinds: str | None = None, axes: int | None = None
+) -> npt.NDArray[Any]:
+    """Return an entry of a code file. Raises ValueError for another kind of array, or none.
+
+    kinds: letters of NumPy's `dtype.kind`. A text of NumPy may hold numbers that are no characters,
+    on which Python's strings fail in many ways, long after.
+    """
+    array = data[name]
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name} is no array")
+    if kinds is not None and (array.dtype.kind not in kinds or array.ndim != axes):
+        raise ValueError(f"{name} is {array.dtype} {array.shape}")
+    if array.dtype.kind == "U" and array.nbytes:
+        points = np.atleast_1d(array).astype(array.dtype.newbyteorder("=")).view(np.uint32)
+        if points.max() > sys.maxunicode:
+            raise ValueError(f"{name} holds what is no text")
+    return array

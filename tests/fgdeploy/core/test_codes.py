@@ -134,6 +134,9 @@ def code_file(**changes: Any) -> CodeFile:
     return CodeFile(**(values | changes))
 
 
+NO_TEXT = np.array([0x46000000, 0x110000], np.uint32).view("U1")  # as a flipped bit leaves it
+
+
 def arrays(**changes: Any) -> dict[str, Any]:
     values: dict[str, Any] = {
         "codes": np.zeros((2, 2), np.uint8),
@@ -266,11 +269,29 @@ def test_wrong_shapes_are_refused(target: Path, changes: dict[str, Any], got: st
         pytest.param({"bits": np.array(np.inf)}, id="infinite bits"),
         pytest.param({"paths": np.array("a")}, id="one path, no list"),
         pytest.param({"labels": np.array("a")}, id="one label, no list"),
+        pytest.param({"paths": np.array([b"a", b"b"])}, id="paths of bytes"),
+        pytest.param({"bits": np.array([12])}, id="a list of bits"),
+        pytest.param({"bits": np.array(12.5)}, id="bits with a fraction"),
+        pytest.param({"fingerprint": np.array([7])}, id="a number as fingerprint"),
+        pytest.param({"paths": NO_TEXT}, id="paths of what is no character"),
+        pytest.param(
+            {"labels": NO_TEXT.byteswap().view(">U1")}, id="labels of what is no character"
+        ),
     ],
 )
 def test_entries_of_the_wrong_kind_are_refused(target: Path, changes: dict[str, Any]) -> None:
     np.savez(target, **arrays(**changes))
     with refused(DataError, r"codes\.npz.*fgdeploy hash|hash the photos again"):
+        CodeFile.load(target)
+
+
+def test_a_member_that_is_no_array_is_refused(target: Path) -> None:
+    values = arrays()
+    codes = values.pop("codes")
+    np.savez(target, **values)
+    with zipfile.ZipFile(target, "a") as archive:
+        archive.writestr("codes", codes.tobytes())
+    with refused(DataError, "codes is no array"):
         CodeFile.load(target)
 
 
