@@ -23,6 +23,7 @@ class ExportSettings:
 
     options: of the method, texts by name.
     weights: `pretrained` (timm's hub) or `random` (seeded); not read when `checkpoint` is given.
+    weights_key: which network of a checkpoint that holds several, by name.
     head: `trained` (in the checkpoint), `itq` (fitted on `fit_data`), `lsh` (seeded), or `auto`:
     the first of these that is possible. crop: the middle part of the photo's short side that the
     model sees, 0..1. columns: what those of `fit_data`, a CSV, are
@@ -34,6 +35,7 @@ class ExportSettings:
     backbone: str | None = None
     checkpoint: Path | None = None
     weights: str = "pretrained"
+    weights_key: str | None = None
     head: str = "auto"
     bits: int | None = None
     image_size: int | None = None
@@ -56,8 +58,8 @@ class ExportSettings:
             raise UsageError(f"--head {self.head!r}: choose {', '.join(HEADS)}")
         if self.opset not in OPSETS:
             raise UsageError(f"--opset {self.opset}: choose {OPSETS[0]} to {OPSETS[-1]}")
-        if self.crop is not None and not 0 < self.crop <= 1:
-            raise UsageError(f"--crop {self.crop}: expected a part above 0 and up to 1")
+        if self.crop is not None and not 0.01 <= self.crop <= 1:
+            raise UsageError(f"--crop {self.crop}: expected a part from 0.01 to 1")
         if self.bits is not None:
             check_bits(self.bits)
         if self.fit_images < 2:
@@ -74,6 +76,7 @@ class ExportSettings:
             image_size=self.image_size,
             checkpoint=self.checkpoint,
             weights=self.weights,
+            weights_key=self.weights_key,
             crop=self.crop,
             seed=self.seed,
         )

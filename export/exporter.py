@@ -193,7 +193,8 @@ def describe(
 
 def _weights(settings: ExportSettings, assembly: Assembly, sha256: str) -> dict[str, Any]:
     """Return where weights come from; of a training its folder's name, for its list of photos."""
-    entry = {"source": assembly.source.name, "sha256": sha256, "seed": settings.seed}
+    entry: dict[str, Any] = {"source": assembly.source.name, "sha256": sha256}
+    entry.update(seed=settings.seed, key=settings.weights_key)
     if settings.checkpoint is not None:
         folder = trained.locate(settings.checkpoint).absolute().parent
         if (folder / photos.SPLIT_FILE).is_file():
@@ -256,6 +257,7 @@ def rebuild(bundle: Bundle, source: Path | None) -> PyTorchEngine:
         backbone=manifest.backbone,
         checkpoint=source,
         weights=origin if known else "pretrained",
+        weights_key=manifest.weights.get("key"),
         image_size=manifest.image_size,
         seed=manifest.weights.get("seed", 0),
     )

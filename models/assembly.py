@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from fgdeploy.core.errors import CheckpointError
+from fgdeploy.core.errors import CheckpointError, UsageError
 from fgdeploy.core.progress import Notify, silent
 from fgdeploy.models.backbone import vit as backbones
 from fgdeploy.models.backbone.embedding import Normalisation, normalisation
@@ -21,7 +21,7 @@ from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.methods import registry
 from fgdeploy.models.methods.base import Method, Options
 from fgdeploy.models.network import Network
-from fgdeploy.models.weights import checkpoint, source, trained
+from fgdeploy.models.weights import checkpoint, source, state_dicts, trained
 from fgdeploy.models.weights.source import WeightSource
 from fgdeploy.models.weights.trained import TrainedConfig
 from fgdeploy.photos import Preprocess
@@ -32,8 +32,9 @@ class NetworkSettings:
     """Which network is meant. None means: told by the checkpoint, or the method's default.
 
     options: texts by name, as `--set` gives them. checkpoint: weights to start from; without one
-    `weights` says `pretrained` (timm's hub) or `random` (seeded). crop: the middle part of the
-    photo's side that the model sees, above 0 and up to 1.
+    `weights` says `pretrained` (timm's hub) or `random` (seeded). weights_key: which network of a
+    checkpoint that holds several, by name (`state_dict_ema`, `teacher.backbone`). crop: the middle
+    part of the photo's side that the model sees, above 0 and up to 1.
     """
 
     method: str | None = None
@@ -42,6 +43,7 @@ class NetworkSettings:
     image_size: int | None = None
     checkpoint: Path | None = None
     weights: str = "pretrained"
+    weights_key: str | None = None
     crop: float | None = None
     seed: int = 0
 
@@ -90,7 +92,7 @@ class Assembly:
         tensors = self.source.tensors()
         if tensors is None:
             return
-        parts = (*checkpoint.HEADS, *self.method.head.parts)
+        parts = (*state_dicts.HEADS, *self.method.head.parts)
         given = checkpoint.without_heads(tensors, parts)
         wanted, vit = encoder.state(), encoder.vit
         if "pos_embed" in given and given["pos_embed"].shape != vit.pos_embed.shape:
@@ -113,6 +115,8 @@ def choose(settings: NetworkSettings, notify: Notify = silent, as_trained: bool 
     preprocessing); without, it only gives backbone and weights to go on from. notify: told what
     was chosen where the settings leave it open. Raises UsageError, CheckpointError or StageError.
     """
+    if settings.weights_key is not None and settings.checkpoint is None:
+        raise UsageError("--weights-key chooses in a checkpoint, and none was given; name one")
     path = None if settings.checkpoint is None else trained.locate(settings.checkpoint)
     config = trained.load_config(path) if path is not None else None
     method = _method(settings, config if as_trained else None, path)
@@ -131,6 +135,7 @@ def choose(settings: NetworkSettings, notify: Notify = silent, as_trained: bool 
         path,
         settings.weights,
         notify,
+        settings.weights_key,
     )
     vit = backbones.create(
         given.backbone, given.size, 0, settings.seed, method.stride, method.norm_eps
@@ -162,8 +167,9 @@ def choose(settings: NetworkSettings, notify: Notify = silent, as_trained: bool 
 
 
 def _method(settings: NetworkSettings, config: TrainedConfig | None, path: Path | None) -> Method:
+    asked = registry.get(settings.method)
     if config is None:
-        return registry.get(settings.method)
+        return asked
     if settings.method not in (None, config.method):
         raise CheckpointError(
             f"{path} was trained as {config.method}, not {settings.method}; pass --method "

@@ -133,7 +133,8 @@ def test_no_two_modules_and_no_two_types_have_one_name() -> None:
 
 # Within the models: backbone -> tokens -> walk -> encoder -> network -> methods -> assembly.
 _ORDER = (
-    {"simplify", "backbone.vit", "backbone.blocks", "reduce.stages"},
+    {"backbone.plain"},
+    {"simplify", "backbone.vit", "backbone.blocks", "reduce.stages", "weights.state_dicts"},
     {"backbone.hub", "tokens", "weights.checkpoint"},
     {"backbone.embedding", "walk", "weights.source", "heads.base"},
     {"heads.hash", "heads.projection", "reduce.scores", "encoder"},

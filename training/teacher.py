@@ -29,7 +29,7 @@ def frozen_teacher(
     if settings.teacher is None:
         return None, None
     path = trained.locate(settings.teacher)
-    state = student.method.rename(checkpoint.read(path))
+    state = checkpoint.read(path, student.method.rename)
     config = trained.load_config(path)
     if "head_hash.weight" not in state:
         raise CheckpointError(

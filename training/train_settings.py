@@ -25,7 +25,8 @@ class TrainSettings:
 
     options: of the method, texts by name.
     data: a folder of classes, a CSV (path,class,split) or a dataset in its official layout.
-    weights: `pretrained` (timm's hub), `random`, or the path of a checkpoint. crop: middle part of
+    weights: `pretrained` (timm's hub), `random`, or the path of a checkpoint; weights_key: which
+    network of one that holds several, by name. crop: middle part of
     a photo's short side that the deployed model sees; least_area: least part of a photo's area in a
     training view; both above 0 and up to 1. warmup: steps. holdout: part of each class to evaluate
     with where `data` has no splits. without: parts of the method to leave out, for comparison.
@@ -39,6 +40,7 @@ class TrainSettings:
     recipe: str = "fast"
     backbone: str | None = None
     weights: str = "pretrained"
+    weights_key: str | None = None
     image_size: int | None = None
     crop: float | None = None
     least_area: float | None = None
@@ -72,11 +74,11 @@ class TrainSettings:
             raise UsageError(f"--lr {self.lr}: expected a number above zero")
         if not 0 <= self.holdout < 1:
             raise UsageError(f"--holdout {self.holdout}: expected a part from 0 to below 1")
-        for name in ("crop", "least_area"):
+        for name, least in (("crop", 0.01), ("least_area", 1e-4)):
             value = getattr(self, name)
-            if value is not None and not 0 < value <= 1:
+            if value is not None and not least <= value <= 1:
                 raise UsageError(
-                    f"--{name.replace('_', '-')} {value}: expected a part above 0 and up to 1"
+                    f"--{name.replace('_', '-')} {value}: expected a part from {least:g} to 1"
                 )
         if self.seed >= 1 << 63:
             raise UsageError(f"--seed {self.seed}: expected less than 2^63")
@@ -101,6 +103,7 @@ class TrainSettings:
             image_size=self.image_size,
             checkpoint=path,
             weights=self.weights if named else "pretrained",
+            weights_key=self.weights_key,
             crop=self.crop,
             seed=self.seed,
         )

@@ -181,6 +181,8 @@ class _Run:
         for given in (settings.weights, settings.teacher):
             path = trained.locate(Path(given)) if given is not None else None
             facts.append(sha256(path) if path is not None and path.is_file() else given)
+        if settings.weights_key is not None:  # not among the facts of runs before there was one
+            facts.append(settings.weights_key)
         listed = hashlib.sha256(repr(facts).encode())
         for split, which in (("train", self.division.train), ("test", self.division.test)):
             for photo in which:

@@ -100,6 +100,10 @@ _CALIBRATION = table(
 
 FILES = map_of(table({"sha256": sha256, "bytes": whole(0, _MOST_BYTES)}))
 
+# run: the folder of the training; key: which network of the checkpoint, where it was said.
+_WEIGHTS = table(
+    {"source": TEXT, "sha256": sha256}, {"seed": whole(0), "run": TEXT, "key": maybe(TEXT)}
+)
 _MACS = whole(1, _MOST_MACS)
 
 SCHEMA = table(
@@ -120,7 +124,7 @@ SCHEMA = table(
         "classes": _NAMES,
         "graph": table({"opset": whole(1, 1000)}, GRAPH),
         "macs": table(dict.fromkeys(("dense", "published", "exported"), _MACS)),
-        "weights": table({"source": TEXT, "sha256": sha256}, {"seed": whole(0), "run": TEXT}),
+        "weights": _WEIGHTS,
         "fingerprint": sha256,
         "limits": _LIMITS,
         "parity": maybe(_PARITY),

@@ -37,6 +37,7 @@ def export(
     weights: Annotated[
         str, typer.Option(help="Without RUN: pretrained (timm's hub) or random (trials).")
     ] = "pretrained",
+    weights_key: method_options.WeightsKeyOption = None,
     backbone: Annotated[
         str | None,
         typer.Option(help="A timm ViT or DeiT. Default: told from the weights, else the method's."),
@@ -95,6 +96,7 @@ def export(
         backbone=backbone,
         checkpoint=source,
         weights=weights,
+        weights_key=weights_key,
         head=head,
         bits=bits,
         options=options,

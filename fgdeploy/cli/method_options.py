@@ -17,6 +17,15 @@ SetOption = Annotated[
         help="An option of the method, such as stages=4:98,8:49,10:12 or stages=none (dense).",
     ),
 ]
+WeightsKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights-key",
+        metavar="NAME",
+        help="Which network of a checkpoint that holds several, such as state_dict or "
+        "teacher.backbone. Default: averaged weights (EMA) before raw ones.",
+    ),
+]
 # Names that these options had before.
 StagesOption = Annotated[str | None, typer.Option("--stages", hidden=True)]
 MaskOption = Annotated[bool, typer.Option("--transposed-mask", hidden=True)]
@@ -35,6 +44,8 @@ def parse(
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise UsageError(f"--set {text!r}: expected NAME=VALUE")
+        if name.strip() == "stages" and stages is not None:
+            raise UsageError("--set stages and --stages both give the stages; leave one out")
         if name.strip() in found:
             raise UsageError(f"--set {name.strip()}: given twice")
         found[name.strip()] = value

@@ -43,6 +43,7 @@ def train(
         str,
         typer.Option(help="Start from: a checkpoint's path, pretrained (timm's hub) or random."),
     ] = "pretrained",
+    weights_key: method_options.WeightsKeyOption = None,
     bits: Annotated[int, typer.Option(min=8, max=512, help="Bits of a code.")] = 64,
     image_size: Annotated[
         int | None,
@@ -124,6 +125,7 @@ def train(
         recipe=recipe,
         backbone=backbone,
         weights=weights,
+        weights_key=weights_key,
         image_size=image_size,
         crop=crop,
         least_area=least_area,

@@ -7,7 +7,7 @@ FgdeployError                 base; the CLI prints it as one line and exits with
 ├── DataError                 a folder, CSV or code file that is not what was promised
 ├── CheckpointError           a checkpoint that does not fit or cannot be trusted
 ├── TrainingError             a training that cannot go on
-├── StageError                pruning stages that the backbone cannot follow
+├── StageError                pruning stages that the backbone cannot follow (exit 2)
 ├── ExportError               a graph that could not be written or proven equal
 ├── BundleError               a bundle that is damaged, foreign or unsafe
 ├── EngineError               an engine that cannot run, or input that it cannot take
@@ -72,6 +72,8 @@ class TrainingError(FgdeployError):
 
 class StageError(FgdeployError):
     """Pruning stages that the backbone cannot follow."""
+
+    exit_code = 2
 
 
 class ExportError(FgdeployError):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fgdeploy.core.errors import CheckpointError, UsageError
+from fgdeploy.models.backbone import plain
 
 # A timm VisionTransformer; its class carries no types.
 ViT = Any
@@ -52,12 +53,7 @@ def create(
     LayerNorm, None for timm's. Raises UsageError for a name that timm does not know, an
     architecture that is no plain ViT with a CLS token, or a size that the patches do not divide.
     """
-    if not timm.is_model(backbone):
-        close = ", ".join(timm.list_models(f"*{backbone.split('_')[0]}*patch16_224*")[:4])
-        raise UsageError(
-            f"timm knows no backbone {backbone!r}{f' (it has {close}, ...)' if close else ''}; "
-            "choose another --backbone"
-        )
+    plain.check_name(backbone)
     if image_size < 1:
         raise UsageError(f"expected an image size above zero, got {image_size}")
     try:
@@ -71,11 +67,11 @@ def create(
                 global_pool="token",
                 dynamic_img_size=False,
             )
-    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except (TypeError, AssertionError, ValueError, RuntimeError):
+        plain.check_kind(backbone)
         raise UsageError(
-            f"{backbone} cannot be made as a plain ViT at {image_size} pixels ({reason}); "
-            "choose a vit_* or deit* backbone and a size that its patches divide"
+            f"{backbone} cannot be made at {image_size} pixels; choose a size that its patches "
+            "divide, such as 224"
         ) from None
     _check_plain(vit, backbone, image_size)
     _open_layer_scales(vit)
@@ -116,21 +112,8 @@ def _set_stride(vit: Any, image_size: int, stride: int, seed: int) -> None:
 
 
 def _check_plain(vit: Any, backbone: str, image_size: int) -> None:
-    block = vit.blocks[0] if len(getattr(vit, "blocks", ())) else None
-    attention = getattr(block, "attn", None)
-    plain = (
-        isinstance(vit, timm.models.VisionTransformer)
-        and type(block).__name__ == "Block"
-        and type(attention).__name__ == "Attention"
-        and getattr(attention, "gate", None) is None
-        and vit.cls_token is not None
-        and vit.pos_embed is not None
-        and not vit.dynamic_img_size
-    )
-    if not plain:
-        raise UsageError(
-            f"{backbone} is no plain ViT with a CLS token; choose a vit_* or deit* backbone"
-        )
+    if (reason := plain.why_not(vit)) is not None:
+        raise plain.refusal(backbone, reason)
     patch = patch_size(vit)
     if image_size % patch:
         raise UsageError(

@@ -13,6 +13,7 @@ from fgdeploy.core.errors import CheckpointError
 from fgdeploy.models.heads.base import Features, Head
 from fgdeploy.models.simplify import Simplification
 from fgdeploy.models.weights import checkpoint
+from fgdeploy.models.weights.state_dicts import HEADS
 
 FOLD_HASH_HEAD = Simplification(
     "fold-hash-head",
@@ -81,7 +82,7 @@ class ClassHashHead(Head):
                 f"{name}: expected matrices head.weight and head_hash.weight, got "
                 f"{tuple(inner.shape)} and {tuple(outer.shape)}"
             )
-        if others := [k for k in state if k.split(".")[0] in checkpoint.HEADS and k not in keys]:
+        if others := [k for k in state if k.split(".")[0] in HEADS and k not in keys]:
             raise CheckpointError(
                 f"{name} has {others[0]} beside its class and hash head, which would be left out; "
                 "the trained head is head and head_hash alone"

@@ -22,5 +22,5 @@ def get(name: str | None) -> Method:
     if name is None:
         return next(iter(METHODS.values()))
     if name not in METHODS:
-        raise UsageError(f"no method {name!r} yet; choose {', '.join(METHODS)}")
+        raise UsageError(f"there is no method {name!r}; choose one of {', '.join(METHODS)}")
     return METHODS[name]

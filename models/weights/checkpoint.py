@@ -14,31 +14,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fgdeploy.core.errors import CheckpointError
+from fgdeploy.core.progress import Notify, silent
 from fgdeploy.models.backbone.vit import ViT
-
-StateDict = dict[str, Tensor]
-
-# Where training scripts put the state dict, outermost first.
-_WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "student")
-_PREFIXES = ("module.", "_orig_mod.", "module.")
-
-# First parts of the names of class and hash heads; anything else belongs to the backbone.
-HEADS = ("head", "head_hash", "head_dist")
+from fgdeploy.models.weights import state_dicts
+from fgdeploy.models.weights.state_dicts import HEADS, Rename, StateDict
 
 
-def read(path: Path) -> StateDict:
-    """Return the tensors of a .safetensors, .pth, .pt or .bin file by name, wrappers removed.
+def read(
+    path: Path, rename: Rename = dict, key: str | None = None, notify: Notify = silent
+) -> StateDict:
+    """Return the network in a .safetensors, .pth, .pt or .bin file, its tensors renamed.
 
-    torch files are read with `weights_only=True`: pickled objects are refused, not run. Raises
-    CheckpointError.
+    rename, key, notify: as in `state_dicts.pick`. torch files are read with `weights_only=True`:
+    pickled objects are refused, not run. Raises CheckpointError.
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}; check --checkpoint")
-    if path.suffix == ".safetensors":
-        content: Any = _read_safetensors(path)
-    else:
-        content = _read_torch(path)
-    return unwrap(content, path.name)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    return rename(state_dicts.pick(content, path.name, rename, key, notify))
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -69,27 +62,6 @@ def _read_torch(path: Path) -> Any:
         raise CheckpointError(
             f"{path} is not a whole PyTorch or safetensors checkpoint ({reason}); check the file"
         ) from None
-
-
-def unwrap(content: Any, name: str) -> StateDict:
-    """Return the innermost state dict of `content`, without `module.` prefixes."""
-    while isinstance(content, Mapping):
-        held = (content.get(key) for key in _WRAPPERS)
-        inner = next((entry for entry in held if isinstance(entry, Mapping) and entry), None)
-        if inner is None:
-            break
-        content = inner
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{name}: expected a state dict, got {type(content).__name__}")
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise CheckpointError(f"{name} holds no tensors by name; save model.state_dict()")
-    for prefix in _PREFIXES:
-        inside = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-        others = [v for k, v in tensors.items() if not k.startswith(prefix)]
-        if inside and not any(value.ndim for value in others):  # counters such as an epoch
-            tensors = inside
-    return tensors
 
 
 def load_matching(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], name: str) -> None:

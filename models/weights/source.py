@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
 
 from fgdeploy.core.progress import Notify, silent
 from fgdeploy.models.backbone import hub, vit
 from fgdeploy.models.weights import checkpoint
-from fgdeploy.models.weights.checkpoint import StateDict
+from fgdeploy.models.weights.state_dicts import Rename, StateDict
 
 DEFAULT_SIZE = 224
 
@@ -42,19 +39,21 @@ class WeightSource:
 
 def choose(
     default: str,
-    rename: Callable[[Mapping[str, Tensor]], StateDict],
+    rename: Rename,
     backbone: str | None,
     size: int | None,
     path: Path | None,
     weights: str,
     notify: Notify = silent,
+    key: str | None = None,
 ) -> WeightSource:
     """Return the source that is meant, telling from the checkpoint `path` what is None.
 
     default: the backbone where nothing else tells; rename: a method's key map. notify: told what
-    was chosen. Raises CheckpointError where the checkpoint cannot tell.
+    was chosen. key: which of the checkpoint's networks (`state_dicts.pick`). Raises CheckpointError
+    where the checkpoint cannot tell.
     """
-    state = rename(checkpoint.read(path)) if path is not None else None
+    state = checkpoint.read(path, rename, key, notify) if path is not None else None
     name = path.name if path is not None else weights
     if backbone is not None:
         trained = vit.trained_size(state) if state is not None else None

@@ -159,7 +159,7 @@ def test_the_fingerprint_is_that_of_all_bundles_so_far(random_export: Exported) 
     [
         ({"bits": 4}, UsageError, "8 to 512 bits, not 4"),
         ({"bits": 513}, UsageError, "8 to 512 bits, not 513"),
-        ({"method": "nope"}, UsageError, "no method 'nope' yet; choose eet"),
+        ({"method": "nope"}, UsageError, "there is no method 'nope'; choose one of eet"),
         ({"head": "magic"}, UsageError, "--head 'magic': choose"),
         ({"weights": "hope"}, UsageError, "--weights 'hope': choose pretrained or random"),
         ({"opset": 21}, UsageError, "--opset 21: choose 18 to 20"),

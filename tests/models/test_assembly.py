@@ -88,12 +88,13 @@ def test_a_dense_network_prunes_nothing_and_has_the_same_weights() -> None:
 @pytest.mark.parametrize(
     ("changes", "kind", "words"),
     [
-        ({"method": "dino"}, UsageError, "no method 'dino' yet; choose eet"),
+        ({"method": "dino"}, UsageError, "there is no method 'dino'; choose one of eet"),
         ({"options": {"keep": "3"}}, UsageError, "--set keep: the method's options are stages"),
         ({"options": {"stages": "2:17"}}, StageError, "keeps 17 patch tokens, but 16 arrive"),
         ({"options": {"stages": "6:3"}}, StageError, "below 6"),
-        ({"backbone": "resnet50"}, UsageError, "resnet50 cannot be made as a plain ViT"),
+        ({"backbone": "resnet50"}, UsageError, "resnet50 is of the family ResNet"),
         ({"image_size": 60}, UsageError, "60 is no multiple"),
+        ({"weights_key": "ema"}, UsageError, "--weights-key chooses in a checkpoint, and none"),
         ({"checkpoint": Path("none.pth")}, CheckpointError, "no checkpoint at none.pth"),
     ],
 )

@@ -28,7 +28,7 @@ def test_names_and_values() -> None:
 
 def test_the_names_that_options_had_before() -> None:
     assert method_options.parse([], "none", True) == {"stages": "none", "transposed_mask": "true"}
-    with refused(UsageError, "--set stages: given twice"):
+    with refused(UsageError, "--set stages and --stages both give the stages; leave one"):
         method_options.parse(["stages=2:8"], "none")
 
 
@@ -78,7 +78,10 @@ def test_options_reach_the_bundle_and_its_description(run: Run, tmp_path: Path) 
         (["--set", "keep=3"], "--set keep: the method's options are stages, transposed_mask"),
         (["--set", "stages"], "--set 'stages': expected NAME=VALUE"),
         (["--set", "stages=2-8"], "expected BLOCK:TOKENS pairs"),
-        (["--set", "stages=2:8", "--stages", "2:8"], "--set stages: given twice"),
+        (["--set", "stages=2:99"], "keeps 99 patch tokens, but 16 arrive there"),
+        (["--method", "nope"], "there is no method 'nope'; choose one of eet"),
+        (["--weights-key", "ema"], "--weights-key chooses in a checkpoint"),
+        (["--set", "stages=2:8", "--stages", "2:8"], "--set stages and --stages both give"),
     ):
         result = run("export", *FLAGS, *flags, "-o", "x.fgd")
         assert result.exit_code == 2

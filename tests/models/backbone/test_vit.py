@@ -24,11 +24,12 @@ def test_random_weights_follow_the_seed() -> None:
     ("backbone", "size", "pattern"),
     [
         ("deit_huge_patch99", 224, "timm knows no backbone 'deit_huge_patch99'.*--backbone"),
-        ("resnet50", 224, "resnet50 cannot be made as a plain ViT"),
+        ("resnet50", 224, "resnet50 is of the family ResNet, no plain ViT; .*--backbone"),
         ("vit_tiny_patch16_224", 0, "expected an image size above zero, got 0"),
         ("vit_tiny_patch16_224", 230, "230 is no multiple of .* patch size 16; choose 224 or 240"),
-        ("vit_base_patch16_siglip_224", 224, "vit_base_patch16_siglip_224"),
-        ("vit_srelpos_small_patch16_224", 224, "no plain ViT|cannot be made as a plain ViT"),
+        ("vit_base_patch16_siglip_224", 224, "pools its patches and has no class token; choose"),
+        ("vit_srelpos_small_patch16_224", 224, "of the family VisionTransformerRelPos"),
+        ("vit_small_patch14_dinov2", 225, "225 pixels|225 is no multiple"),
     ],
 )
 def test_refused_backbones(backbone: str, size: int, pattern: str) -> None:

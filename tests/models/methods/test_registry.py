@@ -20,7 +20,7 @@ def test_the_first_is_the_default() -> None:
 
 
 def test_a_method_that_there_is_not() -> None:
-    with refused(UsageError, "no method 'dino' yet; choose eet"):
+    with refused(UsageError, "there is no method 'dino'; choose one of eet"):
         registry.get("dino")
 
 

@@ -76,6 +76,19 @@ def test_a_backbone_that_is_named_is_not_guessed(saved: Path) -> None:
     assert (found.backbone, found.size, said) == ("vit_tiny_patch16_224", 64, [])
 
 
+def test_averaged_weights_are_taken_or_those_of_the_key(tmp_path: Path) -> None:
+    raw, ema = (dict(vit.create(TINY, 64, seed=seed).state_dict()) for seed in (1, 2))
+    path = tmp_path / "c.pth"
+    torch.save({"state_dict": raw, "state_dict_ema": ema, "epoch": 3}, path)
+    found, said = _choose(TINY, 64, path)
+    assert found.state is not None and torch.equal(found.state["pos_embed"], ema["pos_embed"])
+    assert said == [
+        "c.pth: EMA weights of state_dict_ema; also there: state_dict (--weights-key chooses)"
+    ]
+    kept = source.choose(TINY, _as_it_is, TINY, 64, path, "random", key="state_dict")
+    assert kept.state is not None and torch.equal(kept.state["pos_embed"], raw["pos_embed"])
+
+
 def test_a_checkpoint_is_renamed_first(tmp_path: Path) -> None:
     state = vit.create(TINY, 64).state_dict()
     torch.save({f"backbone/{key}": value for key, value in state.items()}, tmp_path / "c.pth")

@@ -1,0 +1,172 @@
+"""Which network in a checkpoint is taken: EMA first, prefixes off, and no guess between two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fgdeploy.core.errors import CheckpointError
+from fgdeploy.models.weights import checkpoint, state_dicts
+from tests.checks import refused
+
+State = dict[str, Tensor]
+
+
+def network(value: float, head: bool = True) -> State:
+    """Return what is told as a ViT, all of one value."""
+    names = ["cls_token", "patch_embed.proj.weight", "blocks.0.norm1.weight", "norm.bias"]
+    names += ["head.weight", "head_hash.weight"] if head else []
+    return {name: torch.full((2,), value) for name in names}
+
+
+def under(prefix: str, state: State) -> State:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+RAW, EMA = network(1), network(2)
+
+
+def picked(content: Any, key: str | None = None) -> tuple[float, str]:
+    """Return the value of the network that is taken, and what was said."""
+    said: list[str] = []
+    found = state_dicts.pick(content, "c.pth", key=key, notify=said.append)
+    assert set(found) == set(RAW)
+    assert len(said) < 2
+    return float(found["patch_embed.proj.weight"][0]), "".join(said)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict": RAW, "state_dict_ema": EMA},
+        {"state_dict_ema": EMA, "state_dict": RAW},
+        {"model": RAW, "model_ema": EMA, "epoch": 3},
+        {"state_dict": RAW, "state_dict_ema": EMA, "model_ema": network(3)},
+        {"model": RAW, "ema": EMA},
+        {"model": RAW, "model_ema": {"module": EMA, "decay": 0.99}},
+        {"model": RAW, "ema": {"module": {"model": EMA}, "updates": 3}},
+        {"state_dict": {**under("model.", RAW), **under("ema_model.module.", EMA)}},
+        {"model": under("module.", RAW), "ema_state_dict": under("module.", EMA)},
+        {**under("student.", RAW), **under("student_ema.", EMA)},
+        {"ema": EMA},
+        {"model_ema": {"module": EMA}},
+        {"state_dict_ema": under("_orig_mod.module.", EMA)},
+    ],
+)
+def test_averaged_weights_come_first_and_it_is_said(content: Any) -> None:
+    value, said = picked(content)
+    assert value == 2
+    assert said.startswith("c.pth: EMA weights of ")
+    if len(content) > 1:
+        assert "also there: " in said or "epoch" in content
+
+
+@pytest.mark.parametrize(
+    ("content", "key", "value"),
+    [
+        ({"state_dict": RAW, "state_dict_ema": EMA}, "state_dict", 1),
+        ({"state_dict": RAW, "state_dict_ema": EMA}, "state_dict_ema", 2),
+        ({"model": RAW, "model_ema": {"module": EMA}}, "model_ema.module", 2),
+        ({"model": RAW, "model_ema": {"module": EMA}}, "model_ema", 2),
+        ({"a.b": {"c": under("module.", RAW)}, "ema": EMA}, "a.b.c", 1),
+        ({**under("student.", RAW), **under("teacher.", EMA)}, "student", 1),
+        ({**under("student.backbone.", RAW), **under("teacher.", EMA)}, "student.backbone", 1),
+        ({"model": {**under("student.", RAW), **under("teacher.", EMA)}}, "model.teacher", 2),
+        ({**RAW, **under("teacher.", EMA)}, ".", 1),
+        ({**RAW, **under("teacher.", EMA)}, "teacher", 2),
+    ],
+)
+def test_a_key_decides(content: Any, key: str, value: float) -> None:
+    assert picked(content, key)[0] == value
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("model.", "backbone.", "encoder.", "student.", "teacher.backbone.", "module.model."),
+        *("module.", "_orig_mod.", "_orig_mod.module.backbone.", "module.encoder._orig_mod."),
+        *("net.module.", "model.backbone.encoder.vit."),
+    ],
+)
+def test_prefixes_are_taken_off_and_named(prefix: str, tmp_path: Path) -> None:
+    content = {"model": under(prefix, RAW), "epoch": torch.tensor(3)}
+    assert picked(content) == (1, f"c.pth: prefix {prefix} taken off")
+    flat = {**under(prefix, RAW), "epoch": torch.tensor(3)}
+    assert picked(flat)[0] == 1
+    save_file(under(prefix, RAW), tmp_path / "c.safetensors")
+    assert set(checkpoint.read(tmp_path / "c.safetensors")) == set(RAW)
+
+
+def test_heads_beside_the_backbone_come_along_and_the_rest_is_named() -> None:
+    backbone = network(1, head=False)
+    heads = {name: RAW[name] for name in ("head.weight", "head_hash.weight")}
+    other = {"dino_loss.center": torch.ones(2), "epoch": torch.tensor(3)}
+    content = {**under("module.backbone.", backbone), **under("module.", {**heads, **other})}
+    assert picked(content) == (
+        1,
+        "c.pth: prefix module.backbone. taken off; left out: module.dino_loss.center",
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "places"),
+    [
+        ({**under("student.", RAW), **under("teacher.", EMA)}, "student, teacher"),
+        ({"student": RAW, "teacher": EMA}, "student, teacher"),
+        (
+            {"model": {**under("student.backbone.", RAW), **under("teacher.backbone.", EMA)}},
+            "model.student.backbone, model.teacher.backbone",
+        ),
+        ({**RAW, **under("teacher.", EMA)}, "., teacher"),
+        ({"ema": RAW, "student_ema": EMA}, "ema, student_ema"),
+    ],
+)
+def test_two_whole_networks_are_not_guessed_between(content: Any, places: str) -> None:
+    with refused(
+        CheckpointError,
+        rf"^c\.pth holds 2 whole networks \({places}\); choose one with --weights-key$",
+    ):
+        state_dicts.pick(content, "c.pth")
+
+
+def test_the_same_tensors_under_two_names_are_one_network() -> None:
+    assert picked({"model": RAW, "net": dict(RAW)}) == (1, "")
+
+
+def test_timm_s_order_of_raw_ones() -> None:
+    value, said = picked({"model": RAW, "state_dict": EMA})
+    assert value == 2
+    assert said == "c.pth: weights of state_dict; also there: model (--weights-key chooses)"
+
+
+@pytest.mark.parametrize("key", ["nope", "state_dict.nope", "", "optimizer", "epoch"])
+def test_a_key_that_is_not_there(key: str) -> None:
+    optimizer = {"state": {0: {"exp_avg": torch.ones(2)}}}
+    content = {"state_dict": under("teacher.", RAW), "ema": EMA, "optimizer": optimizer, "epoch": 3}
+    with pytest.raises(CheckpointError, match=r"c\.pth") as caught:
+        state_dicts.pick(content, "c.pth", key=key)
+    if key != "optimizer":
+        assert str(caught.value) == (
+            f"--weights-key {key}: nothing of that name in c.pth; it holds tensors under "
+            "state_dict.teacher, ema"
+        )
+
+
+def test_names_of_a_method_s_own_tell_a_network_too() -> None:
+    def rename(state: Any) -> State:
+        return {name.replace("stem.", "patch_embed.proj."): value for name, value in state.items()}
+
+    theirs = {"stem.weight": torch.ones(2), "encoder.x": torch.ones(2)}
+    content = {"model": under("module.", theirs)}
+    assert set(state_dicts.pick(content, "c.pth", rename)) == set(theirs)
+
+
+@pytest.mark.parametrize("content", [{}, {"epoch": 3}, {"model": {}}, {"a": {"b": {}}}])
+def test_no_tensors(content: Any) -> None:
+    with refused(CheckpointError, r"^c\.pth holds no tensors by name; save model\.state_dict\(\)$"):
+        state_dicts.pick(content, "c.pth")
