@@ -22,7 +22,7 @@ def check_name(backbone: str) -> None:
         return
     known = timm.list_models(list(_MODULES))
     asked = backbone.lower().replace("-", "_")
-    near = difflib.get_close_matches(asked, known, 3, 0.6)
+    near = difflib.get_close_matches(asked, known, 3, 0.5)
     raise UsageError(
         f"timm knows no backbone {backbone!r}; "
         f"choose {'one near to it' if near else 'another'} for --backbone, such as "
