@@ -21,6 +21,7 @@ from fgdeploy.calibration.repair import Repair, repair
 from fgdeploy.calibration.sample import Sample
 from fgdeploy.core.errors import DataError, ParityError
 from fgdeploy.core.progress import Bars, Notify, no_bars, silent
+from fgdeploy.core.text import counted
 from fgdeploy.engines.base import BATCH
 from fgdeploy.photos import Photo, batches, decode_all
 from fgdeploy.proof.parity import Limits, Parity
@@ -90,7 +91,7 @@ def calibrate(
             broken = fixed.parity.breaches(limits)
             raise ParityError(
                 f"INT8 cannot keep to the limits of this model, even with all "
-                f"{len(fixed.in_float)} layers in float: {'; '.join(broken)}; "
+                f"{counted(len(fixed.in_float), 'layer')} in float: {'; '.join(broken)}; "
                 "use --fp16, or give wider limits"
             )
     in_float = fixed.in_float if fixed else []
@@ -129,7 +130,8 @@ def _plan(
     held = [frames for _, frames in groups]
     if sum(map(len, held)) < sample.TOO_FEW:
         raise DataError(
-            f"only {sum(map(len, held))} of {len(chosen.calibration)} photos can be read, at least "
+            f"only {sum(map(len, held))} of {counted(len(chosen.calibration), 'photo')} can "
+            "be read, at least "
             f"{sample.TOO_FEW} must calibrate; the first: {skipped[0]}"
         )
     return int8_plan.make(model, held, settings, bars("rounding layers"))
@@ -147,7 +149,9 @@ def _judge(
     make = bundle.manifest.preprocess
     kept, frames = decode_all(photos, make, skipped, strict, bars("reading checks"))
     if not kept:
-        raise DataError(f"none of {len(photos)} photos to check with can be read: {skipped[-1]}")
+        raise DataError(
+            f"none of {counted(len(photos), 'photo')} to check with can be read: {skipped[-1]}"
+        )
     return Judge(model, frames, [photo.label for photo in kept], bars("running fp32"))
 
 

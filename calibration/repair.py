@@ -8,6 +8,7 @@ from fgdeploy.calibration import qdq
 from fgdeploy.calibration.int8_plan import Int8Plan
 from fgdeploy.calibration.judge import Judge
 from fgdeploy.core.progress import Notify, Progress, no_progress, silent
+from fgdeploy.core.text import counted
 from fgdeploy.proof.parity import Limits, Parity
 
 PROBES = 64  # frames that a layer's sensitivity is measured on
@@ -70,7 +71,10 @@ def repair(
     def keeps(count: int) -> bool:
         names = [one.layer for one in order[:count]]
         tried[count] = judge.parity(qdq.write(plan, names, unsigned_activations=True))
-        say(f"{count} of {len(order)} layers in float: {tried[count].bit_agreement:.2%} of bits")
+        say(
+            f"{count} of {counted(len(order), 'layer')} in float: "
+            f"{tried[count].bit_agreement:.2%} of bits"
+        )
         return not tried[count].breaches(limits)
 
     low, high = 0, 1  # `low` layers are too few

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fgdeploy.bundle import sha256
 from fgdeploy.core.errors import DataError, UsageError
+from fgdeploy.core.text import counted
 from fgdeploy.photos import Photo, spread
 
 DEFAULT_IMAGES = 256
@@ -47,7 +48,7 @@ def draw(
     usable = list({photo.path: photo for photo in _training_photos(photos)}.values())
     if len(usable) < TOO_FEW:
         raise DataError(
-            f"{len(usable)} photos to calibrate on, expected at least {TOO_FEW}, better "
+            f"{counted(len(usable), 'photo')} to calibrate on, expected at least {TOO_FEW}, better "
             f"{DEFAULT_IMAGES}; give --data more photos"
         )
     ordered = spread(usable, len(usable), seed)
@@ -57,7 +58,8 @@ def draw(
     warnings = []
     if count < FEW:
         warnings.append(
-            f"only {count} photos calibrate: a range that they do not reach is cut off on the "
+            f"only {counted(count, 'photo')} calibrate: a range that they do not reach is cut "
+            "off on the "
             f"device; {DEFAULT_IMAGES} are better"
         )
     labels = {photo.label for photo in chosen}

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from fgdeploy import photos
 from fgdeploy.core.errors import CheckpointError, DataError, UsageError
 from fgdeploy.core.progress import Notify, Progress, no_progress, silent
+from fgdeploy.core.text import counted
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets
 from fgdeploy.export.export_settings import ExportSettings
 from fgdeploy.models.assembly import Assembly
@@ -105,7 +106,7 @@ def _embeddings(
     network = Network(encoder, NoHead()).deployed()
     rows = embedder.embeddings(network, chosen, progress)
     if not len(rows):
-        raise DataError(f"none of the {len(chosen)} photos of --fit-data can be read")
+        raise DataError(f"none of the {counted(len(chosen), 'photo')} of --fit-data can be read")
     return rows, len(skipped)
 
 

@@ -15,6 +15,7 @@ from fgdeploy.bundle import Bundle, Manifest, open_bundle
 from fgdeploy.core.closing import Closing
 from fgdeploy.core.errors import DataError, EngineError, ImageError, UsageError
 from fgdeploy.core.progress import Notify, Progress, no_progress, silent
+from fgdeploy.core.text import counted
 from fgdeploy.engines import Engine, Outputs, open_engine
 from fgdeploy.engines.base import BATCH, GraphEngine
 from fgdeploy.photos import (
@@ -185,7 +186,9 @@ def hash_all(
     if not photos:
         raise DataError("there are no photos to hash; check the list")
     if not parts:
-        raise DataError(f"none of {len(photos)} photos can be read; the first: {skipped[0]}")
+        raise DataError(
+            f"none of {counted(len(photos), 'photo')} can be read; the first: {skipped[0]}"
+        )
     return HashRun([photos[position] for position in kept], Outputs.concatenate(parts), skipped)
 
 

@@ -14,6 +14,7 @@ import torch
 
 from fgdeploy.core.errors import CheckpointError, UsageError
 from fgdeploy.core.progress import Notify, silent
+from fgdeploy.core.text import counted
 from fgdeploy.models.backbone import vit as backbones
 from fgdeploy.models.backbone.embedding import Normalisation, normalisation
 from fgdeploy.models.backbone.vit import Geometry
@@ -124,7 +125,8 @@ def choose(settings: NetworkSettings, notify: Notify = silent, as_trained: bool 
         _check_same(settings, config, path)
         recipe = config.training.get("recipe", "unknown")
         notify(
-            f"{path.name}: {config.method} on {config.backbone}, {len(config.classes)} classes, "
+            f"{path.name}: {config.method} on {config.backbone}, "
+            f"{counted(len(config.classes), 'class')}, "
             f"{config.bits} bits, recipe {recipe}, as {path.with_suffix('.json').name} says"
         )
     given = source.choose(

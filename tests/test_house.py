@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import itertools
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -229,3 +231,43 @@ def test_tests_lie_as_the_source_lies() -> None:
         if not any(name == module or name.startswith(f"{module}_") for module in modules):
             odd.add(inside.as_posix())
     assert odd == set()
+
+
+_SEVERAL = re.compile(
+    r"^ (photos|items|codes|images|queries|files|rows|classes|layers|epochs|segments|copies"
+    r"|engines|trainings|problems|transactions|answers|steps|entries|bundles|members)\b"
+)
+# What stands before such a word and is no number, or a number that is never one.
+_NO_COUNT = re.compile(
+    r"_split$|^side$|^[A-Z_]+$|identical_codes$|_rate$|^\(count, bits\)$|^len\(groups\)$"
+    r"|^inner.shape\[0\]$|recipe.epochs$"
+)
+
+
+def test_numbers_have_the_right_noun() -> None:
+    """A message counts things with `core.text.counted`: 1 photo, 2 photos, never photo(s)."""
+    wrong = []
+    for folder in ("fgdeploy", *ROOMS):
+        for path in (ROOT / folder).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            wrong += [f"{path}: {found}" for found in re.findall(r"[a-z]\(e?s\)[ ,.;:]", text)]
+            for node in ast.walk(ast.parse(text)):
+                parts = node.values if isinstance(node, ast.JoinedStr) else []
+                for number, noun in itertools.pairwise(parts):
+                    if not isinstance(number, ast.FormattedValue):
+                        continue
+                    said = getattr(noun, "value", "")
+                    shown = ast.unparse(number.value)
+                    if isinstance(said, str) and _SEVERAL.match(said):
+                        wrong += [f"{path}: {shown}{said}"] * (not _NO_COUNT.search(shown))
+    assert wrong == []
+
+
+def test_only_one_module_prints() -> None:
+    """Answers and messages go through `cli.show`, which knows --quiet, --csv and the terminal."""
+    allowed = {"cli/show.py", "cli/app.py", "cli/log_lines.py", "cli/streams.py", "cli/bars.py"}
+    allowed |= {"proof/bench.py"}  # a process of its own, whose answer its parent reads
+    for path in (ROOT / "fgdeploy").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if path.relative_to(ROOT / "fgdeploy").as_posix() not in allowed:
+            assert not re.search(r"typer\.echo|\bprint\(|sys\.std(out|err)\.", text), path

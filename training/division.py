@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fgdeploy import photos
 from fgdeploy.core.errors import DataError, ImageError
 from fgdeploy.core.progress import Notify, Progress, no_progress, silent
-from fgdeploy.core.text import is_utf8
+from fgdeploy.core.text import counted, is_utf8
 from fgdeploy.evaluation.leaks import check_repeats
 from fgdeploy.photos import Columns, Photo, images
 from fgdeploy.photos.table import AS_NAMED
@@ -60,13 +60,18 @@ def divide(
     found = [photo for photo in listed if photo.split in (None, "train", "test")]
     unused = Counter(photo.split for photo in listed if photo.split not in (None, "train", "test"))
     for split, count in sorted(unused.items(), key=str):
-        notify(f"{count} photos of split {split!r} are not used; the splits are train and test")
+        notify(
+            f"{counted(count, 'photo')} of split {split!r} are not used; the splits are train "
+            "and test"
+        )
     if odd := [photo for photo in found if not is_utf8(str(photo.path), photo.label)]:
         raise DataError(
             f"{str(odd[0].path)!a}: the name is not UTF-8, so it cannot be written down; rename it"
         )
     if unlabelled := sum(photo.label is None for photo in found):
-        raise DataError(f"{source}: {unlabelled} photos have no class; training needs one for each")
+        raise DataError(
+            f"{source}: {counted(unlabelled, 'photo')} without a class; training needs one for each"
+        )
     if source.is_dir():
         _name_empty_folders(source, found, notify)
     readable, skipped = _readable(found, strict, progress)
@@ -74,7 +79,7 @@ def divide(
     for reason in skipped:
         notify(f"skipped: {reason}")
     if skipped:
-        notify(f"{len(skipped)} photos skipped (--strict stops at the first)")
+        notify(f"{counted(len(skipped), 'photo')} skipped (--strict stops at the first)")
     train, test = _without_copies(*_split(readable, holdout, seed), allow_leaks, notify)
     counts = Counter(photo.label for photo in train)
     if len(counts) < 2:
@@ -174,7 +179,9 @@ def _without_copies(
         if photo.split == "test" and photo.path in held
     }
     if copies:
-        notify(f"{len(copies)} photos held out are copies of training photos, so they train")
+        notify(
+            f"{counted(len(copies), 'photo')} held out are copies of training photos, so they train"
+        )
     sides = [
         dataclasses.replace(photo, split="train") if photo.path in copies else photo
         for photo in sides

@@ -17,6 +17,7 @@ from timm.scheduler import CosineLRScheduler
 from torch import Tensor
 
 from fgdeploy.core.errors import TrainingError
+from fgdeploy.core.text import counted
 from fgdeploy.models.backbone.embedding import Normalisation, Pixels
 from fgdeploy.models.methods.base import Recipe
 from fgdeploy.training import data, losses
@@ -123,7 +124,8 @@ class Loop:
                 terms = self._step(batch, state.step)
             except torch.OutOfMemoryError:
                 raise TrainingError(
-                    f"the GPU's memory does not hold a step of {len(batch[1])} photos; start anew "
+                    "the GPU's memory does not hold a step of "
+                    f"{counted(len(batch[1]), 'photo')}; start anew "
                     "with --overwrite and a smaller --batch"
                 ) from None
             for name, value in terms.items():

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgdeploy.core.errors import CheckpointError
+from fgdeploy.core.text import counted
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets
 from fgdeploy.models.assembly import Assembly
 from fgdeploy.models.network import Network
@@ -39,7 +40,7 @@ def frozen_teacher(
     bits, classes = (int(side) for side in state["head_hash.weight"].shape)
     if (bits, classes) != (settings.bits, len(division.classes)):
         raise CheckpointError(
-            f"--teacher {path}: trained for {classes} classes and {bits} bits, expected "
+            f"--teacher {path}: trained for {counted(classes, 'class')} and {bits} bits, expected "
             f"{len(division.classes)} and {settings.bits}; train one on the same data and --bits"
         )
     teacher = student

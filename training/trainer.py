@@ -19,6 +19,7 @@ from fgdeploy import photos
 from fgdeploy.bundle import sha256
 from fgdeploy.core.errors import CheckpointError, UsageError
 from fgdeploy.core.progress import Bars, Notify, no_bars, silent
+from fgdeploy.core.text import counted
 from fgdeploy.evaluation import report
 from fgdeploy.evaluation.metrics import evaluate
 from fgdeploy.evaluation.protocol import ASYM_TARGETS, SYMMETRIC, score_protocols
@@ -163,7 +164,8 @@ class _Run:
         if recipe.warmup > steps // 4 and "warmup" not in chosen:
             shorter = max(1, steps // 6)
             self.reporter.notify(
-                f"warm-up shortened from {recipe.warmup} to {shorter} of {steps} steps; --warmup "
+                f"warm-up shortened from {recipe.warmup} to {shorter} of "
+                f"{counted(steps, 'step')}; --warmup "
                 "sets it"
             )
             recipe = dataclasses.replace(recipe, warmup=shorter)
@@ -220,7 +222,8 @@ class _Run:
         drawn_to = made.targets
         if drawn_to is not None and (shared := shared_codes(drawn_to, self.labels)):
             self.reporter.notify(
-                f"warning: {shared} of {len(division.classes)} classes share a target code with "
+                f"warning: {shared} of {counted(len(division.classes), 'class')} share a "
+                "target code with "
                 f"another class, as {settings.bits} bits hold too few codes that far apart; "
                 "retrieval cannot tell these classes apart: take more --bits"
             )
@@ -261,9 +264,11 @@ class _Run:
             workers,
         )
         self.reporter.notify(
-            f"{self.assembly.method.name}, recipe {settings.recipe}: {len(division.train)} photos "
-            f"of {len(division.classes)} classes, {settings.bits} bits, {self.recipe.epochs} "
-            f"epochs of {loop.steps} steps, {self.precision}"
+            f"{self.assembly.method.name}, recipe {settings.recipe}: "
+            f"{counted(len(division.train), 'photo')} "
+            f"of {counted(len(division.classes), 'class')}, {settings.bits} bits, "
+            f"{self.recipe.epochs} "
+            f"epochs of {counted(loop.steps, 'step')}, {self.precision}"
         )
         asked = photos.spread(division.test, settings.eval_photos, settings.seed)
         start = time.monotonic()

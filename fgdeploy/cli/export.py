@@ -9,6 +9,7 @@ import typer
 
 from fgdeploy.cli import lists, method_options, objects, show
 from fgdeploy.core.errors import MissingDependency
+from fgdeploy.core.text import counted
 
 if TYPE_CHECKING:
     from fgdeploy.photos import Columns
@@ -128,7 +129,7 @@ def export(
         (
             "parity",
             f"max |hash difference| {parity.max_hash_diff:.1e} to PyTorch, "
-            f"{parity.bit_agreement:.2%} of bits equal on {parity.photos} images",
+            f"{parity.bit_agreement:.2%} of bits equal on {counted(parity.photos, 'image')}",
         ),
     ]
     show.rows(rows)

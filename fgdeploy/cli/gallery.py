@@ -64,10 +64,10 @@ def add(
                 gone = created and index.delete_if_empty()  # leave nothing behind
             total = 0 if gone else len(index)
         show.say(
-            f"added {report.added} photos, {report.known} were there already"
+            f"added {counted(report.added, 'photo')}, {report.known} there already"
             + (f" ({report.relabelled} with a new label)" if report.relabelled else "")
             + (f", {report.moved} had moved" if report.moved else "")
-            + (f", {report.copies} copies left out" if report.copies else "")
+            + (f", {counted(report.copies, 'copy')} left out" if report.copies else "")
             + f", {total} in {gallery}"
             + ("" if total == 0 else f"; next: fgdeploy search PHOTO --index {gallery}")
         )
@@ -99,7 +99,7 @@ def remove(
         stats = index.stats()
         many = stats.dead > _MANY_DEAD * stats.items
         show.say(
-            f"removed {removed} items, {stats.items} left in {gallery}"
+            f"removed {counted(removed, 'item')}, {stats.items} left in {gallery}"
             + (f"; next: fgdeploy index compact {gallery}" if many else "")
         )
 
@@ -161,8 +161,11 @@ def _segments(stats: Stats) -> str:
     count, rows, size = len(stats.segments), 0, 0
     for _, more_rows, more_bytes in stats.segments:
         rows, size = rows + more_rows, size + more_bytes
-    files = "1 segment" if count == 1 else f"{count} segments"
-    return f"{files} of {rows:,} rows ({size:,} bytes)" if count else "no segments"
+    return (
+        f"{counted(count, 'segment')} of {counted(rows, 'row')} ({size:,} bytes)"
+        if count
+        else "no segments"
+    )
 
 
 @app.command("verify")
@@ -218,9 +221,9 @@ def stats(gallery: objects.IndexArgument = None, as_json: show.JsonOption = Fals
         ("code", f"{found.bits} bits of model {found.fingerprint[:16]}"),
         ("database", f"{found.database_bytes:,} bytes, schema {found.schema_version}"),
         ("segments", _segments(found)),
-        ("tail", f"{found.tail:,} rows in no segment yet"),
-        ("dead", f"{found.dead:,} rows removed or replaced since"),
-        ("version", f"{found.version:,} transactions"),
+        ("tail", f"{counted(found.tail, 'row')} in no segment yet"),
+        ("dead", f"{counted(found.dead, 'row')} removed or replaced since"),
+        ("version", f"{counted(found.version, 'transaction')}"),
         ("search", found.kernel),
     ]
     show.rows(rows)
@@ -241,7 +244,7 @@ def export_index(
         count = export_items(index, target, show.progress("exporting"))
     lost = target.suffix.lower() == ".npz"
     show.say(
-        f"exported {count} items to {target}"
+        f"exported {counted(count, 'item')} to {target}"
         + (", without ids, times, sha256 and json (.jsonl keeps them)" if lost else "")
         + f"; next: fgdeploy index import OTHER.fgi {target}"
     )
@@ -270,7 +273,7 @@ def import_index(
                 gone = created and index.delete_if_empty()  # leave nothing behind
             total = 0 if gone else len(index)
         show.say(
-            f"imported {added.total} items: {added.new} new, {added.changed} changed, "
+            f"imported {counted(added.total, 'item')}: {added.new} new, {added.changed} changed, "
             f"{added.known} there already, {total} in {gallery}"
             + ("" if total == 0 else f"; next: fgdeploy index list {gallery}")
         )

@@ -14,6 +14,7 @@ from fgdeploy import photos
 from fgdeploy.bundle import Bundle
 from fgdeploy.core.errors import DataError, EngineError, UsageError
 from fgdeploy.core.progress import Bars, Notify, Progress
+from fgdeploy.core.text import counted
 from fgdeploy.core.timing import time_calls
 from fgdeploy.demo import EPOCHS
 from fgdeploy.demo.moths import write_moths
@@ -173,7 +174,7 @@ class _Demo:
         progress = self._progress("drawing moths")
         table = draw(self.folder / "photos", species, images, seed, progress)
         self._photos = photos.read(table)
-        self._done("draw", start, f"{len(self._photos)} photos of {species} sub-species")
+        self._done("draw", start, f"{counted(len(self._photos), 'photo')} of {species} sub-species")
         return table
 
     def train(self, name: str, plan: TrainSettings) -> Path:
@@ -189,7 +190,7 @@ class _Demo:
         self._done(
             f"train the {name}",
             start,
-            f"{len(done.history)} epochs, {shown} photos seen, loss "
+            f"{counted(len(done.history), 'epoch')}, {counted(shown, 'photo')} seen, loss "
             f"{done.history[0]['loss']:.2f} to {done.history[-1]['loss']:.2f}",
         )
         return done.weights
@@ -213,13 +214,13 @@ class _Demo:
             with index:
                 progress = self._progress("indexing")
                 added = add_photos(index, hasher, gallery, True, progress).added
-                self._done("index", start, f"{added} codes of {hasher.bits} bits")
+                self._done("index", start, f"{counted(added, 'code')} of {hasher.bits} bits")
                 start = time.monotonic()
                 answers = index.search(hasher.encode([photo.path for photo in queries]), 8)
             pairs = [(photo.path, hits) for photo, hits in zip(queries, answers, strict=True)]
             sheet = self.folder / "search.html"
             write_contact_sheet(sheet, pairs, hasher.bits)
-        self._done("search", start, f"{len(pairs)} queries, see {sheet}")
+        self._done("search", start, f"{counted(len(pairs), 'query')}, see {sheet}")
 
     def evaluate(self, name: str, runtime: str, bundle: Bundle, weights: Path) -> None:
         """Score one bundle in one runtime, and time it."""
@@ -238,7 +239,7 @@ class _Demo:
                 f"{milliseconds:.2f}",
             )
         )
-        self._done(f"evaluate {name}, {runtime}", start, f"{scores.queries} queries")
+        self._done(f"evaluate {name}, {runtime}", start, f"{counted(scores.queries, 'query')}")
 
     def _milliseconds(self, hasher: Hasher) -> float:
         chosen = photos.spread(self._photos, TIMED)
@@ -261,4 +262,4 @@ class _Demo:
             chosen, progress = photos.spread(self._photos, 64), self._progress("comparing")
             result, _ = compare_engines(bundle, left, right, chosen, True, progress)
         agreement = f"{name} gives {result.bit_agreement:.2%} of onnxruntime's bits"
-        self._done("parity", start, f"{agreement} on {result.photos} photos")
+        self._done("parity", start, f"{agreement} on {counted(result.photos, 'photo')}")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from fgdeploy.core.codes import UInt8Array, code_bytes
 from fgdeploy.core.errors import DataError
+from fgdeploy.core.text import counted
 from fgdeploy.evaluation.ranking import ClassIndices, Ranked, rank
 
 Labels = npt.NDArray[np.str_]
@@ -150,7 +151,8 @@ def _check(codes: UInt8Array, labels: Labels, side: str) -> None:
         )
     if labels.shape != (len(codes),):
         raise DataError(
-            f"{side} labels: expected one for each of {len(codes)} codes, got {labels.shape}; "
+            f"{side} labels: expected one for each of {counted(len(codes), 'code')}, got "
+            f"{labels.shape}; "
             "give a label for every code"
         )
 
@@ -159,7 +161,8 @@ def _check_pair(query_codes: UInt8Array, gallery_codes: UInt8Array, same_set: bo
     queries, gallery = len(query_codes), len(gallery_codes)
     if queries == 0 or gallery <= int(same_set):
         raise DataError(
-            f"nothing to rank: {queries} queries against {gallery} gallery items; add photos"
+            f"nothing to rank: {counted(queries, 'query')} against "
+            f"{counted(gallery, 'gallery item')}; add photos"
         )
     if query_codes.shape[1] != gallery_codes.shape[1]:
         raise DataError(

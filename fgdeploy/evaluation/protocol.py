@@ -17,6 +17,7 @@ import numpy as np
 from fgdeploy.core.codes import UInt8Array
 from fgdeploy.core.errors import DataError
 from fgdeploy.core.progress import Notify, Progress, no_progress, silent
+from fgdeploy.core.text import counted
 from fgdeploy.evaluation.leaks import check_repeats
 from fgdeploy.evaluation.metrics import Detail, Labels, Scores, evaluate_in_detail
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets, targets_of
@@ -83,7 +84,8 @@ def why_absent(query_labels: Labels, targets: Targets | None) -> dict[str, str]:
         reasons[ASYM_TARGETS] = f"the model brings no target codes ({TARGETS_FILE})"
     elif not np.isin(targets.classes, query_labels).any():
         reasons[ASYM_TARGETS] = (
-            f"none of the {len(targets.classes)} classes in {TARGETS_FILE} is one of the queries'"
+            f"none of the {counted(len(targets.classes), 'class')} in {TARGETS_FILE} is one "
+            "of the queries'"
         )
     if len(query_labels) < 2:
         reasons[SYMMETRIC] = "there is a single query photo"
@@ -116,7 +118,9 @@ def evaluate_photos(
     if not photos:
         raise DataError("there are no photos to evaluate; check the list")
     if unlabelled := sum(photo.label is None for photo in photos):
-        raise DataError(f"{unlabelled} photos have no class; evaluation needs one for each")
+        raise DataError(
+            f"{counted(unlabelled, 'photo')} without a class; evaluation needs one for each"
+        )
     if len({photo.label for photo in photos}) < 2:
         raise DataError("all photos are of one class; every ranking is perfect, nothing to measure")
     left_out = skipped_of(photos)
@@ -125,7 +129,7 @@ def evaluate_photos(
         run = hash_all(hasher, photos, strict, progress)
         side = (run.outputs.code, _labels(run))
         detail = evaluate_in_detail(*side, *side, True, precision_at, hasher.bits, threads)
-        words = f"each of {detail.scores.queries} photos against all others"
+        words = f"each of {counted(detail.scores.queries, 'photo')} against all others"
         return Evaluation({SYMMETRIC: detail}, words, run.skipped, {})
     sides = of_split(photos, query_split), of_split(photos, gallery_split)
     if query_split == gallery_split:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fgdeploy.core import atomic
 from fgdeploy.core.errors import ImageError
+from fgdeploy.core.text import counted
 from fgdeploy.gallery import Query
 from fgdeploy.photos.images import decode
 from fgdeploy.retrieval import Hit
@@ -110,7 +111,8 @@ def _rest(hits: Sequence[Hit], verdicts: Sequence[bool | None]) -> str:
         facts = (_distance(hit), f"id {hit.id}", hit.label, hit.path, _MARKS[verdict][1])
         lines.append(f"<li>{html.escape(', '.join(fact for fact in facts if fact))}</li>")
     return (
-        f"<p>The first {MOST_THUMBNAILS} of {len(hits)} answers have thumbnails; the others:</p>"
+        f"<p>The first {MOST_THUMBNAILS} of {counted(len(hits), 'answer')} have thumbnails; "
+        "the others:</p>"
         f'<ol start="{MOST_THUMBNAILS + 1}">{"".join(lines)}</ol>'
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from fgdeploy.bundle import Bundle, Manifest
 from fgdeploy.core.errors import BundleError, DataError, EngineError, MissingDependency
 from fgdeploy.core.progress import Progress, no_progress
+from fgdeploy.core.text import counted
 from fgdeploy.engines import BACKENDS, Engine, Outputs, available, open_engine
 from fgdeploy.engines.base import BATCH
 from fgdeploy.photos import Photo, batches, decode_all
@@ -99,7 +100,9 @@ def compare_engines(
     if not photos:
         raise DataError("there are no photos to compare; check the list")
     if not left:
-        raise DataError(f"none of {len(photos)} photos can be read; the first: {skipped[0]}")
+        raise DataError(
+            f"none of {counted(len(photos), 'photo')} can be read; the first: {skipped[0]}"
+        )
     one, other = Outputs.concatenate(left), Outputs.concatenate(right)
     others = further(one.arrays(), other.arrays())
     return compare(one.hash, one.code, other.hash, other.code, labels, others), skipped
@@ -132,7 +135,9 @@ def bisect(
         )
     kept, frames = decode_all(photos, bundle.manifest.preprocess, skipped)
     if not kept:
-        raise DataError(f"none of {len(photos)} photos can be read; the first: {skipped[0]}")
+        raise DataError(
+            f"none of {counted(len(photos), 'photo')} can be read; the first: {skipped[0]}"
+        )
     model = onnx.load(bundle.graph("fp32"))
     made = int8_plan.restore(model, onnx.load(int8), record.balances())
     judge = Judge(model, frames, [photo.label for photo in kept])

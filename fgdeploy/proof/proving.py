@@ -15,6 +15,7 @@ from fgdeploy.bundle.checks import Checks
 from fgdeploy.core.codes import unpack
 from fgdeploy.core.errors import EngineError, ParityError
 from fgdeploy.core.progress import Bars, Notify
+from fgdeploy.core.text import counted
 from fgdeploy.engines import BACKENDS, available, open_engine
 from fgdeploy.engines.backends import engine_type
 from fgdeploy.engines.base import EngineSource
@@ -129,8 +130,11 @@ def widened(limits: Limits, photos: int) -> tuple[Limits, str]:
         min_bit_agreement=None if bits is None else 1 - factor * (1 - bits),
     )
     if found == limits:
-        return limits, f"as they are set, for {photos:,} photos"
-    return found, f"{limits.words()}, widened for {photos} photos (limits are set for {PHOTOS:,})"
+        return limits, f"as they are set, for {counted(photos, 'photo')}"
+    return (
+        found,
+        f"{limits.words()}, widened for {counted(photos, 'photo')} (limits are set for {PHOTOS:,})",
+    )
 
 
 def limits_of(bundle: Bundle, precision: str) -> Limits:

@@ -14,6 +14,7 @@ import pytest
 from fgdeploy.calibration import qdq, repair
 from fgdeploy.calibration.int8_plan import Int8Plan
 from fgdeploy.calibration.judge import Judge
+from fgdeploy.core.text import counted
 from fgdeploy.proof.parity import Limits, Parity
 
 Frames = npt.NDArray[np.uint8]
@@ -70,7 +71,7 @@ def test_the_least_number(count: int) -> None:
         assert len(judge.runs) == len(set(judge.runs)) == len(done.tried) == len(told)
         assert len(judge.runs) <= 2 * np.ceil(np.log2(count + 1)) + 1
         assert [number for number, _ in done.tried] == sorted(judge.runs)
-        assert all(f"of {count} layers in float" in line for line in told)
+        assert all(f"of {counted(count, 'layer')} in float" in line for line in told)
 
 
 @pytest.mark.usefixtures("by_names")

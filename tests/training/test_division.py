@@ -114,7 +114,7 @@ def test_labels_without_files_are_refused_with_their_line(tmp_path: Path) -> Non
 def test_photos_without_class_are_refused(tmp_path: Path) -> None:
     root = _folder(tmp_path / "set", {"a": 2, "b": 2})
     (root / "split.csv").write_text("path,class\na/00.png,a\nb/00.png,\n")
-    with refused(DataError, "1 photos have no class"):
+    with refused(DataError, "1 photo without a class"):
         _divide(root / "split.csv")
 
 

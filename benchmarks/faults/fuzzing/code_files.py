@@ -50,7 +50,7 @@ def _cut_off(
 ) -> str | None:
     """Return what is wrong when a file ends too early and the items up to there were added."""
     if not re.search(
-        r"ends after \d+ of \d+ items, so it was cut off; those were added", outcome.err
+        r"ends after item \d+ of \d+, so it was cut off; those were added", outcome.err
     ):
         return "refused, but not as it was"
     return _imported(world, index, before, _read_lines(world, whole=False))

@@ -17,6 +17,7 @@ import numpy as np
 
 from fgdeploy.core.codes import UInt8Array
 from fgdeploy.core.progress import Progress
+from fgdeploy.core.text import counted
 from fgdeploy.retrieval.store import segment, tables
 from fgdeploy.retrieval.store.index_state import state_of
 from fgdeploy.retrieval.store.merging import in_order
@@ -118,7 +119,7 @@ def rebuild(
     expected = state_of(connection, folder).items
     (count,) = connection.execute("SELECT count(*) FROM items").fetchone()
     if count != expected:
-        raise damaged(folder, f"it holds {count} items and says {expected}")
+        raise damaged(folder, f"it holds {counted(count, 'item')} and says {expected}")
     blocks = blocks_of(connection, folder, reader.width)
     _replace(connection, folder, reader, count, blocks, progress, multi_index)
 
@@ -138,7 +139,7 @@ def _replace(
         multi_index = connection.execute(query).fetchone()[0] > 0
     first, last = connection.execute("SELECT min(id), max(id) FROM items").fetchone()
     if (first is None) is not (count == 0):
-        raise damaged(folder, f"it says {count} items")
+        raise damaged(folder, f"it says {counted(count, 'item')}")
     connection.execute("DELETE FROM segments")
     connection.execute("DELETE FROM tail")
     connection.execute("DELETE FROM dead")

@@ -250,7 +250,7 @@ class Index(Closing):
         checker = items.Checker(self.bits)
         if ids is not None:
             if len(ids) != len(codes):
-                raise UsageError(f"expected an id for each of {len(codes)} codes, got {len(ids)}")
+                raise UsageError(f"expected an id for each code: {len(codes)}, got {len(ids)}")
             numbers = np.asarray(ids).tolist()
             pairs = zip(codes, numbers, strict=True)
             return self.add((Item(None, c.tobytes(), id=n) for c, n in pairs), progress)

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
+from fgdeploy.core.text import counted
 from fgdeploy.retrieval.store import upsert
 from fgdeploy.retrieval.store.checksums import is_text
 from fgdeploy.retrieval.store.index_state import state_of
@@ -57,7 +58,7 @@ class Integrity:
             raise damaged(self._folder, " ".join(line.split()))
         (count,) = connection.execute("SELECT count(*) FROM items NOT INDEXED").fetchone()
         if count != expected:
-            raise damaged(self._folder, f"it holds {count} items and says {expected}")
+            raise damaged(self._folder, f"it holds {counted(count, 'item')} and says {expected}")
 
     def rows_by(
         self, connection: sqlite3.Connection, column: str, keys: set[str], checked: bool

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from fgdeploy.core import atomic
 from fgdeploy.core.codes import UInt8Array
+from fgdeploy.core.text import counted
 
 BLOCK_ROWS = 1 << 17
 _HEADER = struct.Struct("<8sIIQQqIi16s")
@@ -105,7 +106,7 @@ def write(folder: Path, header: Header, blocks: Iterable[tuple[Ids, UInt8Array]]
                 ids_crc.append(zlib.crc32(data))
             row += len(ids)
         if row != header.rows:
-            raise ValueError(f"a segment of {header.rows} rows was given {row}")
+            raise ValueError(f"a segment of {counted(header.rows, 'row')} was given {row}")
         table = np.array([*codes_crc, *ids_crc], "<u4").tobytes()
         stream.seek(header.table_at)
         stream.write(table)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgdeploy.core.codes import UInt8Array
+from fgdeploy.core.text import counted
 from fgdeploy.retrieval.scan import search
 from fgdeploy.retrieval.scan.buckets import MAX_BYTES, Buckets
 from fgdeploy.retrieval.scan.search import Allowed, Found
@@ -242,7 +243,9 @@ class Reader:
         if len(tail.codes):
             parts.append(Part(tail, None))
         if (live := sum(part.live for part in parts)) != count:
-            raise SegmentError(f"derived files hold {live} items, the database says {count}")
+            raise SegmentError(
+                f"derived files hold {counted(live, 'item')}, the database says {count}"
+            )
         if any(before.get(segment.header.number) is not segment for segment in segments):
             _check_lists(connection, parts)  # as often as the files themselves
         return Snapshot(version, count, parts)
@@ -256,7 +259,7 @@ class Reader:
             [np.empty((0, self.width), np.uint8), *(block[1] for block in blocks)]
         )
         if len(ids) != count:
-            raise damaged(self._folder, f"it holds {len(ids)} items and says {count}")
+            raise damaged(self._folder, f"it holds {counted(len(ids), 'item')} and says {count}")
         return Snapshot(version, count, [Part(Listed(ids, codes), None)])
 
     def _segments(self, connection: sqlite3.Connection) -> list[Segment]:
@@ -268,7 +271,9 @@ class Reader:
         for number in wanted.keys() - self._open.keys():
             segment = Segment(self._folder, number, wanted[number][1], self.width, self.uid)
             if len(segment) != wanted[number][0]:
-                raise SegmentError(f"{segment.path.name}: expected {wanted[number][0]} rows")
+                raise SegmentError(
+                    f"{segment.path.name}: expected {counted(wanted[number][0], 'row')}"
+                )
             segment.check(self.threads)
             if (crc := wanted[number][2]) is not None and search.has_numba():
                 self._tables[number] = Tables(self._folder, segment, crc, self.threads)

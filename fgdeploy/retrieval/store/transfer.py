@@ -81,7 +81,7 @@ def import_items(index: Index, incoming: Incoming, progress: Progress = no_progr
         raise type(error)(f"{error}; {incoming.so_far(last)}") from error
     if last < incoming.count:
         raise DataError(
-            f"{incoming.path} ends after {last} of {incoming.count} items, so it was cut off; "
+            f"{incoming.path} ends after item {last} of {incoming.count}, so it was cut off; "
             f"{'those were added' if last else 'nothing was added'}; export it again"
         )
     return total
@@ -178,7 +178,7 @@ class _Lines(Incoming):
         while line := self._stream.readline(_LINE_BYTES):
             number += 1
             if number - 1 > self.count:
-                raise _BadError(number, f"more than the {self.count} items that line 1 says")
+                raise _BadError(number, f"line 1 says {self.count}, and there are more")
             try:
                 item = _item_of(line, checker)
             except FgdeployError as error:

@@ -15,6 +15,7 @@ import numpy as np
 from fgdeploy.core.codes import UInt8Array, code_bytes
 from fgdeploy.core.errors import IndexStoreError
 from fgdeploy.core.progress import Progress, no_progress
+from fgdeploy.core.text import counted
 from fgdeploy.retrieval.store import derived
 from fgdeploy.retrieval.store import index_state as state
 from fgdeploy.retrieval.store.items import row_checksum
@@ -69,7 +70,9 @@ def inspect(
         progress(done, expected)
     problems += checks.problems
     if checks.count != expected:
-        problems.append(Problem(f"database: it holds {checks.count} items and says {expected}"))
+        problems.append(
+            Problem(f"database: it holds {counted(checks.count, 'item')} and says {expected}")
+        )
     if any(problem.fatal for problem in problems):
         return problems, False
     if note is None and checks.differs:
@@ -78,7 +81,7 @@ def inspect(
         problems.append(Problem(note, fatal=False))
     if left := derived.left_over(connection, folder):
         names = ", ".join(path.name for path in left[:3])
-        problems.append(Problem(f"{len(left)} files are left over ({names})", fatal=False))
+        problems.append(Problem(f"{counted(len(left), 'file')} left over ({names})", fatal=False))
     if checks.missing:
         problems.append(Problem(f"{checks.missing} {MISSING}", fatal=False))
     return problems, note is not None

@@ -197,7 +197,7 @@ def test_names_cannot_paint_on_the_terminal(run: Run, bundle: Path, moths: Path)
 def test_from_photos_to_a_ranked_list(run: Run, moths: Path, bundle: Path, tmp_path: Path) -> None:
     assert run("index", "add", "g.fgi", moths, "--bundle", bundle).exit_code == 0
     again = run("index", "add", "g.fgi", moths, "--bundle", bundle)
-    assert "added 0 photos, 18 were there already, 18 in g.fgi" in again.stderr
+    assert "added 0 photos, 18 there already, 18 in g.fgi" in again.stderr
     query = sorted(moths.rglob("*.jpg"))[4]
     result = run("search", query, "--index", "g.fgi", "--bundle", bundle, "-k", "5", "--json")
     answer = json.loads(result.stdout)
@@ -205,7 +205,7 @@ def test_from_photos_to_a_ranked_list(run: Run, moths: Path, bundle: Path, tmp_p
     assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3, 4, 5]
     (tmp_path / "l.csv").write_text(f"path,class\n{query.relative_to(moths)},renamed\n")
     again = run("index", "add", "g.fgi", moths, "--bundle", bundle, "--labels", "l.csv")
-    assert "18 were there already (1 with a new label), 18 in g.fgi" in again.stderr
+    assert "18 there already (1 with a new label), 18 in g.fgi" in again.stderr
     run("index", "add", "g.fgi", moths, "--bundle", bundle)
     (tmp_path / "l.csv").unlink()
     assert set(answer["hits"][0]) == {"rank", "distance", "id", "path", "label"}

@@ -262,7 +262,10 @@ def test_one_of_two_misses_its_limits(
             ["--int8", "--no-time", "--compute-capability", "8.6, 8.9"],
             r"own device only; .*or take --backend tensorrt-rtx$",
         ),
-        (["--int8", "--workspace-mib", "0"], r"--workspace-mib 0: expected a whole number of 1 or more"),
+        (
+            ["--int8", "--workspace-mib", "0"],
+            r"--workspace-mib 0: expected a whole number of 1 or more",
+        ),
         (["--int8", "--threads", "0"], r"--threads 0: expected a whole number from 1 to 1024"),
         (["--int8", "--backend", "abacus"], r"no backend 'abacus'; choose auto, onnxruntime, op"),
         (["--bf16", "--backend", "onnxruntime"], r"no precision 'bf16'; choose fp32, fp16, int8"),

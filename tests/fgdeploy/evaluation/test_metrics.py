@@ -253,7 +253,7 @@ CODES, LABELS = codes_of("00000000", "00000001", "00000011"), np.array(["a", "b"
         (0, 3, False, "0 queries against 3 gallery items"),
         (3, 0, False, "3 queries against 0 gallery items"),
         (0, 0, True, "0 queries against 0 gallery items"),
-        (1, 1, True, "1 queries against 1 gallery items"),
+        (1, 1, True, "1 query against 1 gallery item"),
     ],
 )
 def test_nothing_to_rank(queries: int, gallery: int, same_set: bool, words: str) -> None:

@@ -133,7 +133,7 @@ def test_progress_reaches_the_number_of_photos(hasher: Hasher, undivided: list[P
 
 def test_a_photo_without_class(hasher: Hasher, undivided: list[Photo]) -> None:
     photos = [Photo(undivided[0].path), Photo(undivided[1].path), *undivided[2:]]
-    with refused(DataError, "^2 photos have no class; evaluation needs one for each$"):
+    with refused(DataError, "^2 photos without a class; evaluation needs one for each$"):
         evaluate_photos(hasher, photos)
 
 

@@ -143,7 +143,7 @@ def test_files_that_nobody_names_are_cleared(index: Index) -> None:
     foreign.write_text("mine")
     right(index)
     assert [problem.what for problem in index.verify() if "left over" in problem.what] == [
-        "2 files are left over (.segment-7.codes.0a1b2c3d.tmp, segment-99.codes)"
+        "2 files left over (.segment-7.codes.0a1b2c3d.tmp, segment-99.codes)"
     ]
     assert not any(path.exists() for path in left)
     for path in left:

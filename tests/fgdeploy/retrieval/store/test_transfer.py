@@ -284,18 +284,18 @@ def test_a_file_that_was_cut_off(three: Index, source: Path, tmp_path: Path) -> 
     lines = source.read_bytes().splitlines(keepends=True)
     source.write_bytes(b"".join(lines[:3]))
     with Index.create(tmp_path / "other.fgi", MODEL, BITS) as other:
-        words = "ends after 2 of 3 items, so it was cut off; those were added; export it again$"
+        words = "ends after item 2 of 3, so it was cut off; those were added; export it again$"
         with refused(DataError, words):
             brought_in(other, source)
         assert len(other) == 2
         source.write_bytes(lines[0])
-        with refused(DataError, "ends after 0 of 3 items, .*nothing was added"):
+        with refused(DataError, "ends after item 0 of 3, .*nothing was added"):
             brought_in(other, source)
         source.write_bytes(b"".join(lines)[:-9])
         with refused(DataError, "line 4: not JSON"):
             brought_in(other, source)
         source.write_bytes(b"".join([*lines, lines[1]]))
-        with refused(DataError, "line 5: more than the 3 items that line 1 says"):
+        with refused(DataError, "line 5: line 1 says 3, and there are more"):
             brought_in(other, source)
 
 
