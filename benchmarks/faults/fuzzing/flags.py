@@ -189,25 +189,26 @@ def _changed(world: World, words: str, given: dict[str, Any]) -> str | None:
 
 
 def _search(world: World, given: dict[str, Any], outcome: Outcome) -> str | None:
-    if not given["as_json"] or given["where"] is not None or given["rerank"] is not None:
+    """Hold `--json` without filters to plain rankings; an item is no answer to itself."""
+    plain = given["where"] is None and given["rerank"] is None and not given.get("exclude_self")
+    if not given["as_json"] or not plain:
         return None
-    codes = [
-        world.codes[world.fingerprint].get(os.path.normpath(path)) for path in given["photos"] or ()
-    ]
-    by_id = {item["id"]: bytes.fromhex(item["code"]) for item in world.items}
-    codes += [by_id.get(number) for number in given["ids"] or ()]
-    codes += [bytes.fromhex(code) for code in given["codes"] or ()]
+    truth, items = world.codes[world.fingerprint], {item["id"]: item for item in world.items}
+    queries = [(truth.get(os.path.normpath(path)), None) for path in given["photos"] or ()]
+    for number in given["ids"] or ():
+        queries.append((bytes.fromhex(items[number]["code"]), number))
+    queries += [(bytes.fromhex(code), None) for code in given["codes"] or ()]
     if given["code_file"] is not None:
-        codes += [world.codes[world.fingerprint][name] for name in world.photos]
+        queries += [(truth[name], None) for name in world.photos]
     lines = outcome.out.splitlines()
-    if len(codes) != len(lines):
-        return f"{len(lines)} answers for {len(codes)} queries"
-    for line, code in zip(lines, codes, strict=True):
+    if len(queries) != len(lines):
+        return f"{len(lines)} answers for {len(queries)} queries"
+    for line, (code, own) in zip(lines, queries, strict=True):
+        others = [item for item in world.items if item["id"] != own]
         if code is None:
             return "an answer to a query that is none"
-        if wrong := oracles.wrong_hits(
-            line, oracles.ranking(code, world.items, given["k"], given["radius"])
-        ):
+        right = oracles.ranking(code, others, given["k"], given["radius"])
+        if wrong := oracles.wrong_hits(line, right):
             return wrong
     return None
 

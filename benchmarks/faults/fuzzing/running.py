@@ -21,6 +21,8 @@ import typer.main
 
 LONGEST_S = 60  # for one command; more counts as a fault
 LONGEST_LINE = 3000  # characters of an error that a person may be asked to read
+# Where torch makes a folder in this process; a command's own process removes it when it ends.
+ONLY_HERE = "TORCHINDUCTOR_CACHE_DIR"
 SKIPPED = 3  # exit code when photos were left out
 
 
@@ -168,10 +170,11 @@ def _where(error: BaseException) -> str:
 def as_process(arguments: Sequence[str]) -> Outcome:
     """Return what comes of `python -m fgdeploy ARGUMENTS` in a process of its own."""
     command = [sys.executable, "-m", "fgdeploy", *arguments]
+    own = {name: value for name, value in os.environ.items() if name != ONLY_HERE}
     start = time.perf_counter()
     try:
         done = subprocess.run(
-            command, capture_output=True, stdin=subprocess.DEVNULL, timeout=2 * LONGEST_S
+            command, capture_output=True, stdin=subprocess.DEVNULL, timeout=2 * LONGEST_S, env=own
         )
     except subprocess.TimeoutExpired:
         return Outcome(1, "", "", f"no end after {2 * LONGEST_S} s")

@@ -11,6 +11,7 @@ import numpy as np
 
 from fuzzing import oracles
 from fuzzing.mutations import ODD_TEXTS, damaged
+from fuzzing.running import Outcome
 from fuzzing.strict_csv import NotCsvError, rows
 from fuzzing.world import BUNDLE, INDEX, PHOTOS, Attempt, World
 
@@ -27,62 +28,60 @@ def attempt(chooser: random.Random, world: World) -> Attempt:
     content = _WAYS[way](chooser, listed)
     (world.room / NAME).write_bytes(content)
     command, judge = chooser.choice(_USES)
-    return Attempt(f"list: {way}", command, lambda outcome: judge(world, content))
+
+    def right(outcome: Outcome) -> str | None:
+        pairs = _right(world, content, outcome)
+        return pairs if isinstance(pairs, str) else judge(world, pairs)
+
+    return Attempt(f"list: {way}", command, right)
 
 
-def _right(world: World, content: bytes) -> dict[str, str] | str:
-    """Return photo -> label of a strict reading, or why there is none."""
+Pairs = list[tuple[str, str]]  # photo, label
+
+
+def _right(world: World, content: bytes, outcome: Outcome) -> Pairs | str:
+    """Return the pairs of a strict reading, or why the list may not be taken like this."""
     try:
         found = rows(content)
     except NotCsvError as error:
         return f"a list that is not right is taken: {error}"
-    labels: dict[str, str] = {}
-    for row in found:
-        path = os.path.normpath(row["path"])
-        if labels.setdefault(path, row["class"].strip()) != row["class"].strip():
-            return f"{path} has two labels"
+    pairs = [(os.path.normpath(row["path"]), row["class"].strip()) for row in found]
+    for (path, label), row in zip(pairs, found, strict=True):
         if path not in world.codes[world.fingerprint]:
             return f"{row['path']!r} is taken"
-    return labels
+        if dict(pairs)[path] != label and path not in outcome.err:
+            return f"{path} has two labels, which nobody says"
+    return pairs
 
 
-def _hashed(world: World, content: bytes) -> str | None:
-    if isinstance(right := _right(world, content), str):
-        return right
+def _hashed(world: World, pairs: Pairs) -> str | None:
     with np.load(world.room / "new.npz", allow_pickle=False) as held:
         paths = [os.path.normpath(str(path)) for path in held["paths"]]
-        labels = [str(label) for label in held["labels"]]
+        got = list(zip(paths, map(str, held["labels"]), strict=True))
         codes = [bytes(code) for code in held["codes"]]
-    if dict(zip(paths, labels, strict=True)) != right:
-        return f"rows {dict(zip(paths, labels, strict=True))}, expected {right}"
+    if got != pairs:
+        return f"rows {got}, expected {pairs}"
     truth = world.codes[world.fingerprint]
     return None if codes == [truth[path] for path in paths] else "other codes"
 
 
-def _added(world: World, content: bytes) -> str | None:
-    if isinstance(right := _right(world, content), str):
-        return right
-    found = {item["path"]: item for item in oracles.stored(world.room / "new.fgi").values()}
-    got = {os.path.relpath(path, world.room): item["label"] or "" for path, item in found.items()}
-    if got != right:
-        return f"rows {got}, expected {right}"
-    return None
+def _added(world: World, pairs: Pairs) -> str | None:
+    found = oracles.stored(world.room / "new.fgi").values()
+    got = {os.path.relpath(item["path"], world.room): item["label"] or "" for item in found}
+    return None if got == dict(pairs) else f"rows {got}, expected {dict(pairs)}"
 
 
-def _relabelled(world: World, content: bytes) -> str | None:
+def _relabelled(world: World, pairs: Pairs) -> str | None:
     """Return what is wrong in the index, whose photos may have new labels by --labels."""
-    if isinstance(right := _right(world, content), str):
-        return right
     for item in oracles.stored(world.room / INDEX).values():
         name = os.path.relpath(item["path"], world.room)
-        if name in world.photos and item["label"] != (
-            right.get(name, Path(name).parent.name) or None
-        ):
-            return f"{name} has the label {item['label']!r}, expected {right.get(name)!r}"
+        label = dict(pairs).get(name, Path(name).parent.name) or None
+        if name in world.photos and item["label"] != label:
+            return f"{name} has the label {item['label']!r}, expected {label!r}"
     return oracles.wrong_index(world, [])
 
 
-_USES: tuple[tuple[tuple[str, ...], Callable[[World, bytes], str | None]], ...] = (
+_USES: tuple[tuple[tuple[str, ...], Callable[[World, Pairs], str | None]], ...] = (
     (("hash", NAME, "-b", BUNDLE, "-o", "new.npz"), _hashed),
     (("hash", NAME, "-b", BUNDLE, "-o", "new.npz"), _hashed),
     (("index", "add", "new.fgi", NAME, "-b", BUNDLE), _added),

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fuzzing.running import Outcome, as_process
+from fuzzing.running import ONLY_HERE, Outcome, as_process
 
 BUNDLE, OTHER, INDEX, CODES, LINES = "a.fgd", "other/b.fgd", "g.fgi", "codes.npz", "items.jsonl"
 PACK, OTHER_PACK, PHOTOS, QUERY = "other/a.fgdz", "other/b.fgdz", "photos", "query.png"
@@ -114,6 +114,7 @@ def build(folder: Path, bundles: Sequence[Path], run: Run) -> World:
     for name in ("home", "temp", "template"):
         (folder / name).mkdir()
     os.environ |= {"HOME": str(folder / "home"), "TMPDIR": str(folder / "temp"), "COLUMNS": "100"}
+    os.environ[ONLY_HERE] = str(folder / "torch")
     room = folder / "room"
     (room / "other").mkdir(parents=True)
     os.chdir(room)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from fgdeploy.core.codes import CodeFile
 from tests.fgdeploy.cli.conftest import Run
 from tests.fgdeploy.cli.outcome import fails
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_hash(run: Run, moths: Path, bundle: Path, tmp_path: Path) -> None:
@@ -67,3 +73,13 @@ def test_nothing_to_read_leaves_nothing(run: Run, bundle: Path, tmp_path: Path) 
     assert "skipped:" in result.stderr
     fails(run("hash", empty, "-b", bundle), 1, "none of 1 photos can be read")
     assert [entry.name for entry in tmp_path.iterdir()] == ["empty"]
+
+
+def test_damaged_metadata_is_no_word_on_the_terminal(bundle: Path, tmp_path: Path) -> None:
+    cut = b"Exif\0\0II*\0\x08\0\0\0\x02\0"  # two tags, of which none follows
+    Image.new("RGB", (40, 40), "teal").save(tmp_path / "a.jpg", exif=cut)
+    command = [sys.executable, "-m", "fgdeploy", "hash", "a.jpg", "-b", str(bundle)]
+    here = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=here)
+    assert done.returncode == 0
+    assert len(done.stderr.splitlines()) == 1 and "Warning" not in done.stderr
