@@ -11,8 +11,22 @@ from typing import Any
 import numpy as np
 
 from fgdeploy.bundle import GRAPHS, Bundle
+from fgdeploy.bundle.manifest_schema import LIMITS, PARITY
 from fgdeploy.calibration.balance import Balance
+from fgdeploy.core import json_schema
 from fgdeploy.core.errors import BundleError
+from fgdeploy.core.json_schema import (
+    TEXT,
+    anything,
+    list_of,
+    map_of,
+    maybe,
+    number,
+    one_of,
+    sha256,
+    table,
+    whole,
+)
 
 FILE = "calibration.json"
 SCHEMA_VERSION = 2
@@ -76,17 +90,8 @@ def read(bundle: Bundle) -> Calibration | None:
     if FILE not in bundle.manifest.files:
         return None
     try:
-        entry = json.loads((bundle.path / FILE).read_text(encoding="utf-8"))
-        version = entry.pop("schema_version")
-        if version not in (1, SCHEMA_VERSION):
-            raise ValueError("its schema version is not known here")
-        if version == 1:
-            held = entry["settings"].items()
-            entry["settings"] = {_RENAMED.get(name, name): value for name, value in held}
-        found = Calibration(**entry)
-        found.balances()
-        found.summary()
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        found = _parse(json_schema.parse((bundle.path / FILE).read_bytes()))
+    except ValueError as error:
         reason = " ".join(str(error).split())  # it may quote the file
         raise BundleError(f"{bundle.path / FILE} is damaged ({reason}); {_AGAIN}") from None
     files = bundle.manifest.files
@@ -98,3 +103,36 @@ def read(bundle: Bundle) -> Calibration | None:
                 f"{str(expected)[:12]}, here lies {files[name]['sha256'][:12]}; {_AGAIN}"
             )
     return found
+
+
+def _parse(entry: Any) -> Calibration:
+    json_schema.sane(entry)
+    _VERSIONED(entry, "")
+    if entry["schema_version"] == 1:
+        held = entry["settings"].items()
+        settings = {_RENAMED.get(name, name): value for name, value in held}
+        entry = {**entry, "settings": settings}
+    _SCHEMA(entry, "")
+    return Calibration(**{f.name: entry[f.name] for f in dataclasses.fields(Calibration)})
+
+
+_NUMBERS = list_of(number())
+_VERSIONED = table({"schema_version": one_of(1, SCHEMA_VERSION), "settings": map_of(anything)})
+_RANGE = table(
+    {
+        **dict.fromkeys(("shift", "scale"), _NUMBERS),
+        **{"step": number(0), "strength": maybe(number()), "snr_db": number()},
+        "readers": list_of(TEXT),
+    }
+)
+_SCHEMA = table(
+    {
+        **dict.fromkeys(("graph_sha256", "int8_sha256"), sha256),
+        "settings": table({"range": TEXT, "limits": LIMITS}),
+        "photos": table({"count": whole(0)}),
+        "ranges": map_of(_RANGE),
+        "in_float": list_of(TEXT),
+        "tools": map_of(TEXT),
+        "parity": PARITY,
+    }
+)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fgdeploy.bundle import ENGINES, Bundle, sha256
-from fgdeploy.core import atomic
+from fgdeploy.core import atomic, json_schema
 from fgdeploy.core.errors import EngineError
 from fgdeploy.engines.build_settings import MAX_BATCH
 
@@ -74,17 +74,21 @@ class Record:
         """Read what `to_json` wrote. Raises EngineError for anything else."""
         if not isinstance(entry, dict):
             raise EngineError(f"{RECORD} is no JSON object; build the engine again")
+        try:
+            json_schema.sane(entry)
+        except ValueError as error:
+            raise EngineError(f"{RECORD} is damaged: {error}; build the engine again") from None
         version = entry.get("schema_version")
         if version != SCHEMA_VERSION or isinstance(version, bool):
             raise EngineError(
-                f"{RECORD}: schema version {version!r} is not known here (expected "
+                f"{RECORD}: schema version {json_schema.said(version)} is not known here (expected "
                 f"{SCHEMA_VERSION}); build the engine again, or install the fgdeploy that wrote it"
             )
         try:
             values = {field.name: entry[field.name] for field in dataclasses.fields(cls)}
             for name, check in _CHECKS.items():
                 if not check(values[name]):
-                    raise ValueError(f"{name} is {str(values[name])[:60]!r}")
+                    raise ValueError(f"{name} is {json_schema.said(values[name])}")
             values["batches"] = tuple(values["batches"])
             return cls(**values)
         except (KeyError, ValueError) as error:
@@ -102,11 +106,11 @@ def read(folder: Path) -> Record:
     path = folder / RECORD
     try:
         _regular(path, _LARGEST_RECORD)
-        entry = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        entry = json_schema.parse(path.read_bytes())
         return Record.from_json(entry)
     except OSError as error:
         reason = f"{RECORD} is not readable ({error.strerror}); build the engine again"
-    except (ValueError, RecursionError) as error:  # JSON and Unicode errors are ValueErrors
+    except ValueError as error:
         reason = f"{RECORD} is not JSON ({error}); build the engine again"
     except EngineError as error:
         reason = str(error)
@@ -171,10 +175,6 @@ def _regular(path: Path, most: float = math.inf) -> int:
     if not stat.S_ISREG(facts.st_mode) or facts.st_size > most:
         raise EngineError(f"{path.name} is a link, no regular file, or far too large")
     return facts.st_size
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _text(value: Any) -> bool:

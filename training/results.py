@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fgdeploy.core import atomic
+from fgdeploy.core import atomic, json_schema
 from fgdeploy.core.errors import CheckpointError
+from fgdeploy.core.json_schema import map_of, number, table
 from fgdeploy.evaluation.targets import TARGETS_FILE
 from fgdeploy.photos import SPLIT_FILE
 from fgdeploy.training.division import Division
@@ -28,6 +29,16 @@ _WRITTEN = (
     *("pr_curve.png", ".*.tmp"),
 )
 _MADE_BY = "fgdeploy train"
+
+_RATES = map_of(number(0, 1))
+_SHOWN = table(dict.fromkeys(("1", "2", "4", "8"), number(0, 1)))
+_PROTOCOL = table(
+    {
+        **dict.fromkeys(("map", "tie_aware_map"), number(0, 1)),
+        **{"recall": _SHOWN, "precision": _RATES},
+    }
+)
+_SCORES = map_of(map_of(_PROTOCOL))
 
 
 def check(folder: Path, data: Path, resume: bool, overwrite: bool) -> None:
@@ -76,8 +87,8 @@ def begin(folder: Path, settings: Mapping[str, Any], digest: str) -> None:
 def read_settings(folder: Path) -> dict[str, Any]:
     """Return what a run was asked for. Raises CheckpointError."""
     try:
-        entry = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        entry = json_schema.parse((folder / SETTINGS_FILE).read_bytes())
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{folder / SETTINGS_FILE} cannot be read ({error}); start anew with another -o"
         ) from None
@@ -104,14 +115,15 @@ def is_finished(folder: Path) -> bool:
 def read_finished(folder: Path) -> tuple[dict[str, Any], list[dict[str, float]]]:
     """Return the scores and the log of a finished run. Raises CheckpointError."""
     try:
-        scores = json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))
+        scores = json_schema.parse((folder / SCORES_FILE).read_bytes())
+        _SCORES(scores, "")
         for protocols in scores.values():
             for values in protocols.values():
                 for name in ("recall", "precision"):  # JSON knows keys as strings only
                     values[name] = {int(k): v for k, v in values[name].items()}
         with (folder / LOG_FILE).open(encoding="utf-8", newline="") as stream:
             history = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(stream)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError) as error:  # a row of a log may be too long
         raise CheckpointError(
             f"{folder} is finished, but its results cannot be read ({error}); pass --overwrite to "
             "train anew"

@@ -69,7 +69,10 @@ def load(folder: Path, digest: str) -> RunState:
         if entry.pop("schema_version") != SCHEMA_VERSION:
             raise ValueError("another schema version")
         state = RunState(**entry)
+        dicts = (state.weights, state.optimizer, state.scaler, state.sums)
         if type(state.step) is not int or not isinstance(state.history, list):
+            raise TypeError("a field of another type")
+        if not all(isinstance(one, dict) for one in (*dicts, *state.history)):
             raise TypeError("a field of another type")
     except Exception as error:  # torch raises many kinds for a damaged file
         raise _damaged(path, error) from None

@@ -64,7 +64,7 @@ GRAPH: dict[str, Check] = {
     **dict.fromkeys(("simplifications", "pins", "half"), _NAMES),
 }
 
-_LIMITS = table(
+LIMITS = table(
     {},
     {
         **dict.fromkeys(("max_hash_diff", "max_map_drop", "max_output_error"), number(0)),
@@ -73,7 +73,7 @@ _LIMITS = table(
 )
 
 _PART = number(0, 1)
-_PARITY = table(
+PARITY = table(
     {},
     {
         **dict.fromkeys(("reference", "candidate"), TEXT),
@@ -126,8 +126,8 @@ SCHEMA = table(
         "macs": table(dict.fromkeys(("dense", "published", "exported"), _MACS)),
         "weights": _WEIGHTS,
         "fingerprint": sha256,
-        "limits": _LIMITS,
-        "parity": maybe(_PARITY),
+        "limits": LIMITS,
+        "parity": maybe(PARITY),
         "calibration": maybe(_CALIBRATION),
         "files": FILES,
     }

@@ -17,7 +17,7 @@ LARGEST = (1 << 63) - 1  # what every reader of JSON and every database takes as
 _DEEPEST = 32  # lists and objects in one another
 _LONGEST_NUMBER = 40  # digits; of a float, 17 decide
 _HEX = frozenset("0123456789abcdef")
-_KINDS = {bool: "true or false", list: "a list", tuple: "a list", dict: "an object"}
+_KINDS: dict[type, str] = {list: "a list", tuple: "a list", dict: "an object"}
 
 
 def parse(raw: bytes) -> Any:

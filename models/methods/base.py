@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fgdeploy.core import numbers
 from fgdeploy.core.errors import UsageError
+from fgdeploy.core.json_schema import said
 from fgdeploy.models.backbone.embedding import Normalisation
 from fgdeploy.models.backbone.vit import Geometry, ViT
 from fgdeploy.models.encoder import Encoder
@@ -72,7 +73,7 @@ class Options:
                 raise ValueError(f"no option {name!r}")
             default = known[name]
             if default is not None and type(value) is not type(default):
-                raise TypeError(f"option {name} is {type(value).__name__}")
+                raise TypeError(f"option {name} is {said(value)}, expected such as {said(default)}")
         return cls(**entry)
 
     def resolved(self: _O, geometry: Geometry) -> _O:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fgdeploy.core.json_schema import list_of, whole
 from fgdeploy.models.backbone.embedding import Normalisation
 from fgdeploy.models.backbone.vit import Geometry, ViT
 from fgdeploy.models.encoder import Encoder
@@ -25,6 +26,7 @@ SCHEDULE = Schedule(((4, 1 / 2), (8, 1 / 4), (10, 1 / 16)))
 # The paper's Table V: content-based token pruning, discriminative knowledge transfer and
 # discriminative region guidance.
 PARTS = ("ctp", "dkt", "drg")
+_PAIRS = list_of(list_of(whole(1), 2, 2))  # stages in JSON
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class EETOptions(Options):
         """Read pairs of numbers."""
         values = dict(entry)
         if values.get("stages") is not None:
-            pairs = [(int(block), int(keep)) for block, keep in values["stages"]]
-            values["stages"] = tuple(Stage(block, keep) for block, keep in pairs)
+            _PAIRS(values["stages"], "stages")
+            values["stages"] = tuple(Stage(block, keep) for block, keep in values["stages"])
         return super().from_json(values)
 
     def resolved(self, geometry: Geometry) -> EETOptions:

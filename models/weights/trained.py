@@ -17,7 +17,8 @@ import safetensors.torch
 from torch import Tensor
 
 from fgdeploy.bundle import sha256
-from fgdeploy.core import atomic
+from fgdeploy.bundle.manifest_schema import BITS, OPTIONS, PREPROCESS, SIDE
+from fgdeploy.core import atomic, json_schema
 from fgdeploy.core.errors import CheckpointError
 from fgdeploy.models.methods import registry
 from fgdeploy.models.methods.base import Options
@@ -88,8 +89,8 @@ def load_config(weights: Path) -> TrainedConfig | None:
     if not path.is_file() or path == weights:
         return None
     try:
-        entry = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        entry = json_schema.parse(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} is not readable JSON ({error}); copy it again, or move it away to export by "
             "flags"
@@ -97,9 +98,10 @@ def load_config(weights: Path) -> TrainedConfig | None:
     if not isinstance(entry, dict) or "schema_version" not in entry or "weights" not in entry:
         return None  # somebody else's JSON
     if entry["schema_version"] not in (1, SCHEMA_VERSION):
+        version = json_schema.said(entry["schema_version"])
         raise CheckpointError(
-            f"{path}: schema version {entry['schema_version']!r} is not known here (expected "
-            f"{SCHEMA_VERSION}); install the fgdeploy that wrote it"
+            f"{path}: schema version {version} is not known here (expected {SCHEMA_VERSION}); "
+            "install the fgdeploy that wrote it"
         )
     method = entry.get("method")
     if isinstance(method, str) and method not in registry.METHODS:
@@ -108,10 +110,9 @@ def load_config(weights: Path) -> TrainedConfig | None:
             f"{', '.join(registry.METHODS)}); register the method first, or move the JSON away"
         )
     try:
-        config = _parse(entry)
-        expected = str(entry["weights"]["sha256"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"no entry {error}" if isinstance(error, KeyError) else str(error)
+        config, expected = _parse(entry), entry["weights"]["sha256"]
+    except (KeyError, TypeError, ValueError) as error:  # a method's own options raise any of them
+        reason = f"no entry {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(
             f"{path} is damaged: {reason}; copy it again, or move it away to export by flags"
         ) from None
@@ -124,17 +125,32 @@ def load_config(weights: Path) -> TrainedConfig | None:
 
 
 def _parse(entry: Mapping[str, Any]) -> TrainedConfig:
-    for name, kind in (("method", str), ("backbone", str), ("image_size", int), ("bits", int)):
-        if type(entry[name]) is not kind:
-            raise TypeError(f"{name} is {type(entry[name]).__name__}, not {kind.__name__}")
-    options = {"stages": entry["stages"]} if entry["schema_version"] == 1 else entry["options"]
+    json_schema.sane(entry)
+    _SCHEMA(entry, "")
+    if entry["schema_version"] == 1:
+        json_schema.table({"stages": json_schema.anything})(entry, "")
+        entry = {**entry, "options": {"stages": entry["stages"]}}
+    json_schema.table({"options": OPTIONS})(entry, "")
     return TrainedConfig(
         method=entry["method"],
         backbone=entry["backbone"],
         image_size=entry["image_size"],
         bits=entry["bits"],
-        options=registry.get(entry["method"]).options.from_json(options),
+        options=registry.get(entry["method"]).options.from_json(entry["options"]),
         preprocess=Preprocess.from_json(entry["preprocess"]),
-        classes=tuple(str(name) for name in entry["classes"]),
+        classes=tuple(entry["classes"]),
         training=dict(entry["training"]),
     )
+
+
+_SCHEMA = json_schema.table(
+    {
+        "weights": json_schema.table({"sha256": json_schema.sha256}),
+        **dict.fromkeys(("method", "backbone"), json_schema.NAME),
+        "image_size": SIDE,
+        "bits": BITS,
+        "preprocess": PREPROCESS,
+        "classes": json_schema.list_of(json_schema.TEXT),
+        "training": json_schema.table({}, {"recipe": json_schema.TEXT}),
+    }
+)

@@ -13,6 +13,7 @@ from fgdeploy.bundle import open_bundle
 from fgdeploy.core.errors import EngineError
 from fgdeploy.engines import Record, find, record
 from tests.checks import refused
+from tests.mutants import mutants
 
 CPU = {"kind": "cpu", "name": "Some CPU", "arch": "x86_64", "features": ["avx2"]}
 CUDA = {"kind": "cuda", "name": "NVIDIA Orin", "compute_capability": "8.7", "driver": "R36"}
@@ -60,18 +61,18 @@ def test_what_was_measured() -> None:
     ("change", "words"),
     [
         ({"schema_version": 2}, "schema version 2 is not known"),
-        ({"schema_version": True}, "schema version True is not known"),
-        ({"backend": 3}, "backend is '3'"),
+        ({"schema_version": True}, "schema version true is not known"),
+        ({"backend": 3}, "backend is 3"),
         ({"backend": "a\x1b[2J"}, "backend is"),
-        ({"file": "../model.onnx"}, "file is '../model.onnx'"),
+        ({"file": "../model.onnx"}, 'file is "../model.onnx"'),
         ({"file": ".."}, "file is"),
         ({"sha256": "AB" * 32}, "sha256 is"),
-        ({"graph_sha256": "ab"}, "graph_sha256 is 'ab'"),
-        ({"bytes": True}, "bytes is 'True'"),
-        ({"bytes": 10**400}, "bytes is"),
+        ({"graph_sha256": "ab"}, 'graph_sha256 is "ab"'),
+        ({"bytes": True}, "bytes is true"),
+        ({"bytes": 10**400}, "not JSON|bytes is"),
         ({"bytes": -1}, "bytes is"),
         ({"build_s": float("inf")}, "not JSON|build_s is"),
-        ({"build_s": "1"}, "build_s is '1'"),
+        ({"build_s": "1"}, 'build_s is "1"'),
         ({"batches": []}, "batches is"),
         ({"batches": [8, 1]}, "batches is"),
         ({"batches": [1, 1 << 40]}, "batches is"),
@@ -123,6 +124,21 @@ def test_a_file_that_is_no_record(text: str, tmp_path: Path) -> None:
     (tmp_path / "engine.json").write_text(text, errors="surrogateescape")
     with refused(EngineError, r"engine\.json"):
         record.read(tmp_path)
+
+
+def test_every_value_replaced_by_every_other_kind() -> None:
+    held = a_record(speed=SPEED, parity={"passed": True}).to_json()
+    read = 0
+    for changed in mutants(held):
+        try:
+            found = Record.from_json(changed)
+        except EngineError as error:
+            assert "\n" not in str(error)
+            continue
+        assert (found.p50_ms is None) or found.p50_ms >= 0
+        assert isinstance(found.failed, bool) and found.to_json()
+        read += 1
+    assert read > 20
 
 
 def test_nan_is_not_written(tmp_path: Path) -> None:

@@ -52,6 +52,16 @@ def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["state.pt"]
 
 
+@pytest.mark.parametrize("name", ["step", "weights", "optimizer", "scaler", "sums", "history"])
+@pytest.mark.parametrize("value", [None, "x", [3]])
+def test_a_state_with_a_field_of_another_kind(tmp_path: Path, name: str, value: Any) -> None:
+    state = _state()
+    setattr(state, name, value)
+    states.save(tmp_path, state)
+    with refused(CheckpointError, "is no whole training state"):
+        states.load(tmp_path, "ab" * 32)
+
+
 def test_a_state_of_another_run_or_none(tmp_path: Path) -> None:
     with refused(CheckpointError, "has no state.pt to go on from"):
         states.load(tmp_path, "ab" * 32)

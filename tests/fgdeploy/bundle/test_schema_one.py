@@ -214,7 +214,7 @@ def test_missing_entry(name: str) -> None:
         ("depth", 10**9, "depth is 1000000000, expected .*"),
         ("depth", [6], "depth is a list, expected .*"),
         ("prefix_tokens", "x", 'prefix_tokens is "x", expected .*'),
-        ("prefix_tokens", True, "prefix_tokens is true or false, expected .*"),
+        ("prefix_tokens", True, "prefix_tokens is true, expected .*"),
         ("graph", None, "graph is null, expected an object"),
         ("graph", {**OLD["graph"], "outputs": {"code": 3}}, "graph.outputs.code is 3, .*"),
         ("graph", {**OLD["graph"], "outputs": {"code": []}}, "graph.outputs.code is a list of 0.*"),

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from fgdeploy.core.errors import CheckpointError
+from fgdeploy.core.errors import CheckpointError, UsageError
 from fgdeploy.models.methods.eet import EETOptions
 from fgdeploy.models.reduce.stages import Stage
 from fgdeploy.models.weights import trained
 from fgdeploy.models.weights.trained import TrainedConfig
 from fgdeploy.photos.images import Preprocess
 from tests.checks import refused
+from tests.mutants import PYTHON_WORDS, mutants
 
 _CONFIG = TrainedConfig(
     method="eet",
@@ -96,18 +98,21 @@ def test_another_schema_is_refused(weights: Path) -> None:
 @pytest.mark.parametrize(
     "changes,words",
     [
-        ({"bits": "16"}, "bits is str, not int"),
-        ({"image_size": True}, "image_size is bool, not int"),
-        ({"options": {"stages": [[2]]}}, "not enough values"),
-        ({"options": {"stages": 3}}, "not iterable"),
+        ({"bits": "16"}, 'bits is "16", expected a whole number from 8 to 512'),
+        ({"bits": 0}, "bits is 0, expected"),
+        ({"image_size": True}, "image_size is true, expected"),
+        ({"image_size": 10**30}, "image_size is 10+, expected"),
+        ({"image_size": -1}, "image_size is -1, expected a whole number from 1"),
+        ({"options": {"stages": [[2]]}}, "stages.0 is a list of 1, expected one of 2"),
+        ({"options": {"stages": 3}}, "stages is 3, expected a list"),
         ({"options": {"keep": 3}}, "no option 'keep'"),
-        ({"options": {"transposed_mask": 1}}, "option transposed_mask is int"),
-        ({"options": None}, "damaged"),
-        ({"schema_version": 1, "stages": [[2]]}, "not enough values"),
-        ({"schema_version": 1, "stages": 3}, "not iterable"),
-        ({"preprocess": {}}, "no entry"),
-        ({"classes": None}, "not iterable"),
-        ({"weights": {}}, "no entry 'sha256'"),
+        ({"options": {"transposed_mask": 1}}, "option transposed_mask is 1, expected such as"),
+        ({"options": None}, "options is null, expected an object"),
+        ({"schema_version": 1, "stages": [[2]]}, "stages.0 is a list of 1, expected one of 2"),
+        ({"schema_version": 1, "stages": 3}, "stages is 3, expected a list"),
+        ({"preprocess": {}}, "no entry 'preprocess.size'"),
+        ({"classes": None}, "classes is null, expected a list"),
+        ({"weights": {}}, "no entry 'weights.sha256'"),
         ({"training": [1]}, "damaged"),
     ],
 )
@@ -139,6 +144,19 @@ def test_a_config_of_schema_1_without_stages_is_damaged(weights: Path) -> None:
     _edit(weights, schema_version=1)
     with refused(CheckpointError, "is damaged: no entry 'stages'"):
         trained.load_config(weights)
+
+
+def test_every_value_replaced_by_every_other_kind(weights: Path) -> None:
+    entry, read = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8")), 0
+    for changed in mutants(entry):
+        try:
+            config = trained._parse(changed)
+        except (KeyError, TypeError, ValueError, UsageError) as error:
+            assert not re.search(PYTHON_WORDS, str(error)), error
+            continue
+        assert isinstance(config.training, dict)
+        read += 1
+    assert read > 10
 
 
 def test_a_method_that_is_not_known_here(weights: Path) -> None:
