@@ -6,6 +6,7 @@ import ctypes
 import functools
 import importlib.util
 import io
+import logging
 import os
 
 from PIL import Image, UnidentifiedImageError
@@ -35,6 +36,8 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 _EXTRA = 'needs the package pillow-heif; run: pip install "fgdeploy[heif]"'
 _DEVELOP = "is raw camera data, which is not read; develop it to JPEG or TIFF"
 _DNG_VERSION = 50706  # TIFF tag
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints what it logs
 
 
 def unreadable(suffix: str) -> str | None:

@@ -62,7 +62,8 @@ def calibrate(
     chosen = named_or_found(photos, _PURPOSE, notify, own_photos(opened), columns, strict)
     settings = settings or CalibrationSettings()
     done = run(opened, chosen, settings, limits, again, notify, bars, strict)
-    return dataclasses.replace(done, skipped=[*skipped_of(chosen), *done.skipped])
+    every = dict.fromkeys([*skipped_of(chosen), *done.skipped])
+    return dataclasses.replace(done, skipped=list(every))
 
 
 def own_photos(bundle: Bundle) -> Path | None:

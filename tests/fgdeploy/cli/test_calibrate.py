@@ -160,11 +160,17 @@ def test_photos_that_cannot_be_read(run: Run, here: Path, many_moths: Path) -> N
     broken = sorted(mixed.rglob("*.jpg"))[5]
     broken.write_bytes(broken.read_bytes()[:300])
     (mixed / "a" / "text.jpg").write_text("text")
+    raw = mixed / "c" / "raw.nef"
+    raw.touch()
+    fails(run("calibrate", "--data", mixed, "--strict", *PLAIN), 1, "raw.nef is raw camera data")
+    raw.rename(mixed / "c" / ".raw.nef")
+    fails(run("calibrate", "--data", mixed, "--strict", *PLAIN), 1, r"(text|\d).jpg is")
+    (mixed / "c" / ".raw.nef").rename(raw)
     done = run("calibrate", "--data", mixed, *PLAIN)
     assert done.exit_code == 3, done.output
-    for path in (broken, mixed / "a" / "text.jpg"):
+    for path in (broken, mixed / "a" / "text.jpg", raw):
         assert done.stderr.count(f"skipped: {path}") == 1
-    assert done.stderr.splitlines()[-1].startswith("2 photos skipped")
+    assert done.stderr.splitlines()[-1].startswith("3 photos skipped")
     assert "model.int8.onnx" in open_bundle("eet.fgd").manifest.files
 
 

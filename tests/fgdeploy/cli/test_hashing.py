@@ -44,6 +44,8 @@ def test_photos_that_cannot_be_read(run: Run, moths: Path, bundle: Path, tmp_pat
     photos[0].write_text("this is text")
     photos[1].write_bytes(photos[1].read_bytes()[:800])
     (mixed / "empty.jpg").touch()
+    (mixed / "raw.NEF").touch()
+    (mixed / "gull").symlink_to("/no/such/disk")
     for command in (
         ["hash", mixed, "-o", "x.npz"],
         ["index", "add", "g.fgi", mixed],
@@ -51,9 +53,10 @@ def test_photos_that_cannot_be_read(run: Run, moths: Path, bundle: Path, tmp_pat
     ):
         result = run(*command, "--bundle", bundle)
         assert result.exit_code == 3, result.output
-        for path in (photos[0], photos[1], mixed / "empty.jpg"):
+        others = (mixed / "empty.jpg", mixed / "raw.NEF", mixed / "gull")
+        for path in (photos[0], photos[1], *others):
             assert result.stderr.count(f"skipped: {path}") == 1
-        assert "3 photos skipped" in result.stderr
+        assert "5 photos skipped" in result.stderr
         strict = run(*command, "--bundle", bundle, "--strict")
         assert strict.exit_code == 1
     assert len(CodeFile.load(tmp_path / "x.npz").paths) == 16

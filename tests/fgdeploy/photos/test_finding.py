@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fgdeploy.core.errors import DataError, UsageError
-from fgdeploy.photos import Photo, find_photos, named_or_found
+from fgdeploy.core.errors import DataError, ImageError, UsageError
+from fgdeploy.photos import Columns, Photo, find_photos, named_or_found, own_split
 from tests.checks import refused
 
 
@@ -101,3 +101,44 @@ def test_else_those_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.Mo
     assert told == ["photos to look at: birds, the only ones here"]
     with refused(DataError, "no folder, image or CSV at gone"):
         named_or_found("gone", "to look at")
+
+
+def test_columns_and_strictness_go_along(tmp_path: Path) -> None:
+    put(tmp_path / "a.jpg")
+    table = put(tmp_path / "list.csv", "file;kind\na.jpg;gull\na.jpg;tern\n")
+    told: list[str] = []
+    found = named_or_found(table, "to see", told.append, columns=Columns("file", "kind"))
+    assert [photo.label for photo in found] == ["gull", "tern"]
+    assert told == [
+        f"warning: 1 photo is in more than one class: {tmp_path}/a.jpg (gull) and "
+        f"{tmp_path}/a.jpg (tern)"
+    ]
+    put(tmp_path / "b.nef")
+    with refused(ImageError, "raw camera data"):
+        named_or_found(tmp_path, "to see", strict=True)
+
+
+# --- the list of a training
+
+
+def test_the_list_of_a_training_counts_where_nothing_else_is_there(tmp_path: Path) -> None:
+    put(tmp_path / "eet-run" / "model.safetensors")
+    split = put(tmp_path / "eet-run" / "split.csv", "path,class,split\n")
+    assert find_photos(tmp_path) == split
+    table = put(tmp_path / "list.csv", "path,class\n")
+    assert find_photos(tmp_path) == table
+
+
+def test_a_model_finds_the_list_of_its_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = put(tmp_path / "runs" / "eet-run" / "split.csv", "path,class,split\na.jpg,gull,train\n")
+    put(tmp_path / "runs" / "eet-run" / "a.jpg")
+    assert own_split("eet-run", tmp_path, tmp_path / "runs") == split
+    for name in ("gone", "", "..", "runs/eet-run", None, 3):
+        assert own_split(name, tmp_path, tmp_path / "runs") is None
+    put(tmp_path / "list.csv", "path,class\n")
+    monkeypatch.chdir(tmp_path)
+    told: list[str] = []
+    assert named_or_found(None, "to see", told.append, own=split)[0].label == "gull"
+    assert told == [f"photos to see: {split}, the list of this model's training"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import fgdeploy
-from fgdeploy.bundle import Bundle, open_bundle
+from fgdeploy.bundle import Bundle, open_bundle, seal
 from fgdeploy.calibration import calibrator
 from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.calibrator import Calibrated
@@ -125,3 +126,19 @@ def test_without_the_onnx_package(own_bundle: Path, monkeypatch: pytest.MonkeyPa
         MissingDependency, r'calibrating needs the package onnx, .*fgdeploy\[calibrate\]"'
     ):
         fgdeploy.calibrate(own_bundle)
+
+
+def test_photos_of_the_models_own_training_come_first(
+    own_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bundle = open_bundle(own_bundle)
+    assert preparing.own_photos(bundle) is None
+    weights = {**bundle.manifest.weights, "run": "eet-run"}
+    bundle = seal(own_bundle, dataclasses.replace(bundle.manifest, weights=weights))
+    split = own_bundle.parent / "eet-run" / "split.csv"
+    assert preparing.own_photos(bundle) is None
+    split.parent.mkdir()
+    split.write_text("path,class,split\n")
+    found = preparing.own_photos(open_bundle(own_bundle))
+    assert found is not None and found.resolve() == split.resolve()
