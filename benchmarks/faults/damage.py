@@ -30,7 +30,7 @@ import numpy as np
 from fgdeploy.core.errors import FgdeployError
 from fgdeploy.retrieval import Index, Item
 from fgdeploy.retrieval.store import derived, segment, snapshot, verifying
-from fgdeploy.retrieval.store.session import DATABASE
+from fgdeploy.retrieval.store.making import DATABASE
 
 BITS = 64
 MODEL = "ab" * 32

@@ -29,7 +29,8 @@ import numpy as np
 
 from fgdeploy.retrieval import Index, Item
 from fgdeploy.retrieval.store import derived, segment, snapshot, verifying
-from fgdeploy.retrieval.store.session import DATABASE, Session
+from fgdeploy.retrieval.store.making import DATABASE
+from fgdeploy.retrieval.store.session import Session
 
 BITS, BATCH = 64, 40
 TAIL_ROWS, MERGE_ROWS, BLOCK_ROWS = 90, 700, 64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,8 +15,9 @@ from fgdeploy.cli import lists, objects, show
 from fgdeploy.core.text import counted
 
 if TYPE_CHECKING:
+    from fgdeploy.gallery import AddReport
     from fgdeploy.photos import Columns
-    from fgdeploy.retrieval import Item, Problem, Stats
+    from fgdeploy.retrieval import Index, Item, Problem, Stats
 
 _MANY_DEAD = 0.2  # of the items: from here on compacting is worth a word
 
@@ -50,19 +52,23 @@ def add(
     columns: Columns,
 ) -> None:
     """Hash photos into an index, which is created if it is not there."""
-    from fgdeploy.gallery import add_photos, open_or_create
+    from fgdeploy.gallery import add_photos, fill
     from fgdeploy.photos import of_split
 
+    objects.refuse_swapped(gallery, source)
     listing = lists.read(source, columns, labels, strict)
     photos = listing if split is None else of_split(listing, split)
+    told = show.progress("adding")
+    bundle = bundle or objects.bundle_at(gallery)
     with show.open_hasher(bundle, backend, threads, fallback, batch, bit_depth) as hasher:
-        index, created = open_or_create(gallery, hasher)
-        with index:
-            try:
-                report = add_photos(index, hasher, photos, strict, show.progress("adding"))
-            finally:
-                gone = created and index.delete_if_empty()  # leave nothing behind
-            total = 0 if gone else len(index)
+
+        def work(index: Index) -> AddReport:
+            report = add_photos(index, hasher, photos, strict, told)
+            if len(index):
+                index.remember_bundle(hasher.bundle.path)
+            return report
+
+        report, total = fill(gallery, hasher, work)
         show.say(
             f"added {counted(report.added, 'photo')}, {report.known} there already"
             + (f" ({report.relabelled} with a new label)" if report.relabelled else "")
@@ -104,6 +110,45 @@ def remove(
         )
 
 
+@app.command("prune")
+def prune(
+    gallery: objects.IndexArgument = None,
+    where: show.WhereOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the items that would go, and change nothing.")
+    ] = False,
+    missing_folders: Annotated[
+        bool,
+        typer.Option(
+            "--missing-folders",
+            help="Also items whose whole folder is gone, as of a disk that is not mounted.",
+        ),
+    ] = False,
+) -> None:
+    """Remove the items whose photo is no longer at its path, all or none.
+
+    Where a whole folder of photos is gone nothing is removed unless told: its disk may not be
+    mounted.
+    """
+    from fgdeploy.gallery import gone
+    from fgdeploy.gallery import prune as prune_items
+    from fgdeploy.retrieval import Index
+
+    gallery = objects.index_of(gallery)
+    with Index.open(gallery) as index:
+        found = gone(index, where)
+        if dry_run:
+            _stream_items(found.items)
+            unsure = f" ({len(found.unsure)} with their whole folder)" if found.unsure else ""
+            show.say(
+                f"would remove {counted(len(found.items), 'item')} of {len(index)} from "
+                f"{gallery}{unsure}; nothing was changed"
+            )
+            return
+        removed = prune_items(index, found, missing_folders)
+        show.say(f"removed {counted(removed, 'item')}, {len(index)} left in {gallery}")
+
+
 @app.command("list")
 def list_items(
     gallery: objects.IndexArgument = None,
@@ -123,8 +168,12 @@ def list_items(
             for item in show.while_heard(found):
                 show.emit_json(_as_json(item))
         else:
-            cells = ((item.id, item.label or "", item.path or "", item.time) for item in found)
-            show.stream(cells, ("id", "label", "path", "time"))
+            _stream_items(found)
+
+
+def _stream_items(items: Iterable[Item]) -> None:
+    cells = ((item.id, item.label or "", item.path or "", item.time) for item in items)
+    show.stream(cells, ("id", "label", "path", "time"))
 
 
 def _as_json(item: Item) -> dict[str, Any]:
@@ -261,17 +310,12 @@ def import_index(
 
     The index is created if it is not there. Importing a file again changes nothing.
     """
-    from fgdeploy.gallery import open_or_create
+    from fgdeploy.gallery import fill
     from fgdeploy.retrieval.store.transfer import import_items, open_export
 
+    told = show.progress("importing")
     with open_export(source) as incoming:
-        index, created = open_or_create(gallery, incoming)
-        with index:
-            try:
-                added = import_items(index, incoming, show.progress("importing"))
-            finally:
-                gone = created and index.delete_if_empty()  # leave nothing behind
-            total = 0 if gone else len(index)
+        added, total = fill(gallery, incoming, lambda index: import_items(index, incoming, told))
         show.say(
             f"imported {counted(added.total, 'item')}: {added.new} new, {added.changed} changed, "
             f"{added.known} there already, {total} in {gallery}"

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fgdeploy.core.errors import UsageError
+from fgdeploy.core.errors import IndexStoreError, UsageError
 from fgdeploy.core.text import counted, plural
+
+if TYPE_CHECKING:
+    from fgdeploy.retrieval import Index
 
 _HERE = "Default: the one *.fgd in this folder."
 BundleArgument = Annotated[
@@ -29,6 +32,7 @@ IndexArgument = Annotated[
     typer.Argument(metavar="INDEX", help="The index. Default: the one *.fgi in this folder."),
 ]
 _SHOWN = 4  # names in a message
+_INDEX = ".fgi"
 _WEIGHTS = "model.safetensors"  # what makes a folder a training's
 
 
@@ -50,6 +54,64 @@ def bundle_of(
 def index_of(word: Path | None, way: str = "name one, such as gallery.fgi") -> Path:
     """Return the index that is meant. Raises UsageError for none. way: as in `bundle_of`."""
     return word or _only("index", "*.fgi", way)
+
+
+def bundle_for(index: Index, named: Path | None = None) -> Path:
+    """Return the bundle that was named, or that built an index, or is the only one here.
+
+    Raises UsageError for none, or several.
+    """
+    from fgdeploy.gallery import bundle_of as built_by
+
+    if found := named or built_by(index):
+        return found
+    lost = "" if index.bundle is None else f" ({index.path} was built with {index.bundle})"
+    return bundle_of(None, None, f"name one with --bundle{lost}")
+
+
+def bundle_at(index: Path) -> Path | None:
+    """Return the bundle that belongs to the index at a path, None if nothing is there yet."""
+    from fgdeploy.retrieval import Index
+
+    try:
+        with Index.open(index) as found:
+            return bundle_for(found)
+    except IndexStoreError:
+        if index.exists():  # and another process has not just removed it
+            raise
+    return None
+
+
+def index_for(named: Path | None, bundle: Path | None) -> Path:
+    """Return the index that was named, or the only one here, or the only one of a bundle.
+
+    bundle: the one that was named; else all in the working folder are looked at. Raises UsageError
+    for none, or several.
+    """
+    from fgdeploy.gallery import index_of as built_of
+
+    indexes, bundles = here("*.fgi"), [bundle] if bundle else here("*.fgd")
+    fitting = built_of(indexes, bundles) if len(indexes) > 1 else None
+    return named or fitting or index_of(None, "name one with --index")
+
+
+def refuse_swapped(index: Path, photos: Path) -> None:
+    """Refuse an index and photos that stand in each other's place, or a bundle in theirs."""
+    right = "the order is: fgdeploy index add INDEX PHOTOS --bundle BUNDLE"
+    if (photos.suffix == _INDEX or _is_index(photos)) and not _is_index(index):
+        raise UsageError(f"{photos} is an index and stands where the photos belong; {right}")
+    for what, path in (("index", index), ("photos", photos)):
+        if is_bundle(path):
+            raise UsageError(f"{path} is a bundle and stands where the {what} belongs; {right}")
+
+
+def _is_index(path: Path) -> bool:
+    return (path / "index.sqlite").is_file()
+
+
+def here(pattern: str) -> list[Path]:
+    """Return the folders in the working folder whose names match."""
+    return sorted(path for path in Path().glob(pattern) if path.is_dir())
 
 
 def training_of(word: Path | None, option: Path | None) -> Path | None:
@@ -100,7 +162,7 @@ def one_of(what: str, word: Path | None, option: Path | None, flag: str) -> Path
 
 
 def _only(what: str, pattern: str, way: str) -> Path:
-    found = sorted(path for path in Path().glob(pattern) if path.is_dir())
+    found = here(pattern)
     if len(found) == 1:
         return found[0]
     several = f"{counted(len(found), what)} ({', '.join(map(str, found[:_SHOWN]))})"

@@ -31,11 +31,16 @@ def search(
         typer.Option(
             "--index",
             "-i",
-            help="The index. Default: the one *.fgi in this folder.",
+            help="The index. Default: the one *.fgi in this folder, or the one of the bundle.",
             metavar="INDEX",
         ),
     ] = None,
-    bundle: objects.BundleOption = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            "--bundle", "-b", help="The bundle. Default: the one of the index.", metavar="BUNDLE"
+        ),
+    ] = None,
     ids: Annotated[
         list[int] | None,
         typer.Option(
@@ -62,6 +67,12 @@ def search(
             metavar="WAY",
         ),
     ] = None,
+    exclude_self: Annotated[
+        bool,
+        typer.Option(
+            "--exclude-self", help="A photo that is in the index, by path or content, is no answer."
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object for each query.")
     ] = False,
@@ -72,21 +83,25 @@ def search(
     bit_depth: lists.BitDepthOption = None,
 ) -> None:
     """Rank the items of an index by Hamming distance to photos, items or codes."""
+    from fgdeploy.core.errors import UsageError
     from fgdeploy.retrieval import Index
 
     others = bool(ids or codes or code_file)
     _check(bool(photos), others, k, radius, rerank, html)
-    gallery = objects.index_of(gallery, "name one with --index")
+    if exclude_self and not (photos or ids or code_file):
+        raise UsageError("--exclude-self is for photos, and --code is none; leave it out")
+    gallery = objects.index_for(gallery, bundle)
     with ExitStack() as stack:
         index = stack.enter_context(Index.open(gallery))
-        queries = _others(index, ids or [], codes or [], code_file)
+        queries = _others(index, ids or [], codes or [], code_file, exclude_self)
         if photos:
             from fgdeploy.gallery import photo_queries
 
+            bundle = objects.bundle_for(index, bundle)
             hasher = stack.enter_context(
                 show.open_hasher(bundle, backend, threads, fallback, None, bit_depth)
             )
-            queries = chain(photo_queries(index, hasher, photos), queries)
+            queries = chain(photo_queries(index, hasher, photos, exclude_self), queries)
         settings = _settings(k, radius, where, rerank, threads)
         _show(index, queries, settings, as_json, html)
 
@@ -129,7 +144,7 @@ def _settings(
 
 
 def _others(
-    index: Index, ids: Sequence[int], codes: Sequence[str], file: Path | None
+    index: Index, ids: Sequence[int], codes: Sequence[str], file: Path | None, exclude_self: bool
 ) -> Iterator[Query]:
     """Return the queries that need no bundle, checked."""
     from fgdeploy.core.codes import CodeFile
@@ -140,7 +155,7 @@ def _others(
         return iter(found)
     loaded = CodeFile.load(file)
     index.require(loaded.fingerprint, loaded.bits)
-    return chain(found, file_queries(index, loaded))
+    return chain(found, file_queries(index, loaded, exclude_self))
 
 
 def _show(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 
 from fgdeploy.core.errors import UsageError
@@ -37,6 +38,16 @@ def real(text: str, name: str, least: float = -math.inf, most: float = math.inf)
         if within and not vanished and not _negative_zero(text, value):
             return value
     raise UsageError(f"{name} {text}: expected a finite number {_range(least, most)}".rstrip())
+
+
+def as_whole(value: object) -> int | None:
+    """Return a whole number, of NumPy too, as an int; None for a bool, text, 2.0 or a list."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 def _negative_zero(text: str, value: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 LONGEST = 1000  # characters of a message
+VALUE = 80  # characters of a value that it quotes
 
 _IRREGULAR = {
     "class": "classes",
@@ -37,6 +38,14 @@ def shorten(text: str, most: int = LONGEST) -> str:
     start = most * 2 // 3
     end = most - start
     return f"{text[:start]}... ({len(text) - most:,} characters left out) ...{text[-end:]}"
+
+
+def shown(value: object, most: int = VALUE) -> str:
+    """Return a value of any type as text that a message may quote; see `shorten`."""
+    try:
+        return shorten(str(value), most)
+    except ValueError:  # Python writes no whole number of thousands of digits
+        return f"a {type(value).__name__} too long to show"
 
 
 def one_line(text: str, most: int = LONGEST) -> str:

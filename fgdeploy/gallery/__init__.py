@@ -1,6 +1,8 @@
 """Where the hasher meets the store: photos into an index, queries against it, a contact sheet."""
 
-from fgdeploy.gallery.adding import AddReport, add_photos, open_or_create
+from fgdeploy.gallery.adding import AddReport, add_photos, fill, open_or_create
+from fgdeploy.gallery.belonging import bundle_of, index_of
+from fgdeploy.gallery.pruning import gone, prune
 from fgdeploy.gallery.queries import (
     Query,
     QuerySettings,
@@ -18,10 +20,15 @@ __all__ = [
     "QuerySettings",
     "add_photos",
     "answer",
+    "bundle_of",
     "code_queries",
     "file_queries",
+    "fill",
     "find_id",
+    "gone",
+    "index_of",
     "item_queries",
     "open_or_create",
     "photo_queries",
+    "prune",
 ]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from fgdeploy.bundle import sha256
-from fgdeploy.core.errors import ImageError
+from fgdeploy.core.errors import ImageError, IndexStoreError, UsageError
 from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.core.text import is_utf8
 from fgdeploy.hasher import Hasher
@@ -19,6 +20,8 @@ from fgdeploy.retrieval import Index, Item
 
 # Photos per transaction: an interrupted run loses at most these.
 COMMIT_EVERY = 256
+
+_Result = TypeVar("_Result")
 
 
 @dataclass
@@ -48,6 +51,8 @@ def add_photos(
     raises ImageError if `strict`. Raises IndexStoreError if the index is of another model.
     """
     index.require(hasher.fingerprint, hasher.bits)
+    if isinstance(photos, str) or not all(isinstance(photo, Photo) for photo in photos):
+        raise UsageError("expected photos as fgdeploy.photos.read gives them; give [Photo(path)]")
     report = AddReport()
     wanted = list({os.path.abspath(photo.path): photo.label for photo in photos}.items())
     for start in range(0, len(wanted), COMMIT_EVERY):
@@ -78,7 +83,8 @@ def _hash_and_add(
     if waiting:
         added = index.add(waiting)
         report.added += added.new + added.changed
-        report.copies += added.known
+        report.copies += added.copies
+        report.known += added.known - added.copies  # another process was faster
 
 
 def _sort_out(
@@ -136,12 +142,26 @@ class CodeSource(Protocol):
 
 def open_or_create(path: Path, model: CodeSource) -> tuple[Index, bool]:
     """Open the index at `path`, or create it for this model; True if it was created."""
-    if path.exists():
-        index = Index.open(path)
-        try:
-            index.require(model.fingerprint, model.bits)
-        except BaseException:
-            index.close()
-            raise
-        return index, False
-    return Index.create(path, model.fingerprint, model.bits), True
+    return Index.open_or_create(path, model.fingerprint, model.bits)
+
+
+def fill(path: Path, model: CodeSource, work: Callable[[Index], _Result]) -> tuple[_Result, int]:
+    """Let `work` add to the index at `path`; returns its result and how many items there are now.
+
+    The index is made if it is not there, and removed again if nothing came in. Where another
+    process removes it in this way before `work` has added anything, all starts again.
+    """
+    while True:
+        index, made = open_or_create(path, model)
+        with index:
+            try:
+                result = work(index)
+                return result, 0 if made and index.delete_if_empty() else len(index)
+            except BaseException as error:
+                lost = isinstance(error, IndexStoreError) and not index.is_current()
+                if lost and not index.wrote:
+                    continue
+                if made and not lost:
+                    with contextlib.suppress(IndexStoreError):
+                        index.delete_if_empty()
+                raise

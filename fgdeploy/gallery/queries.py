@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -13,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fgdeploy.bundle import sha256
 from fgdeploy.core import numbers
 from fgdeploy.core.codes import CodeFile, code_bytes
 from fgdeploy.core.errors import DataError, UsageError
-from fgdeploy.core.text import is_utf8
+from fgdeploy.core.text import is_utf8, shown
 from fgdeploy.hasher import Hasher
 from fgdeploy.retrieval import Hit, Index
+from fgdeploy.retrieval.store.ids import id_of
 
 QUERIES_AT_ONCE = 256
 
@@ -32,15 +35,19 @@ def find_id(index: Index, name: str) -> int:
         return numbers.whole(name, "item")
     for path in (os.path.abspath(name), name):
         if item := index.by_path([path]).get(path):
-            return item.id
-    raise DataError(f"{name} is neither an id nor the path of an item; see: fgdeploy index list")
+            return id_of(item.id)
+    raise DataError(
+        f"{shown(name) or 'an empty name'} is neither an id nor the path of an item; "
+        "see: fgdeploy index list"
+    )
 
 
 @dataclass(frozen=True)
 class Query:
     """What is looked for. name: what to call it; photo: its path; label: where it is known.
 
-    item: the id of an item, which is no answer to itself. hash: float (bits,), for re-ranking.
+    item: the id of an item, which is no answer to itself; itself: ids of more such items. hash:
+    float (bits,), for re-ranking.
     """
 
     name: str
@@ -49,6 +56,12 @@ class Query:
     label: str | None = None
     item: int | None = None
     hash: npt.NDArray[np.float32] | None = None
+    itself: frozenset[int] = frozenset()
+
+    @property
+    def left_out(self) -> frozenset[int]:
+        """The ids that are no answers."""
+        return self.itself if self.item is None else self.itself | {self.item}
 
 
 @dataclass(frozen=True)
@@ -69,10 +82,13 @@ class QuerySettings:
             raise UsageError("re-ranking orders the k nearest; leave out the radius")
 
 
-def photo_queries(index: Index, hasher: Hasher, photos: Sequence[Path]) -> Iterator[Query]:
+def photo_queries(
+    index: Index, hasher: Hasher, photos: Sequence[Path], exclude_self: bool = False
+) -> Iterator[Query]:
     """Yield a query for each photo; its label is the index's own, or else its folder's name.
 
-    A folder's name is a label only where items of the index have it. Raises ImageError.
+    A folder's name is a label only where items of the index have it. exclude_self: items with its
+    path or its content are no answers. Raises ImageError.
     """
     index.require(hasher.fingerprint, hasher.bits)
 
@@ -95,7 +111,17 @@ def photo_queries(index: Index, hasher: Hasher, photos: Sequence[Path]) -> Itera
         for position, code, values in rows:
             photo = photos[position]
             name = str(photo)
-            yield Query(name, code.tobytes(), name, label(photo), hash=values)
+            own = _itself(index, name) if exclude_self else frozenset[int]()
+            yield Query(name, code.tobytes(), name, label(photo), hash=values, itself=own)
+
+
+def _itself(index: Index, photo: str) -> frozenset[int]:
+    """Return the ids of the items that are this photo, by path or by content."""
+    paths = [path for path in {os.path.abspath(photo), photo} if is_utf8(path)]
+    found = {id_of(item.id) for item in index.by_path(paths, checked=False).values()}
+    with contextlib.suppress(OSError, ValueError):
+        found.update(index.ids_of_content(sha256(Path(photo))))
+    return frozenset(found)
 
 
 def item_queries(index: Index, ids: Sequence[int]) -> list[Query]:
@@ -116,23 +142,27 @@ def code_queries(index: Index, texts: Sequence[str]) -> list[Query]:
             code = b""
         if len(code) != width or len(text) != 2 * width:
             raise UsageError(
-                f"--code {text}: expected {2 * width} hex digits for {index.bits} bits, "
+                f"--code {shown(text)}: expected {2 * width} hex digits for {index.bits} bits, "
                 f"got {len(text)} characters"
             )
         if code[-1] & ((1 << spare) - 1):
             raise UsageError(
-                f"--code {text}: bits behind bit {index.bits} are set; they must be zero"
+                f"--code {shown(text)}: bits behind bit {index.bits} are set; they must be zero"
             )
         queries.append(Query(text.lower(), code))
     return queries
 
 
-def file_queries(index: Index, file: CodeFile) -> Iterator[Query]:
-    """Yield a query for each code of a file, named by its path. Raises IndexStoreError."""
+def file_queries(index: Index, file: CodeFile, exclude_self: bool = False) -> Iterator[Query]:
+    """Yield a query for each code of a file, named by its path. Raises IndexStoreError.
+
+    exclude_self: as in `photo_queries`.
+    """
     index.require(file.fingerprint, file.bits)
     for code, path, label in zip(file.codes, file.paths, file.labels, strict=True):
         data = code.tobytes()
-        yield Query(path or data.hex(), data, path or None, label or None)
+        own = _itself(index, path) if exclude_self and path else frozenset[int]()
+        yield Query(path or data.hex(), data, path or None, label or None, itself=own)
 
 
 def answer(
@@ -144,31 +174,40 @@ def answer(
     """
     source = iter(queries)
     while part := list(islice(source, QUERIES_AT_ONCE)):
-        codes = np.frombuffer(b"".join(query.code for query in part), np.uint8)
-        codes = codes.reshape(len(part), -1)
-        if settings.radius is not None:
-            found = [
-                index.search_radius(
-                    code, settings.radius, where=settings.where, threads=settings.threads
-                )
-                for code in codes
-            ]
-        else:
-            hashes = [query.hash for query in part if query.hash is not None]
-            if settings.rerank and len(hashes) < len(part):
-                raise UsageError("re-ranking needs real-valued hashes, which only photos have")
-            found = index.search(
-                codes,
-                settings.k + any(query.item for query in part),  # one is left out
-                where=settings.where,
-                hashes=np.stack(hashes) if settings.rerank else None,
-                threads=settings.threads,
+        found: dict[int, list[Hit]] = {}
+        for more in sorted({len(query.left_out) for query in part}):  # no query sees another's k
+            places = [n for n, query in enumerate(part) if len(query.left_out) == more]
+            hits = _found(index, [part[n] for n in places], settings, more)
+            found.update(zip(places, hits, strict=True))
+        for place, query in enumerate(part):
+            yield query, _without_itself(query, found[place], settings)
+
+
+def _found(
+    index: Index, part: Sequence[Query], settings: QuerySettings, more: int
+) -> list[list[Hit]]:
+    """Return the answers to some queries, `more` than are wanted."""
+    codes = np.frombuffer(b"".join(query.code for query in part), np.uint8).reshape(len(part), -1)
+    if settings.radius is not None:
+        return [
+            index.search_radius(
+                code, settings.radius, where=settings.where, threads=settings.threads
             )
-        for query, hits in zip(part, found, strict=True):
-            yield query, _without_itself(query, hits, settings)
+            for code in codes
+        ]
+    hashes = [query.hash for query in part if query.hash is not None]
+    if settings.rerank and len(hashes) < len(part):
+        raise UsageError("re-ranking needs real-valued hashes, which only photos have")
+    return index.search(
+        codes,
+        settings.k + more,
+        where=settings.where,
+        hashes=np.stack(hashes) if settings.rerank else None,
+        threads=settings.threads,
+    )
 
 
 def _without_itself(query: Query, hits: Sequence[Hit], settings: QuerySettings) -> list[Hit]:
-    others = [hit for hit in hits if hit.id != query.item]
+    others = [hit for hit in hits if hit.id not in query.left_out]
     kept = others if settings.radius is not None else others[: settings.k]
     return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1)]

@@ -17,6 +17,8 @@ import numpy.typing as npt
 from fgdeploy.core import machine
 from fgdeploy.core.codes import MAX_BITS, UInt8Array
 from fgdeploy.core.errors import MissingDependency, UsageError
+from fgdeploy.core.numbers import as_whole
+from fgdeploy.core.text import shown
 from fgdeploy.retrieval.scan import scan_numpy
 from fgdeploy.retrieval.scan.buckets import MAX_BYTES, Buckets
 
@@ -177,26 +179,29 @@ def has_numba() -> bool:
 
 def check_k(k: int, available: int) -> int:
     """Return how many answers there will be. Raises UsageError for k below 1."""
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise UsageError(f"k is {k}; expected at least one result")
-    return min(int(k), available)
+    number = as_whole(k)
+    if number is None or number < 1:
+        raise UsageError(f"k is {shown(k)}; expected at least one result")
+    return min(number, available)
 
 
 def check_radius(radius: int) -> None:
     """Raise UsageError unless the radius is a number of bits."""
-    if isinstance(radius, bool) or not isinstance(radius, (int, np.integer)):
-        raise UsageError(f"radius is {radius!r}; expected a whole number of bits")
-    if radius < 0:
-        raise UsageError(f"radius is {radius}; it cannot be negative")
+    number = as_whole(radius)
+    if number is None:
+        raise UsageError(f"radius is {shown(repr(radius))}; expected a whole number of bits")
+    if number < 0:
+        raise UsageError(f"radius is {number}; it cannot be negative")
 
 
 def check_threads(threads: int | None) -> int:
     """Return the number of threads to use. Raises UsageError for fewer than one."""
     if threads is None:
         return machine.cores()
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise UsageError(f"threads is {threads}; expected 1 or more")
-    return threads
+    number = as_whole(threads)
+    if number is None or number < 1:
+        raise UsageError(f"threads is {shown(threads)}; expected 1 or more")
+    return number
 
 
 def _check(queries: UInt8Array, codes: UInt8Array, allowed: Mask | None) -> None:

@@ -9,40 +9,37 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
-from fgdeploy.core import atomic, machine
+from fgdeploy.core import machine
 from fgdeploy.core.closing import Closing
-from fgdeploy.core.codes import UInt8Array, check_bits, code_bytes
+from fgdeploy.core.codes import UInt8Array, code_bytes
 from fgdeploy.core.errors import IndexStoreError, UsageError
 from fgdeploy.core.progress import Notify, Progress, no_progress
-from fgdeploy.retrieval.scan.search import Found, check_packed
-from fgdeploy.retrieval.store import derived, items, schema, upsert
+from fgdeploy.core.text import shown
+from fgdeploy.retrieval.scan.search import Found
+from fgdeploy.retrieval.store import items, schema, upsert
 from fgdeploy.retrieval.store.derived import MERGE_ROWS
+from fgdeploy.retrieval.store.ids import known_ids
 from fgdeploy.retrieval.store.index_state import state_of
 from fgdeploy.retrieval.store.integrity import Integrity
 from fgdeploy.retrieval.store.items import Added, Hit, Item
 from fgdeploy.retrieval.store.keeping import Keeper
+from fgdeploy.retrieval.store.making import folder_of, make
 from fgdeploy.retrieval.store.meta import read_meta
 from fgdeploy.retrieval.store.querying import Querying
 from fgdeploy.retrieval.store.rerank import Hashes
-from fgdeploy.retrieval.store.segment import Ids, SegmentError
-from fgdeploy.retrieval.store.session import DATABASE, Session
+from fgdeploy.retrieval.store.segment import Ids
+from fgdeploy.retrieval.store.session import Session
 from fgdeploy.retrieval.store.snapshot import Reader
-from fgdeploy.retrieval.store.sqlite_errors import explained
 from fgdeploy.retrieval.store.stats import Stats, measure
 from fgdeploy.retrieval.store.tables import fits
 from fgdeploy.retrieval.store.verifying import MISSING, Problem, inspect
 from fgdeploy.retrieval.store.where import Params, matching_ids
+from fgdeploy.retrieval.store.writing import Writing, refuse_unknown
 
-BATCH = 1 << 14  # items in a transaction
-_BULK = 1 << 18  # codes in a transaction that writes a segment
 _PAGE = 1000  # items read at once
 
 _log = logging.getLogger("fgdeploy")
@@ -51,7 +48,8 @@ _log = logging.getLogger("fgdeploy")
 class Index(Closing):
     """A gallery index, opened for reading and writing; a context manager, usable from threads.
 
-    One process writes at a time (a second is told), any number read.
+    One process writes at a time (a second is told), any number read. bundle: where the bundle that
+    built it lay then, None if nobody said.
     """
 
     def __init__(self, session: Session, notify: Notify) -> None:
@@ -59,13 +57,15 @@ class Index(Closing):
         self._session = session
         meta = read_meta(session)
         self.bits, self.fingerprint = int(meta["bits"]), meta["fingerprint"]
+        self.bundle = Path(meta["bundle"]) if "bundle" in meta else None
         uid, width = bytes.fromhex(meta["uid"]), code_bytes(self.bits)
-        self._reader = Reader(session.folder, width, uid, machine.cores())
+        self._reader = Reader(session.root, width, uid, machine.cores())
         self._keeper = Keeper(session, self._reader, notify)
         self._integrity = Integrity(session.folder)
         self._querying = Querying(
             session, self.bits, self._reader, self._integrity, self._keeper.heal
         )
+        self._writing = Writing(session, self.bits, self._reader, self._keeper)
 
     @classmethod
     def create(
@@ -76,27 +76,44 @@ class Index(Closing):
         notify: Notify = _log.warning,
     ) -> Index:
         """Make an empty index for one model. Raises IndexStoreError if something is there."""
-        folder = Path(path)
-        if folder.suffix != ".fgi":
-            raise UsageError(f"{folder}: an index's name ends in .fgi")
-        check_bits(bits)
-        taken = IndexStoreError(f"{folder} is there already; open it, or choose another name")
-        if folder.exists():
-            raise taken
-        if not folder.parent.is_dir():
-            raise IndexStoreError(
-                f"no folder {folder.parent} to write {folder.name} into; create it first"
-            )
-        try:
-            with atomic.new_folder(folder) as fresh, explained(folder):
-                connection = sqlite3.connect(fresh / DATABASE)
-                try:
-                    schema.create(connection, fingerprint, bits)
-                finally:
-                    connection.close()
-        except FileExistsError:  # another process was faster
-            raise taken from None
+        folder = folder_of(path)
+        make(folder, fingerprint, bits)
         return cls.open(folder, notify)
+
+    @classmethod
+    def open_or_create(
+        cls,
+        path: str | os.PathLike[str],
+        fingerprint: str,
+        bits: int,
+        notify: Notify = _log.warning,
+    ) -> tuple[Index, bool]:
+        """Open the index of a model, or make it, whatever other processes do; True if it was made.
+
+        Raises IndexStoreError if it is of another model, or as `open` and `create` do.
+        """
+        folder = folder_of(path)
+        while True:
+            made = not os.path.lexists(folder)
+            try:
+                if made:
+                    make(folder, fingerprint, bits)
+            except IndexStoreError:
+                if not os.path.lexists(folder):
+                    raise
+                made = False  # another process was faster
+            try:
+                index = cls.open(folder, notify)
+            except IndexStoreError:
+                if os.path.lexists(folder):
+                    raise
+                continue  # whoever made it has removed it, empty, since
+            try:
+                index.require(fingerprint, bits)
+            except BaseException:
+                index.close()
+                raise
+            return index, made
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], notify: Notify = _log.warning) -> Index:
@@ -105,7 +122,7 @@ class Index(Closing):
         notify: told when derived files were damaged and made again. Raises IndexStoreError if the
         index is missing, damaged or of a later schema.
         """
-        session = Session(Path(path))
+        session = Session(folder_of(path))
         try:
             return cls(session, notify)
         except BaseException:
@@ -116,6 +133,18 @@ class Index(Closing):
         """Close the database when other threads' searches and changes have ended."""
         self._session.close()
 
+    def is_current(self) -> bool:
+        """Return whether this index still lies at its path: it was not removed, moved or replaced.
+
+        All use of one that was is refused with IndexStoreError.
+        """
+        return self._session.is_current()
+
+    @property
+    def wrote(self) -> bool:
+        """Whether a change was acknowledged since the index was opened."""
+        return self._session.wrote
+
     def delete_if_empty(self) -> bool:
         """Remove the index from the disk if it holds nothing, and say whether it did.
 
@@ -124,8 +153,9 @@ class Index(Closing):
         with self._session.locked():
             if len(self):
                 return False
-            aside = self.path.with_name(f".{self.path.name}.{os.getpid()}.old")
-            os.rename(self.path, aside)
+            folder = self._session.root
+            aside = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+            os.rename(folder, aside)
             self.close()
         shutil.rmtree(aside)
         return True
@@ -135,9 +165,17 @@ class Index(Closing):
         if (fingerprint, bits) != (self.fingerprint, self.bits):
             raise IndexStoreError(
                 f"{self.path} holds {self.bits}-bit codes of model {self.fingerprint[:12]}, these "
-                f"are {bits}-bit codes of model {fingerprint[:12]}; their distances mean nothing: "
-                "use the bundle that built the index, or build a new index"
+                f"are {bits}-bit codes of model {str(fingerprint)[:12]}; their distances mean "
+                "nothing: use the bundle that built the index, or build a new index"
             )
+
+    def remember_bundle(self, bundle: str | os.PathLike[str]) -> None:
+        """Note where the bundle lies whose codes go in. Raises IndexStoreError."""
+        path = Path(os.path.abspath(bundle))
+        if path != self.bundle:
+            with self._session.locked(), self._session.transaction() as connection:
+                schema.set_meta(connection, "bundle", str(path))
+            self.bundle = path
 
     # What is in it
 
@@ -158,15 +196,14 @@ class Index(Closing):
                     rows = sorted(upsert.checked_rows(connection, self.path, "id", part))
                 yield from map(items.item_of, rows)
             return
-        last, page = 0, [Item(None, b"")]
-        while page:
+        last: int | None = -1  # the first id is 0
+        while last is not None:
             with self._session.reading() as connection:
-                if not last:
+                if last < 0:
                     self._integrity.require_whole(connection)
                 found = upsert.rows_after(connection, self.path, last, _PAGE)
-                page = [items.item_of(row) for row in found]
-            yield from page
-            last = page[-1].id if page else 0
+            yield from map(items.item_of, found)
+            last = found[-1][0] if found else None
 
     def matching(self, where: str, params: Params = (), *, checked: bool = True) -> Ids:
         """Return the ids, ascending, of the items for which an SQL expression holds; see `search`.
@@ -182,11 +219,16 @@ class Index(Closing):
 
     def get(self, ids: Sequence[int]) -> list[Item]:
         """Return items in the order of `ids`. Raises IndexStoreError that names unknown ids."""
+        found = self.by_id(wanted := known_ids(ids))
+        refuse_unknown(self.path, (number for number in wanted if number not in found), "read")
+        return [found[number] for number in wanted]
+
+    def by_id(self, ids: Iterable[int]) -> dict[int, Item]:
+        """Return the items that have these ids, by id."""
+        wanted = upsert.possible(known_ids(ids))
         with self._session.reading() as connection:
-            rows = upsert.checked_rows(connection, self.path, "id", {n for n in ids if _is_id(n)})
-            found = {row[0]: items.item_of(row) for row in rows}
-        self._refuse_unknown([number for number in ids if number not in found], "nothing was read")
-        return [found[number] for number in ids]
+            rows = upsert.checked_rows(connection, self.path, "id", set(wanted))
+            return {row[0]: items.item_of(row) for row in rows}
 
     def by_path(self, paths: Iterable[str], *, checked: bool = True) -> dict[str, Item]:
         """Return the items that have these paths, by path.
@@ -194,7 +236,7 @@ class Index(Closing):
         checked: where some are not there, make sure of it, as `matching` does.
         """
         with self._session.reading() as connection:
-            rows = self._integrity.rows_by(connection, "path", set(paths), checked)
+            rows = self._integrity.rows_by(connection, "path", _texts("paths", paths), checked)
             return {str(row[2]): items.item_of(row) for row in rows}
 
     def by_content(self, digests: Iterable[str], *, checked: bool = True) -> dict[str, Item]:
@@ -203,14 +245,22 @@ class Index(Closing):
         checked: as in `by_path`.
         """
         with self._session.reading() as connection:
-            rows = self._integrity.rows_by(connection, "sha256", set(digests), checked)
+            rows = self._integrity.rows_by(
+                connection, "sha256", _texts("digests", digests), checked
+            )
             ordered = sorted(rows, key=lambda row: -row[0])
             return {str(row[4]): items.item_of(row) for row in ordered}
+
+    def ids_of_content(self, digest: str) -> list[int]:
+        """Return the ids of all items whose photos have this sha256, ascending."""
+        with self._session.reading() as connection:
+            rows = self._integrity.rows_by(connection, "sha256", _texts("digests", [digest]), False)
+            return sorted(row[0] for row in rows)
 
     def stats(self) -> Stats:
         """Return how many items there are, and where their codes lie."""
         with self._session.reading() as connection:
-            return measure(connection, self.path, self.fingerprint, self.bits)
+            return measure(connection, self._session.root, self.fingerprint, self.bits)
 
     # Changing it
 
@@ -223,21 +273,7 @@ class Index(Closing):
         (sha256). Each BATCH of items is one transaction, all of it or nothing; progress(done) is
         called when `done` items are safely on the disk. Raises IndexStoreError, UsageError.
         """
-        total, checker, source = Added(), items.Checker(self.bits), iter(given)
-        with self._session.locked():
-            while batch := list(islice(source, BATCH)):
-                for item in batch:
-                    checker.check(item)
-                with self._session.transaction() as connection:
-                    changes = upsert.plan(connection, batch, upsert.next_id(connection))
-                    upsert.write(connection, changes)
-                    derived.note(connection, changes.new(), changes.recoded(), [])
-                total.new += changes.added.new
-                total.changed += changes.added.changed
-                total.known += changes.added.known
-                progress(total.total)
-                self._keeper.roll()
-        return total
+        return self._writing.add(given, progress)
 
     def add_codes(
         self,
@@ -246,64 +282,15 @@ class Index(Closing):
         progress: Callable[[int], None] = lambda done: None,
     ) -> Added:
         """Add packed codes (N, bytes) without paths, quickly; with `ids` (N,) as `add` does."""
-        check_packed("codes", codes)
-        checker = items.Checker(self.bits)
-        if ids is not None:
-            if len(ids) != len(codes):
-                raise UsageError(f"expected an id for each code: {len(codes)}, got {len(ids)}")
-            numbers = np.asarray(ids).tolist()
-            pairs = zip(codes, numbers, strict=True)
-            return self.add((Item(None, c.tobytes(), id=n) for c, n in pairs), progress)
-        checker.check_array(codes)
-        with self._session.locked():
-            for start in range(0, len(codes), _BULK):
-                part = codes[start : start + _BULK]
-                try:
-                    self._add_bulk(part)
-                except (OSError, SegmentError):  # the way of single items, which says what is wrong
-                    self.add(Item(None, code.tobytes()) for code in part)
-                progress(start + len(part))
-        return Added(new=len(codes))
-
-    def _add_bulk(self, codes: UInt8Array) -> None:
-        """Add new codes in one transaction that writes their segment too."""
-        with self._session.transaction() as connection:
-            first = upsert.next_id(connection)
-            ids = range(first, first + len(codes))
-            upsert.insert_codes(connection, codes, first)
-            if large := len(codes) >= derived.TAIL_ROWS:
-                fresh = (np.arange(first, ids.stop), codes)
-                derived.roll(connection, self.path, self._reader, fresh)
-                derived.count(connection, len(codes), ids[-1])
-            else:
-                derived.note(connection, ids, [], [])
-        if large:
-            self._keeper.clear()
-        else:
-            self._keeper.roll()
+        return self._writing.add_codes(codes, ids, progress)
 
     def relabel(self, labels: Mapping[str, str | None]) -> int:
         """Set the labels of items by path; returns how many were another before."""
-        with self._session.locked(), self._session.transaction() as connection:
-            rows = upsert.checked_rows(connection, self.path, "path", set(labels))
-            changes = upsert.Changes()
-            for row in rows:
-                if row[3] != (label := labels[str(row[2])]):
-                    changes.before[row[0]] = row
-                    changes.after[row[0]] = (*row[:3], label, *row[4:])
-            upsert.write(connection, changes)
-        return len(changes.after)
+        return self._writing.relabel(labels)
 
     def remove(self, ids: Sequence[int]) -> int:
         """Remove items by id, all or none. Raises IndexStoreError that names unknown ids."""
-        wanted = list(dict.fromkeys(ids))
-        with self._session.locked(), self._session.transaction() as connection:
-            rows = upsert.rows_by(connection, "id", [n for n in wanted if _is_id(n)])
-            there = {row[0] for row in rows}
-            self._refuse_unknown([n for n in wanted if n not in there], "nothing was removed")
-            connection.executemany("DELETE FROM items WHERE id = ?", ((n,) for n in wanted))
-            derived.note(connection, [], [], wanted)
-        return len(wanted)
+        return self._writing.remove(ids)
 
     def compact(
         self,
@@ -329,12 +316,13 @@ class Index(Closing):
 
         An empty list is a clean index. Where it cannot be written, nothing is repaired.
         """
+        folder = self._session.root
         if not self._session.writable:
             with self._session.reading() as connection:
-                return inspect(connection, self._reader, self.path, self.bits, progress)[0]
+                return inspect(connection, self._reader, folder, self.bits, progress)[0]
         with self._session.locked():
             with self._session.reading() as connection:
-                found, stale = inspect(connection, self._reader, self.path, self.bits, progress)
+                found, stale = inspect(connection, self._reader, folder, self.bits, progress)
             if any(problem.fatal for problem in found):
                 return found  # nothing is repaired over damage
             if stale:
@@ -387,13 +375,11 @@ class Index(Closing):
         """Return all items within `radius` bits of one code (bytes,), by (distance, id)."""
         return self._querying.within(code, radius, where, params, threads)
 
-    def _refuse_unknown(self, unknown: Sequence[int], so: str) -> None:
-        if unknown:
-            raise IndexStoreError(
-                f"{self.path} has no item {', '.join(map(str, unknown[:5]))}; {so}; "
-                "see: fgdeploy index list"
-            )
 
-
-def _is_id(number: object) -> bool:
-    return isinstance(number, (int, np.integer)) and 0 < int(number) <= schema.MAX_ID
+def _texts(what: str, given: Iterable[str]) -> set[str]:
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise UsageError(f"expected {what} in a list, got {shown(given)}; give [one]")
+    found = set(given)
+    if strangers := [value for value in found if not isinstance(value, str)]:
+        raise UsageError(f"expected {what} in text, got {type(strangers[0]).__name__}")
+    return found

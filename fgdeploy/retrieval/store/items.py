@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 import numpy as np
 
 from fgdeploy.core.codes import UInt8Array, code_bytes
 from fgdeploy.core.errors import IndexStoreError, UsageError
+from fgdeploy.core.text import shorten, shown
 from fgdeploy.retrieval.store.checksums import checksum, code_checksum, text_checksum, text_of
-from fgdeploy.retrieval.store.schema import MAX_ID
+from fgdeploy.retrieval.store.ids import id_of
 
 # id, code, path, label, sha256, time, json: as the database has them, without the checksum
 Row = tuple[int, bytes, "str | None", "str | None", "str | None", str, "str | None"]
+
+_PATH = 300  # characters of a path in a message
 
 
 @dataclass(frozen=True)
 class Item:
     """A photo in the gallery.
 
-    path: a path or URI, or None. code: packed bytes. sha256: of the photo's bytes, or "". id: 1 or
-    more, given by the index where it is 0. time: ISO 8601, kept as UTC; the time of adding where it
-    is "". json: any JSON text of the user's.
+    path: a path or URI, or None. code: packed bytes. sha256: of the photo's bytes, or "". id: from
+    0 to 2**62, given by the index where it is None. time: ISO 8601, kept as UTC; the time of adding
+    where it is "". json: any JSON text of the user's.
     """
 
     path: str | None
     code: bytes
     label: str | None = None
     sha256: str = ""
-    id: int = 0
+    id: int | None = None
     time: str = ""
     json: str | None = None
 
@@ -52,16 +55,27 @@ class Hit:
 
 @dataclass
 class Added:
-    """What became of items that were added. known: there already, unchanged."""
+    """What became of items that were added. known: there already, unchanged.
+
+    copies: those of `known` whose content is there in another item.
+    """
 
     new: int = 0
     changed: int = 0
     known: int = 0
+    copies: int = field(default=0, compare=False)
 
     @property
     def total(self) -> int:
         """How many items were given."""
         return self.new + self.changed + self.known
+
+    def __iadd__(self, more: Added) -> Added:
+        self.new += more.new
+        self.changed += more.changed
+        self.known += more.known
+        self.copies += more.copies
+        return self
 
 
 def item_of(row: Row) -> Item:
@@ -90,7 +104,8 @@ def utc(text: str) -> str:
         return given.astimezone(timezone.utc).isoformat()
     except (ValueError, OverflowError):
         raise UsageError(
-            f"{text!r} is not a time; expected ISO 8601, such as 2026-01-31T12:00:00+00:00"
+            f"{shown(repr(text))} is not a time; expected ISO 8601, "
+            "such as 2026-01-31T12:00:00+00:00"
         ) from None
 
 
@@ -101,8 +116,10 @@ class Checker:
         self.width = code_bytes(bits)
         self._bits, self._spare = bits, (1 << (-bits % 8)) - 1
 
-    def check(self, item: Item) -> None:
-        """Check one item."""
+    def check(self, item: Item) -> Item:
+        """Check one item, and return it with Python's own numbers and text in place of NumPy's."""
+        if not isinstance(item, Item):
+            raise UsageError(f"expected an Item, got {shown(item)}; see fgdeploy.retrieval.Item")
         code = item.code
         if not isinstance(code, bytes):
             raise UsageError(
@@ -120,14 +137,19 @@ class Checker:
             )
         for what in ("path", "label", "sha256", "time", "json"):
             value = getattr(item, what)
-            if value is not None and type(value) is not str:
+            if value is not None and not isinstance(value, str):
                 raise UsageError(
                     f"{name_of(item)}: expected a {what} in text, got {type(value).__name__}"
                 )
-        if type(item.id) is not int or not 0 <= item.id <= MAX_ID:
-            raise UsageError(f"id {item.id!r}: expected a whole number from 1 to {MAX_ID}")
+            if value is not None and type(value) is not str:  # np.str_, an enum
+                item = replace(item, **{what: str.__str__(value)})  # type: ignore[arg-type]
+        if item.id is not None and type(item.id) is not int:
+            item = replace(item, id=id_of(item.id))
+        elif item.id is not None:
+            id_of(item.id)
         if item.json is not None:
             _check_json(item)
+        return item
 
     def check_array(self, codes: UInt8Array) -> None:
         """Check packed codes (N, bytes)."""
@@ -145,7 +167,9 @@ class Checker:
 
 def name_of(item: Item) -> str:
     """Return what to call an item in a message."""
-    return str(item.path) if item.path is not None else f"item {item.id or 'without id'}"
+    if item.path is not None:
+        return shorten(str(item.path), _PATH)
+    return "item without id" if item.id is None else f"item {shown(item.id)}"
 
 
 def _check_json(item: Item) -> None:

@@ -15,7 +15,7 @@ class Keeper:
 
     def __init__(self, session: Session, reader: Reader, notify: Notify) -> None:
         self._session, self._reader, self._notify = session, reader, notify
-        self._folder = session.folder
+        self._folder = session.root
 
     def roll(self) -> None:
         """Write the tail as a segment when it has grown; if that fails, all is still safe."""

@@ -22,7 +22,7 @@ from fgdeploy.retrieval.store.segment import Ids, SegmentError
 from fgdeploy.retrieval.store.session import Session
 from fgdeploy.retrieval.store.snapshot import Reader, Snapshot
 from fgdeploy.retrieval.store.sqlite_errors import damaged
-from fgdeploy.retrieval.store.where import Params, matching_ids, reads_the_clock
+from fgdeploy.retrieval.store.where import Params, matching_ids, plain, reads_the_clock
 
 _FILTERS_KEPT = 8
 
@@ -152,6 +152,7 @@ class Querying:
     ) -> Sequence[Allowed] | None:
         if where is None:
             return None
+        params = plain(where, params)
         values = sorted(params.items()) if isinstance(params, Mapping) else params
         key = (snapshot.version, repr(where), repr(values))
         with self._mutex:

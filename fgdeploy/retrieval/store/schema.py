@@ -23,7 +23,7 @@ from fgdeploy.retrieval.store.checksums import (
 )
 
 SCHEMA_VERSION = 2
-MAX_ID = 1 << 62
+MAX_ID = 1 << 62  # 0 is an id as any other; no id is None
 
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -86,6 +86,13 @@ def _write_meta(connection: sqlite3.Connection, fingerprint: str, bits: int) -> 
     }
     meta["crc"] = meta_checksum(meta)
     connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+
+
+def set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
+    """Set a value of the table `meta`, and its checksum, in the open transaction."""
+    meta = {**dict(connection.execute("SELECT key, value FROM meta")), key: value}
+    meta["crc"] = meta_checksum(meta)
+    connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
 
 
 def _from_1(connection: sqlite3.Connection) -> None:

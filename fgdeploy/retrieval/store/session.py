@@ -15,9 +15,9 @@ from typing import Any
 from fgdeploy.core.errors import IndexStoreError
 from fgdeploy.retrieval.store import index_state as state
 from fgdeploy.retrieval.store import lock
+from fgdeploy.retrieval.store.making import DATABASE, no_index
 from fgdeploy.retrieval.store.sqlite_errors import explained
 
-DATABASE = "index.sqlite"
 LOCK_WAIT_S = 5.0
 _PATIENCE = 12  # times as long a commit waits for searches that run, and a search for a commit
 _CACHE_KIB = 64 * 1024  # so that a batch fits: a writer that runs over shuts readers out early
@@ -36,29 +36,38 @@ class _Connection(sqlite3.Connection):
 
 
 class Session:
-    """Connections to the database in an index's folder. writable: whether it may be changed."""
+    """Connections to the database in an index's folder. writable: whether it may be changed.
+
+    folder: as it was named; root: the same as an absolute path, for a process that changes its
+    working folder. wrote: whether a transaction was acknowledged. When another index, or nothing,
+    lies at the path later, all use is refused.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Raises IndexStoreError if it cannot be opened."""
-        self.folder = folder
-        database = folder / DATABASE
+        self.folder, self.root = folder, Path(os.path.abspath(folder))
+        self.wrote = False
+        self._database = self.root / DATABASE
         with explained(folder):
-            there = database.is_file()
+            there = self._database.is_file()
         if not there:
-            raise IndexStoreError(
-                f"no index at {folder}; make one with: fgdeploy index add {folder} PHOTOS"
-            )
-        self.writable = os.access(database, os.W_OK) and os.access(folder, os.W_OK)
-        self._address = f"{database.resolve().as_uri()}?mode={'rw' if self.writable else 'ro'}"
+            raise no_index(folder)
+        self.writable = os.access(self._database, os.W_OK) and os.access(self.root, os.W_OK)
+        mode = "rw" if self.writable else "ro"
+        self._address = f"{self._database.resolve().as_uri()}?mode={mode}"
+        self._place = self._place_now()
         self._local = threading.local()
         self._all: weakref.WeakSet[_Connection] = weakref.WeakSet()
         self._mutex, self._listing = threading.RLock(), threading.Lock()
         self._closed = self._holds_lock = False
         with explained(folder):
             try:
-                self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                self._anchor = self.connection  # stays open, so that no other file gets its inode
+                self._anchor.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                self._refuse_replaced()
             except BaseException:
                 self.close()
+                self._refuse_replaced()
                 raise
 
     @property
@@ -75,12 +84,36 @@ class Session:
         if self._closed:
             raise IndexStoreError(f"{self.folder} is closed; open the index anew")
 
+    def _place_now(self) -> tuple[int, int] | None:
+        """Return what tells the file at the database's path from all others, None if none is."""
+        try:
+            found = os.stat(self._database)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_dev, found.st_ino
+
+    def is_current(self) -> bool:
+        """Return whether the index that was opened, and not closed, lies at its path."""
+        return not self._closed and self._place_now() == self._place
+
+    def _refuse_replaced(self) -> None:
+        place = self._place_now()
+        if place is None:
+            raise IndexStoreError(
+                f"{self.folder} was removed by another process; run the command again"
+            )
+        if place != self._place:
+            raise IndexStoreError(
+                f"{self.folder} was replaced by another index since it was opened; open it anew"
+            )
+
     @contextlib.contextmanager
     def _using(self) -> Iterator[_Connection]:
         """Give this thread's connection, which nobody closes meanwhile."""
         connection = self.connection
         with connection.busy:
             self._refuse_closed()
+            self._refuse_replaced()
             yield connection
 
     def _connect(self) -> _Connection:
@@ -126,14 +159,10 @@ class Session:
                 yield
                 return
             try:
-                stack.enter_context(
-                    lock.held(self.folder, LOCK_WAIT_S if wait_s is None else wait_s)
-                )
-            except FileNotFoundError:
-                raise IndexStoreError(
-                    f"{self.folder} was removed by another process; run the command again"
-                ) from None
+                stack.enter_context(lock.held(self.root, LOCK_WAIT_S if wait_s is None else wait_s))
+                self._refuse_replaced()  # while another process had the lock
             except OSError as error:
+                self._refuse_replaced()
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise IndexStoreError(
                         f"{self.folder}: the disk is full; nothing was lost, free some space "
@@ -162,10 +191,14 @@ class Session:
                 connection.execute("UPDATE state SET version = version + 1")
                 state.seal(connection)
                 connection.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
                 with contextlib.suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
+                if isinstance(error, Exception):
+                    self._refuse_replaced()  # then SQLite blames the rights
                 raise
+            self._refuse_replaced()  # what went into a file that is gone is not acknowledged
+            self.wrote = True
 
     def close(self) -> None:
         """Close the connections of all threads, each when what runs on it has ended.

@@ -38,10 +38,6 @@ def explained(path: Path) -> Iterator[None]:
         ) from error
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         text = _line(error)
-        if "readonly" in text and not path.exists():
-            raise IndexStoreError(
-                f"{path} was removed by another process; run the command again"
-            ) from error
         if (limit := machine.file_limit()) and text.startswith(("disk I/O", "database or disk")):
             raise IndexStoreError(
                 f"{path}: a file cannot be written; the system limits files to {limit:,} bytes, "

@@ -10,8 +10,8 @@ from pathlib import Path
 from fgdeploy.retrieval.scan.search import has_numba
 from fgdeploy.retrieval.store import segment
 from fgdeploy.retrieval.store.index_state import state_of
+from fgdeploy.retrieval.store.making import DATABASE
 from fgdeploy.retrieval.store.schema import SCHEMA_VERSION
-from fgdeploy.retrieval.store.session import DATABASE
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ import dataclasses
 import json
 import os
 from abc import abstractmethod
-from array import array
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,9 +23,12 @@ from fgdeploy.core.closing import Closing
 from fgdeploy.core.codes import MAX_BITS, MIN_BITS, CodeFile, code_bytes
 from fgdeploy.core.errors import DataError, FgdeployError, IndexStoreError, UsageError
 from fgdeploy.core.progress import Progress, no_progress
-from fgdeploy.retrieval.store.index import BATCH, Index
+from fgdeploy.retrieval.store.ids import IdSet, id_of
+from fgdeploy.retrieval.store.index import Index
 from fgdeploy.retrieval.store.items import Added, Checker, Item, utc
 from fgdeploy.retrieval.store.schema import MAX_ID
+from fgdeploy.retrieval.store.strangers import first_stranger
+from fgdeploy.retrieval.store.writing import BATCH
 
 VERSION = 1
 _HEAD_BYTES = 4096  # more than the first line of an export has
@@ -101,7 +102,7 @@ class Incoming(Closing):
 
     @abstractmethod
     def batches(self, index: Index) -> Iterator[list[Item]]:
-        """Yield the items, checked, to be added to `index` batch by batch."""
+        """Yield the items from the first on, checked, to be added to `index` batch by batch."""
 
     def so_far(self, last: int) -> str:
         """Say what of the file is in the index when its first `last` items are."""
@@ -162,6 +163,7 @@ class _Lines(Incoming):
         with ExitStack() as stack:
             self._stream: IO[bytes] = stack.enter_context(open(source, "rb"))
             super().__init__(source, *_read_head(source, self._stream.readline(_HEAD_BYTES)))
+            self._start = self._stream.tell()
             stack.pop_all()
 
     def close(self) -> None:
@@ -171,8 +173,10 @@ class _Lines(Incoming):
         return f"nothing after line {last + 1} was added" if last else _NOTHING
 
     def batches(self, index: Index) -> Iterator[list[Item]]:
-        checker, seen = Checker(index.bits), _Seen()
+        checker, seen = Checker(index.bits), IdSet()
+        self._stream.seek(self._start)
         batch: dict[int, Item] = {}
+        lines: dict[int, int] = {}  # of the ids in this batch
         owners: dict[str, int] = {}  # of the paths in this batch; those before are in the index
         number = 1
         while line := self._stream.readline(_LINE_BYTES):
@@ -183,21 +187,30 @@ class _Lines(Incoming):
                 item = _item_of(line, checker)
             except FgdeployError as error:
                 raise _BadError(number, str(error)) from None
-            if seen.add(item.id):
-                there = batch.get(item.id) or index.get([item.id])[0]
+            own = id_of(item.id)
+            if seen.add(own):
+                there = batch.get(own) or index.get([own])[0]
                 if item != dataclasses.replace(there, time=there.time if item.time else ""):
-                    raise _BadError(number, f"id {item.id} was there before with other content")
+                    raise _BadError(number, f"id {own} was there before with other content")
             else:
-                batch[item.id] = item
-            if item.path is not None and owners.setdefault(item.path, item.id) != item.id:
+                batch[own], lines[own] = item, number
+            if item.path is not None and owners.setdefault(item.path, own) != own:
                 raise _BadError(number, f"{item.path} is the path of id {owners[item.path]} too")
             if len(batch) == BATCH:
                 self.taken = number - 1
+                _refuse_strangers(index, batch, lines)
                 yield list(batch.values())
                 batch.clear()
                 owners.clear()
+                lines.clear()
         self.taken = number - 1
+        _refuse_strangers(index, batch, lines)
         yield list(batch.values())
+
+
+def _refuse_strangers(index: Index, batch: dict[int, Item], lines: dict[int, int]) -> None:
+    if found := first_stranger(index, batch):
+        raise _BadError(lines[found[0]], found[1])
 
 
 def _read_head(source: Path, line: bytes) -> tuple[int, str, int]:
@@ -245,8 +258,8 @@ def _item_of(line: bytes, checker: Checker) -> Item:
     if unknown := sorted(fields.keys() - set(_KEYS)):
         raise DataError(f"unknown key {unknown[0][:40]!r}; expected {', '.join(_KEYS)}")
     number, code = fields.get("id"), fields.get("code")
-    if type(number) is not int or not 1 <= number <= MAX_ID:
-        raise DataError(f"id: expected a whole number from 1 to {MAX_ID}")
+    if type(number) is not int or not 0 <= number <= MAX_ID:
+        raise DataError(f"id: expected a whole number from 0 to {MAX_ID}")
     for key in _TEXTS:
         if not isinstance(fields.get(key), (str, type(None))):
             raise DataError(f"{key}: expected text, got {type(fields[key]).__name__}")
@@ -284,29 +297,6 @@ def _is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-class _Seen:
-    """Which ids came already: ranges of those in ascending order, as an export has them."""
-
-    def __init__(self) -> None:
-        self._first, self._last = array("q"), array("q")
-        self._others: set[int] = set()
-
-    def add(self, number: int) -> bool:
-        """Note an id, and say whether it was there before."""
-        if not self._last or number > self._last[-1]:
-            if self._last and number == self._last[-1] + 1:
-                self._last[-1] = number
-            else:
-                self._first.append(number)
-                self._last.append(number)
-            return False
-        place = bisect_right(self._first, number) - 1
-        if number in self._others or (place >= 0 and number <= self._last[place]):
-            return True
-        self._others.add(number)
-        return False
 
 
 # Code files

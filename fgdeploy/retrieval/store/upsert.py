@@ -12,7 +12,9 @@ from typing import Any
 from fgdeploy.core.codes import UInt8Array
 from fgdeploy.core.errors import IndexStoreError
 from fgdeploy.retrieval.store.checksums import checksum, code_checksum, text_checksum, text_of
+from fgdeploy.retrieval.store.ids import IdSet, automatic
 from fgdeploy.retrieval.store.items import Added, Item, Row, name_of, now, row_checksum, utc
+from fgdeploy.retrieval.store.schema import MAX_ID
 from fgdeploy.retrieval.store.sqlite_errors import damaged
 
 _ROWS_AT_ONCE = 32  # of one statement
@@ -26,10 +28,14 @@ _UPDATE = (
 
 @dataclass
 class Changes:
-    """What a batch does to the database; a row of `after` is new where `before` has no such id."""
+    """What a batch does to the database; a row of `after` is new where `before` has no such id.
+
+    automatic: the ids that were given to items without one.
+    """
 
     before: dict[int, Row] = field(default_factory=dict)
     after: dict[int, Row] = field(default_factory=dict)
+    automatic: list[int] = field(default_factory=list)
     added: Added = field(default_factory=Added)
 
     def new(self) -> list[int]:
@@ -45,17 +51,19 @@ class Changes:
         ]
 
 
-def plan(connection: sqlite3.Connection, items: Sequence[Item], next_id: int) -> Changes:
+def plan(connection: sqlite3.Connection, items: Sequence[Item], given: IdSet) -> Changes:
     """Find out what adding these checked items changes.
 
     An item is the one of its id; else of its path; else of its content (sha256), which then stays
-    as it is. Raises IndexStoreError where a path would belong to two items.
+    as it is. given: ids that items of the same call give, which no other gets. Raises
+    IndexStoreError where a path would belong to two items, or no id is left.
     """
-    changes, time = Changes(), now()
-    by_id = {row[0]: row for row in rows_by(connection, "id", {i.id for i in items if i.id})}
+    changes, time, next_id = Changes(), now(), first_free(connection)
+    own = {item.id for item in items if item.id is not None}
+    by_id = {row[0]: row for row in rows_by(connection, "id", own)}
     paths = {item.path for item in items if item.path is not None}
     by_path = {row[2]: row for row in rows_by(connection, "path", paths)}
-    contents = {item.sha256 for item in items if item.sha256 and not item.id}
+    contents = {item.sha256 for item in items if item.sha256 and item.id is None}
     holders: dict[object, set[int]] = {}  # content -> ids
     for row in rows_by(connection, "sha256", contents):
         holders.setdefault(row[4], set()).add(row[0])
@@ -63,11 +71,18 @@ def plan(connection: sqlite3.Connection, items: Sequence[Item], next_id: int) ->
         changes.before.update({row[0]: row for row in rows.values()})
     taken = {number: path for path, (number, *_) in by_path.items()}
     for item in items:
-        found = by_id.get(item.id) if item.id else by_path.get(item.path)
-        if found is None and item.sha256 and not item.id and holders.get(item.sha256):
+        found = by_path.get(item.path) if item.id is None else by_id.get(item.id)
+        if found is None and item.sha256 and item.id is None and holders.get(item.sha256):
             changes.added.known += 1
+            changes.added.copies += 1
             continue
-        number = found[0] if found else item.id or next_id
+        if found is not None:
+            number = found[0]
+        elif item.id is not None:
+            number = item.id
+        else:
+            number = next(automatic(next_id, given))
+            changes.automatic.append(number)
         next_id = max(next_id, number + 1)
         owner = by_path.get(item.path) if item.path is not None else None
         if owner is not None and owner[0] != number:
@@ -160,7 +175,12 @@ def _checked(row: tuple[Any, ...], folder: Path) -> Row:
     return checked
 
 
-def next_id(connection: sqlite3.Connection) -> int:
+def possible(numbers: Iterable[int]) -> list[int]:
+    """Return those of the numbers that may be an id, which SQLite can be asked for."""
+    return [number for number in numbers if 0 <= number <= MAX_ID]
+
+
+def first_free(connection: sqlite3.Connection) -> int:
     """Return the id after the last one that was ever given."""
     return int(connection.execute("SELECT last_id FROM state").fetchone()[0]) + 1
 

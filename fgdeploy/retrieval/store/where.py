@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fgdeploy.core.errors import UsageError
+from fgdeploy.core.text import shorten, shown
 
+_SHOWN = 200  # characters of an expression in a message
 COLUMNS = ("id", "path", "label", "time", "sha256", "json")
 _FUNCTIONS = {
     *("abs", "coalesce", "glob", "ifnull", "iif", "instr", "length", "like", "lower", "ltrim"),
@@ -43,8 +45,9 @@ def matching_ids(
     params: values for `?` or `:name` in it. Raises UsageError for anything but one expression.
     """
     _check_form(where)
+    params = plain(where, params)
     if not isinstance(params, Mapping) and _NAMED.search(_TOKEN.sub(" ", where)):
-        raise UsageError(f"--where {where!r}: its names need values by name, such as {{'n': 1}}")
+        raise _refused(where, "its names need values by name, such as {'n': 1}")
     with _guarded(connection):
         try:
             # Not by SQLite's own index of paths, of which nothing has checked each entry.
@@ -55,9 +58,29 @@ def matching_ids(
         except (sqlite3.Error, sqlite3.Warning, OverflowError, ValueError, TypeError) as error:
             if _is_damage(error):
                 raise
-            raise UsageError(f"--where {where!r}: {_reason(error)}; {_HELP}") from error
+            raise _refused(where, _reason(error)) from error
     ids.sort()
     return ids
+
+
+def plain(where: str, params: Params) -> Params:
+    """Return the values of a filter as SQLite compares them: NumPy's numbers as Python's.
+
+    Raises UsageError for what no column could equal, which would find nothing in silence.
+    """
+    if isinstance(params, Mapping):
+        return {name: _value(where, value) for name, value in params.items()}
+    if isinstance(params, (str, bytes)) or not isinstance(params, (Sequence, np.ndarray)):
+        raise _refused(where, f"expected its values in a list, got {shown(params)}")
+    return [_value(where, value) for value in params]
+
+
+def _value(where: str, value: object) -> object:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise _refused(where, f"expected text, a number or None as a value, got {shown(value)}")
 
 
 def reads_the_clock(where: str) -> bool:
@@ -68,27 +91,29 @@ def reads_the_clock(where: str) -> bool:
 _HELP = f"columns are {', '.join(COLUMNS)}, such as: label = 'owl' and time > '2026-01-31'"
 
 
+def _refused(where: object, why: str) -> UsageError:
+    return UsageError(f"--where {shorten(repr(where), _SHOWN)}: {why}; {_HELP}")
+
+
 def _check_form(where: str) -> None:
     """Refuse what is no single expression, whatever SQLite would make of it."""
     if not isinstance(where, str) or not where.strip():
-        raise UsageError(f"--where {where!r}: expected an expression; {_HELP}")
+        raise _refused(where, "expected an expression")
     depth = 0
     for token in _TOKEN.finditer(where):
         kind, text = token.lastgroup, token.group()
         if kind in ("comment", "query") or (kind == "mark" and text == ";"):
-            raise UsageError(f"--where {where!r}: {text!r} is not allowed in it; {_HELP}")
+            raise _refused(where, f"{shown(repr(text))} is not allowed in it")
         if kind == "mark":
-            raise UsageError(f"--where {where!r}: a quote is not closed; {_HELP}")
+            raise _refused(where, "a quote is not closed")
         # SQLite takes an unknown name in double quotes for text, which hides a misspelt column.
         if kind == "name" and text[1:-1].lower() not in COLUMNS:
-            raise UsageError(
-                f"--where {where!r}: no column {text}; text stands in single quotes; {_HELP}"
-            )
+            raise _refused(where, f"no column {shown(text)}; text stands in single quotes")
         depth += {"(": 1, ")": -1}.get(text, 0)
         if depth < 0:
             break
     if depth != 0 or "\0" in where:
-        raise UsageError(f"--where {where!r}: its brackets do not match; {_HELP}")
+        raise _refused(where, "its brackets do not match")
 
 
 @contextlib.contextmanager
@@ -126,7 +151,7 @@ def _is_damage(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = shorten(" ".join(str(error).split()), _SHOWN)
     if "not authorized" in text or "prohibited" in text:
         return "it may read columns and call plain functions, nothing else"
     return text

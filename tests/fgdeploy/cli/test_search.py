@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -289,3 +290,54 @@ def test_an_item_that_is_damaged(run: Run) -> None:
     connection.commit()
     connection.close()
     fails(run("search", "--id", "1", *IN, "-k", "18"), 1, "g.fgi is damaged .*item 4 is not what")
+
+
+# which index, which bundle
+
+
+def test_search_finds_the_index_and_the_bundle_that_belong_together(
+    run: Run, gallery: Path, moths: Path, bundle: Path, tmp_path: Path
+) -> None:
+    photo = next(moths.rglob("*.jpg"))
+    Index.create(tmp_path / "other.fgi", "cd" * 32, 64).close()
+    mine = Path(shutil.copytree(bundle, tmp_path / "mine.fgd"))
+    (tmp_path / "other.fgd").mkdir()
+    (tmp_path / "other.fgd" / "manifest.json").write_text(json.dumps({"fingerprint": "ef" * 32}))
+    for arguments in ((), ("-b", mine), ("-i", "g.fgi")):
+        found = run("search", photo, *arguments, "--json")
+        assert found.exit_code == 0, found.output
+        assert json.loads(found.stdout)["hits"][0]["path"] == str(photo)
+    shutil.copytree(bundle, tmp_path / "twin.fgd")
+    words = r"2 bundles \(.*mine\.fgd, .*twin\.fgd\) are of the model of g\.fgi; name one with --b"
+    fails(run("search", photo), 2, words)
+    run("index", "add", "g.fgi", moths, "-b", "twin.fgd")  # from here on it remembers
+    assert run("search", photo).exit_code == 0
+    assert run("index", "add", "g.fgi", moths).exit_code == 0
+    (tmp_path / "twin.fgd").rename(tmp_path / "moved.fgd")
+    shutil.rmtree(mine)
+    assert run("search", photo).exit_code == 0
+    shutil.copytree(gallery, tmp_path / "again.fgi")
+    fails(run("search", photo), 2, r"3 indexes \(again\.fgi, g\.fgi, other\.fgi\) in this folder;")
+    shutil.rmtree(tmp_path / "moved.fgd")
+    words = r"name one with --bundle \(g\.fgi was built with .*twin\.fgd\)"
+    shutil.rmtree(tmp_path / "other.fgd")
+    fails(run("search", photo, "-i", "g.fgi"), 2, words)
+
+
+@pytest.mark.usefixtures("gallery")
+def test_exclude_self(run: Run, moths: Path, bundle: Path, tmp_path: Path) -> None:
+    photo = next(moths.rglob("*.jpg"))
+    copy = Path(shutil.copy(photo, tmp_path / "copy.jpg"))
+    for query in (photo, copy):
+        found = run("search", query, "-b", bundle, "--exclude-self", "--json", "-k", "17")
+        hits = json.loads(found.stdout)["hits"]
+        assert [hit["rank"] for hit in hits] == list(range(1, 18))
+        assert str(photo) not in [hit["path"] for hit in hits]
+    fails(run("search", "--code", "00000000", "--exclude-self"), 2, "--exclude-self is for photos")
+
+
+@pytest.mark.usefixtures("gallery")
+def test_a_long_filter_is_not_echoed_whole(run: Run) -> None:
+    result = run("search", "--id", "1", "--where", "x" * 160_000)
+    fails(result, 2, "no such column")
+    assert len(result.stderr) < 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fgdeploy.bundle import sha256
 from fgdeploy.core.codes import CodeFile
 from fgdeploy.core.errors import DataError, IndexStoreError, UsageError
 from fgdeploy.gallery import (
@@ -25,7 +27,7 @@ from fgdeploy.gallery import (
 )
 from fgdeploy.hasher import Hasher
 from fgdeploy.photos import Photo
-from fgdeploy.retrieval import Index
+from fgdeploy.retrieval import Index, Item
 from tests.checks import refused
 from tests.fgdeploy.gallery.conftest import BITS, MODEL, colour_hasher, paint
 
@@ -60,7 +62,8 @@ def test_the_photo_need_not_be_there_any_more(
 @pytest.mark.parametrize("name", ["elsewhere.png", "-1", "1.0", "", "²"])
 def test_neither_id_nor_path(name: str, index: Index, hasher: Hasher, photos: list[Photo]) -> None:
     add_photos(index, hasher, photos)
-    words = rf"^{name} is neither an id nor the path of an item; see: fgdeploy index list$"
+    what = name or "an empty name"
+    words = rf"^{what} is neither an id nor the path of an item; see: fgdeploy index list$"
     with refused(DataError, words):
         find_id(index, name)
 
@@ -127,3 +130,51 @@ def test_queries_of_another_model(index: Index, photos: list[Photo]) -> None:
         list(photo_queries(index, other, [photos[0].path]))
     with refused(IndexStoreError, "holds 24-bit codes of model abab"):
         list(file_queries(index, file))
+
+
+@pytest.mark.parametrize("radius", [None, 24])
+def test_a_photo_is_no_answer_to_itself_by_path_or_by_content(
+    index: Index, hasher: Hasher, photos: list[Photo], tmp_path: Path, radius: int | None
+) -> None:
+    add_photos(index, hasher, photos)
+    digest = sha256(photos[0].path)
+    index.add([Item("/twin", bytes([0, 0, 255]), None, digest, 0)])  # id 0 is left out too
+    copy = Path(shutil.copy(photos[0].path, tmp_path / "copy.png"))
+    changed = paint(photos[3].path, (1, 1, 1)).path  # known by its path alone
+    strange = paint(tmp_path / "the same in other bytes.bmp", (0, 0, 255)).path
+    queries = [photos[0].path, copy, changed, strange]
+    settings = {"k": 3, "radius": radius}
+    found = answers(index, photo_queries(index, hasher, queries, exclude_self=True), **settings)
+    assert not {0, 1} & {*found[0], *found[1]}
+    assert 4 not in found[2]
+    assert found[3][:2] == [0, 1]
+    assert [len(row) for row in found] == ([3] * 4 if radius is None else [7, 7, 8, 9])
+    assert answers(index, photo_queries(index, hasher, [strange]), **settings) == [found[3]]
+    file = CodeFile(np.array([[0, 0, 255]] * 2, np.uint8), [str(copy), ""], ["", ""], BITS, MODEL)
+    from_file = answers(index, file_queries(index, file, exclude_self=True), **settings)
+    assert not {0, 1} & set(from_file[0])
+    assert {0, 1} <= set(from_file[1])
+
+
+def test_the_answers_to_a_photo_do_not_depend_on_its_company(
+    index: Index, hasher: Hasher, photos: list[Photo], tmp_path: Path
+) -> None:
+    add_photos(index, hasher, photos)
+    strange = paint(tmp_path / "strange.png", (0, 7, 255)).path
+    settings = QuerySettings(k=2, rerank=True)
+    alone = answer(index, photo_queries(index, hasher, [strange], True), settings)
+    both = answer(index, photo_queries(index, hasher, [photos[2].path, strange], True), settings)
+    assert [hits for _, hits in both][1] == next(hits for _, hits in alone)
+
+
+def test_the_item_of_id_0_is_no_answer_to_itself(index: Index) -> None:
+    index.add(Item(f"/{n}", bytes(3), id=n) for n in range(3))
+    assert answers(index, item_queries(index, [0, 2]), k=2) == [[1, 2], [0, 1]]
+
+
+def test_a_number_of_many_digits_is_no_id(index: Index) -> None:
+    with pytest.raises(UsageError, match="expected a whole number"):
+        find_id(index, "9" * 160_000)
+    with pytest.raises(DataError, match="is neither an id nor the path of an item") as caught:
+        find_id(index, "x" * 160_000)
+    assert len(str(caught.value)) < 300

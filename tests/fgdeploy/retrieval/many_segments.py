@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from fgdeploy.retrieval import Index, Item
-from fgdeploy.retrieval.store import derived, segment, snapshot, verifying
-from fgdeploy.retrieval.store import index as store
+from fgdeploy.retrieval.store import derived, segment, snapshot, verifying, writing
 from tests.fgdeploy.retrieval.samples import BITS
 
 TAIL, BLOCK = 20, 8
@@ -17,7 +16,7 @@ TAIL, BLOCK = 20, 8
 
 def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let little data fill many segments and blocks."""
-    monkeypatch.setattr(store, "BATCH", 10)
+    monkeypatch.setattr(writing, "BATCH", 10)
     monkeypatch.setattr(derived, "TAIL_ROWS", TAIL)
     for module in (segment, derived, snapshot, verifying):
         monkeypatch.setattr(module, "BLOCK_ROWS", BLOCK)

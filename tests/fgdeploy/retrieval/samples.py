@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fgdeploy.retrieval import Added, Index, Item, Problem
-from fgdeploy.retrieval.store.session import DATABASE
+from fgdeploy.retrieval.store.making import DATABASE
 from fgdeploy.retrieval.store.transfer import import_items, open_export
 
 MODEL, OTHER = "ab" * 32, "cd" * 32

@@ -13,10 +13,9 @@ import pytest
 from fgdeploy.core.codes import UInt8Array
 from fgdeploy.core.errors import IndexStoreError
 from fgdeploy.retrieval import Index, Item
-from fgdeploy.retrieval.store import derived, segment
-from fgdeploy.retrieval.store import index as store
+from fgdeploy.retrieval.store import derived, segment, writing
+from fgdeploy.retrieval.store.making import DATABASE
 from fgdeploy.retrieval.store.segment import Header, path_of
-from fgdeploy.retrieval.store.session import DATABASE
 from tests.fgdeploy.retrieval.many_segments import (
     BLOCK,
     TAIL,
@@ -239,7 +238,7 @@ def test_the_file_of_a_compacted_index_holds_its_codes_in_order(index: Index) ->
 def test_adding_in_bulk_leaves_no_replaced_segment_behind(
     index: Index, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_BULK", 16)
+    monkeypatch.setattr(writing, "_BULK", 16)
     monkeypatch.setattr(derived, "TAIL_ROWS", 8)
     codes = np.random.default_rng(0).integers(0, 256, (160, BITS // 8), dtype=np.uint8)
     index.add_codes(codes)

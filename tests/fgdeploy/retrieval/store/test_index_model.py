@@ -24,8 +24,7 @@ from pytest import MonkeyPatch
 
 from fgdeploy.core.errors import IndexStoreError
 from fgdeploy.retrieval import Index, Item
-from fgdeploy.retrieval.store import derived, segment, snapshot, verifying
-from fgdeploy.retrieval.store import index as store
+from fgdeploy.retrieval.store import derived, segment, snapshot, verifying, writing
 from fgdeploy.retrieval.store.session import Session
 from tests.checks import refused
 from tests.fgdeploy.retrieval.samples import BITS, MODEL, photo
@@ -58,7 +57,7 @@ class StoreAgainstDictionary(RuleBasedStateMachine):
     codes = st.integers(0, 7)
     items = st.lists(st.tuples(names, codes, st.sampled_from(LABELS)), max_size=9)
     given = st.lists(
-        st.tuples(st.integers(1, 14), codes), max_size=6, unique_by=lambda pair: pair[0]
+        st.tuples(st.integers(0, 14), codes), max_size=6, unique_by=lambda pair: pair[0]
     )
 
     @initialize()
@@ -66,7 +65,7 @@ class StoreAgainstDictionary(RuleBasedStateMachine):
         self.patch = MonkeyPatch()
         self.patch.setattr(derived, "TAIL_ROWS", 8)
         self.patch.setattr(derived, "MERGE_ROWS", 16)
-        self.patch.setattr(store, "BATCH", 5)
+        self.patch.setattr(writing, "BATCH", 5)
         for module in (segment, derived, snapshot, verifying):
             self.patch.setattr(module, "BLOCK_ROWS", 4)
         self.patch.setattr(os, "fsync", lambda handle: None)  # power stays on
@@ -100,7 +99,8 @@ class StoreAgainstDictionary(RuleBasedStateMachine):
         assert added.total == len(items)
         for name, code, label in items:
             path = f"/photos/{name}"
-            self.model[self.id_of(path) or self.fresh()] = Kept(code, path, label)
+            known = self.id_of(path)
+            self.model[self.fresh() if known is None else known] = Kept(code, path, label)
 
     @rule(given=given, label=st.sampled_from(LABELS))
     def add_by_id(self, given: list[tuple[int, int]], label: str | None) -> None:
@@ -113,6 +113,26 @@ class StoreAgainstDictionary(RuleBasedStateMachine):
             path = self.model[number].path if number in self.model else None
             self.model[number] = Kept(code, path, label)
             self.highest = max(self.highest, number)
+
+    @rule(given=given, places=st.lists(st.integers(0, 6), max_size=4))
+    def add_with_and_without_ids(self, given: list[tuple[int, int]], places: list[int]) -> None:
+        before = len(self.model)
+        items = [Item(None, code.to_bytes(4, "big"), id=np.int64(n)) for n, code in given]
+        for place in places:
+            items.insert(place, Item(None, bytes(4)))
+        new = sum(number not in self.model for number, _ in given)
+        assert self.index.add(items).new == new + len(places)
+        assert len(self.index) == before + new + len(places)  # none took another's id
+        for item in items:
+            number = int(item.id) if item.id is not None else self.fresh_beside(given)
+            path = self.model[number].path if number in self.model else None
+            self.model[number] = Kept(item.code[-1], path, None)
+            self.highest = max(self.highest, number)
+
+    def fresh_beside(self, given: list[tuple[int, int]]) -> int:
+        while self.fresh() in (number for number, _ in given):
+            pass
+        return self.highest
 
     @rule(count=st.integers(0, 20), code=codes)
     def add_codes(self, count: int, code: int) -> None:

@@ -14,7 +14,7 @@ from fgdeploy.core import atomic
 from fgdeploy.core.errors import FgdeployError, IndexStoreError, UsageError
 from fgdeploy.retrieval import Index
 from fgdeploy.retrieval.store import schema
-from fgdeploy.retrieval.store.session import DATABASE
+from fgdeploy.retrieval.store.making import DATABASE
 from tests.checks import refused
 from tests.fgdeploy.retrieval.samples import BITS, MODEL, OTHER, ZERO, names, photo, raw
 
@@ -130,6 +130,23 @@ def test_opening_a_file(path: Path) -> None:
     with refused(IndexStoreError, r"no index at .*gallery\.fgi"):
         Index.open(path)
     assert path.read_text() == "mine"
+
+
+def test_opening_says_what_lies_there_instead(path: Path) -> None:
+    path.symlink_to(path.with_name("nothing"))
+    with refused(IndexStoreError, r"no index at .*gallery\.fgi: it is a link to nothing; an index"):
+        Index.open(path)
+    path.unlink()
+    path.write_text("mine")
+    with refused(IndexStoreError, r"no index at .*gallery\.fgi: it is a file; an index is a fold"):
+        Index.open(path)
+    path.unlink()
+    path.mkdir()
+    with refused(IndexStoreError, r"gallery\.fgi: it is a folder without index\.sqlite; name anot"):
+        Index.open(path)
+    (path / "manifest.json").write_text("{}")
+    with refused(IndexStoreError, r"no index at .*gallery\.fgi: it is a bundle; an index is a fo"):
+        Index.open(path)
 
 
 def test_opening_a_folder_without_a_database(path: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_good_item() -> None:
     Checker(32).check(GOOD)
     Checker(32).check(Item(None, bytes(4)))
     Checker(12).check(Item(None, b"\xff\xf0"))
-    for number in (1, MAX_ID):
+    for number in (0, 1, MAX_ID):
         Checker(32).check(Item(None, bytes(4), id=number))
     for text in ("{}", "[1, 2]", '"x"', "null", " 7 ", '{"a": "蛾"}'):
         Checker(32).check(Item(None, bytes(4), json=text))
@@ -96,13 +96,19 @@ def test_a_good_item() -> None:
         ({"json": ""}, UsageError, "json is not JSON"),
         ({"json": "NaN"}, UsageError, "json is not JSON"),
         ({"json": '{"a": -Infinity}'}, UsageError, "json is not JSON"),
-        ({"id": -1}, UsageError, rf"^id -1: expected a whole number from 1 to {MAX_ID}$"),
+        ({"id": -1}, UsageError, rf"^id -1: expected a whole number from 0 to {MAX_ID}$"),
         ({"id": MAX_ID + 1}, UsageError, "expected a whole number"),
         ({"id": 1.0}, UsageError, "expected a whole number"),
         ({"id": True}, UsageError, "expected a whole number"),
         ({"id": "1"}, UsageError, "expected a whole number"),
-        ({"id": None}, UsageError, "expected a whole number"),
-        ({"path": None, "id": 0, "code": b""}, IndexStoreError, "^item without id: expected"),
+        ({"id": 2**63}, UsageError, "^id 9223372036854775808: expected a whole number"),
+        ({"id": np.uint64(2**64 - 1)}, UsageError, "expected a whole number"),
+        ({"id": np.int64(-1)}, UsageError, "expected a whole number"),
+        ({"id": np.bool_(True)}, UsageError, "expected a whole number"),
+        ({"id": np.float64(1)}, UsageError, "expected a whole number"),
+        ({"id": 10**9999}, UsageError, "^id .{1,150}: expected a whole number"),
+        ({"path": None, "id": None, "code": b""}, IndexStoreError, "^item without id: expected"),
+        ({"path": None, "id": 0, "code": b""}, IndexStoreError, "^item 0: expected"),
         ({"path": None, "code": b""}, IndexStoreError, "^item 3: expected a code"),
     ],
 )

@@ -16,8 +16,7 @@ import pytest
 
 from fgdeploy.core.errors import IndexStoreError
 from fgdeploy.retrieval import Index, Item
-from fgdeploy.retrieval.store import derived, session
-from fgdeploy.retrieval.store import index as store
+from fgdeploy.retrieval.store import derived, session, writing
 from fgdeploy.retrieval.store.session import Session
 from tests.checks import refused
 from tests.fgdeploy.retrieval.samples import BITS, MODEL, ZERO, names, photo, raw
@@ -28,7 +27,7 @@ BATCH, BATCHES = 20, 30
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let little data fill batches and segments."""
-    monkeypatch.setattr(store, "BATCH", BATCH)
+    monkeypatch.setattr(writing, "BATCH", BATCH)
     monkeypatch.setattr(derived, "TAIL_ROWS", 50)
 
 

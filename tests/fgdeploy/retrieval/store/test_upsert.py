@@ -9,7 +9,7 @@ import pytest
 
 from fgdeploy.core.errors import IndexStoreError
 from fgdeploy.retrieval import Added, Index, Item
-from fgdeploy.retrieval.store import index as store
+from fgdeploy.retrieval.store import writing
 from tests.checks import refused
 from tests.fgdeploy.retrieval.samples import ZERO
 
@@ -30,7 +30,7 @@ def held(index: Index) -> list[tuple[int, str | None, bytes, str | None, str]]:
 @pytest.fixture(params=[1, 2, 1000])
 def batch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many items a transaction takes: what was added must not depend on it."""
-    monkeypatch.setattr(store, "BATCH", request.param)
+    monkeypatch.setattr(writing, "BATCH", request.param)
     return int(request.param)
 
 
@@ -196,7 +196,7 @@ def test_the_size_of_a_batch_does_not_matter(
     ]
     outcomes = []
     for size in (1, 7, 1000):
-        monkeypatch.setattr(store, "BATCH", size)
+        monkeypatch.setattr(writing, "BATCH", size)
         path = index.path.with_name(f"{size}.fgi")
         with Index.create(path, index.fingerprint, index.bits) as fresh:
             done = []

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -283,3 +286,33 @@ def test_any_text_gives_ids_or_is_refused(where: str, params: Params, kept: Inde
     assert database(kept.path).read_bytes() == before
     assert {entry.name for entry in Path(kept.path).iterdir()} <= {"index.sqlite", "write.lock"}
     assert kept.search_ids(ZERO, 10)[0].tolist() == [[1, 2, 5, 6, 9]]
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [("id = ?", np.int64(2)), ("id < ?", np.float32(2.5)), ("label = ?", np.str_("owl"))],
+)
+def test_values_of_numpy_are_compared_as_pythons(where: str, value: Any, five: Index) -> None:
+    found = [hit.id for hit in five.search(ZERO, 9, where=where, params=(value,))[0]]
+    assert found == [hit.id for hit in five.search(ZERO, 9, where=where, params=[value.item()])[0]]
+    assert found
+    assert five.matching(where, np.array([value])).tolist() == sorted(found)
+
+
+@pytest.mark.parametrize(
+    "value", [b"owl", bytearray(b"owl"), np.arange(2), datetime(2026, 1, 31, tzinfo=timezone.utc)]
+)
+def test_values_that_could_equal_nothing_are_refused(value: object, five: Index) -> None:
+    with refused(UsageError, "expected text, a number or None as a value, got"):
+        five.search(ZERO, 3, where="label = ?", params=(value,))
+    with refused(UsageError, "expected its values in a list, got owl"):
+        five.search(ZERO, 3, where="label = ?", params="owl")
+
+
+@pytest.mark.parametrize(
+    "where", ["label = '" + "x" * 160_000, "x" * 160_000, 'label = "' + "x" * 160_000 + '"']
+)
+def test_a_message_shows_little_of_a_long_filter(where: str, five: Index) -> None:
+    with pytest.raises(UsageError, match="columns are id, path") as caught:
+        five.matching(where)
+    assert len(str(caught.value)) < 700
