@@ -1,20 +1,28 @@
-"""What tests of several rooms share: how an error must read, and an engine without a model."""
+"""What tests of several rooms share: errors, examples, an engine without a model."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import settings
 
 from fgdeploy.bundle import Bundle, Manifest
 from fgdeploy.engines.base import Engine, Outputs
 from fgdeploy.photos.images import Preprocess
 
 COLOUR_SIZE, COLOUR_BITS = 8, 24
+
+
+def examples(count: int) -> settings:
+    """Return settings of a property: the first third of its examples, all with THOROUGH=1."""
+    some = count if os.environ.get("THOROUGH") else -(-count // 3)
+    return settings(derandomize=True, deadline=None, max_examples=some)
 
 
 @contextlib.contextmanager

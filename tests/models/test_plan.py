@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -19,6 +19,7 @@ from fgdeploy.models.heads.base import Features, NoHead
 from fgdeploy.models.network import Network
 from fgdeploy.models.plan import block_macs, dense, record
 from fgdeploy.models.reduce.stages import Stage, check, parse
+from tests.checks import examples
 from tests.models.samples import NORM, pruned
 
 AT_224, AT_448 = parse("4:98,8:49,10:12"), parse("4:392,8:196,10:49")
@@ -146,7 +147,7 @@ def test_one_pruning_by_hand(ratio: float, prefix: int) -> None:
     )
 
 
-@settings(derandomize=True, deadline=None, max_examples=25)
+@examples(25)
 @given(
     depth=st.integers(2, 9),
     side=st.integers(1, 17),

@@ -3,13 +3,13 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fgdeploy.core.codes import UInt8Array
 from fgdeploy.core.errors import DataError, FgdeployError
 from fgdeploy.evaluation import Scores, evaluate, mean_average_precision, ranking
-from tests.checks import refused
+from tests.checks import examples, refused
 from tests.fgdeploy.evaluation.reference import (
     distances_of,
     expected_average_precision,
@@ -22,7 +22,7 @@ CUTS = (1, 3, 10)
 # Both sides sum in float64, in another order.
 TOLERANCE = 1e-12
 
-thorough = settings(derandomize=True, deadline=None, max_examples=100)
+thorough = examples(100)
 
 
 def assert_same(found: Scores, expected: Scores) -> None:

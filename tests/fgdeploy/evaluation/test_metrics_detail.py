@@ -2,13 +2,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fgdeploy.core.codes import UInt8Array, pack
 from fgdeploy.core.errors import DataError
 from fgdeploy.evaluation import Detail, evaluate, evaluate_in_detail, ranking
-from tests.checks import refused
+from tests.checks import examples, refused
 from tests.fgdeploy.evaluation.reference import (
     Names,
     reference,
@@ -55,7 +55,7 @@ def assert_is_the_reference(
         assert row.recall_at_1 == pytest.approx(wanted.recall_at_1, abs=TOLERANCE)
 
 
-@settings(derandomize=True, deadline=None, max_examples=120)
+@examples(120)
 @given(
     seed=st.integers(0, 2**32 - 1),
     queries=st.integers(1, 7),
@@ -77,7 +77,7 @@ def test_all_of_it_is_as_defined(
     assert_is_the_reference(found, of_queries, of_gallery, False, bits)
 
 
-@settings(derandomize=True, deadline=None, max_examples=120)
+@examples(120)
 @given(
     seed=st.integers(0, 2**32 - 1),
     count=st.integers(2, 20),

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fgdeploy.core.codes import UInt8Array, hamming, pack
@@ -18,10 +18,10 @@ from fgdeploy.core.errors import (
 )
 from fgdeploy.evaluation import mean_average_precision
 from fgdeploy.proof.parity import FP32_LIMITS, Limits, Parity, compare
-from tests.checks import refused
+from tests.checks import examples, refused
 
 FloatArray = npt.NDArray[np.float64]
-thorough = settings(derandomize=True, deadline=None, max_examples=60)
+thorough = examples(60)
 
 
 def hashes(count: int, bits: int = 32, seed: int = 0) -> FloatArray:

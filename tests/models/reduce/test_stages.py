@@ -4,17 +4,17 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fgdeploy.core.errors import FgdeployError, StageError, UsageError
 from fgdeploy.models.reduce.stages import Schedule, Stage, check, parse
-from tests.checks import refused
+from tests.checks import examples, refused
 
 EET = Schedule(((4, 1 / 2), (8, 1 / 4), (10, 1 / 16)))
 PUBLISHED = (Stage(4, 98), Stage(8, 49), Stage(10, 12))
 
-thorough = settings(derandomize=True, deadline=None, max_examples=100)
+thorough = examples(100)
 
 
 # Reading

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fgdeploy.retrieval import Index, search_codes
 from fgdeploy.retrieval.scan import buckets, search
 from fgdeploy.retrieval.scan.buckets import Buckets
 from fgdeploy.retrieval.store import derived, snapshot
+from tests.checks import examples
 from tests.fgdeploy.retrieval import naive
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@examples(100)
 @given(
     seed=st.integers(0, 2**32 - 1),
     query_count=st.integers(1, 5),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fgdeploy.core.codes import UInt8Array
@@ -16,7 +16,7 @@ from fgdeploy.retrieval import Index, search_codes
 from fgdeploy.retrieval.scan.search import Allowed
 from fgdeploy.retrieval.store import derived, snapshot, tables
 from fgdeploy.retrieval.store import index as store
-from tests.checks import refused
+from tests.checks import examples, refused
 from tests.fgdeploy.retrieval.samples import MODEL
 
 multi_index = pytest.importorskip("fgdeploy.retrieval.scan.multi_index", exc_type=ImportError)
@@ -52,7 +52,7 @@ def test_each_table_lists_every_row_once_by_its_part(
         np.testing.assert_array_equal(np.diff(mine.astype(np.int64)), counts)
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@examples(60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     queries=st.integers(1, 9),

@@ -1,17 +1,17 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fgdeploy.core.codes import UInt8Array
 from fgdeploy.core.errors import UsageError
 from fgdeploy.retrieval import search_codes, search_radius
 from fgdeploy.retrieval.scan import scan_numpy
-from tests.checks import refused
+from tests.checks import examples, refused
 from tests.fgdeploy.retrieval import naive
 
-thorough = settings(derandomize=True, deadline=None, max_examples=200)
+thorough = examples(200)
 
 
 def distance(one: UInt8Array, other: UInt8Array) -> int:

@@ -6,12 +6,13 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fgdeploy.core.errors import MissingDependency
 from fgdeploy.retrieval import search_codes, search_radius
 from fgdeploy.retrieval.scan import search
+from tests.checks import examples
 from tests.fgdeploy.retrieval import naive
 from tests.fgdeploy.retrieval.scan.conftest import CHUNK, mask, needs_numba
 
@@ -24,7 +25,7 @@ KERNELS = ["numpy", "numba"] if search.has_numba() else ["numpy"]
 both = pytest.mark.parametrize("kernel", KERNELS)
 
 
-thorough = settings(derandomize=True, deadline=None, max_examples=100)
+thorough = examples(100)
 
 
 WIDTHS = [2, 7, 8, 9, 13, 16, 20]  # bytes; one, two and three words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fgdeploy.retrieval import Index
@@ -12,6 +12,7 @@ from fgdeploy.retrieval.scan.search import Allowed
 from fgdeploy.retrieval.store import segment
 from fgdeploy.retrieval.store.merging import in_order, joined
 from fgdeploy.retrieval.store.snapshot import Listed, Part
+from tests.checks import examples
 from tests.fgdeploy.retrieval.samples import BITS, photo
 
 BLOCK = 8
@@ -24,7 +25,7 @@ def small_blocks() -> object:
         yield
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@examples(300)
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.lists(st.integers(0, 40), min_size=0, max_size=5),

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fgdeploy.core.codes import hamming, pack
 from fgdeploy.core.errors import UsageError
 from fgdeploy.retrieval import Index, Item
 from fgdeploy.retrieval.store import rerank
-from tests.checks import refused
+from tests.checks import examples, refused
 from tests.fgdeploy.retrieval.samples import MODEL
 
 
@@ -27,7 +27,7 @@ def plain_cost(hash_: list[float], code: bytes) -> float:
     )
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@examples(60)
 @given(
     bits=st.sampled_from([1, 7, 8, 12, 64, 65, 512]),
     queries=st.integers(0, 4),

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fgdeploy.core.codes import UInt8Array
 from fgdeploy.retrieval.store import segment
 from fgdeploy.retrieval.store.segment import Header, Ids, Segment, SegmentError
+from tests.checks import examples
 
 UID, OTHER_UID = b"u" * 16, b"v" * 16
 BLOCK = 4  # rows, in place of 131,072
@@ -45,7 +46,7 @@ def some(rows: int, width: int, consecutive: bool, seed: int = 0) -> tuple[Ids, 
     return np.cumsum(steps), chooser.integers(0, 256, (rows, width), np.uint8)
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@examples(60)
 @given(
     rows=st.integers(1, 19),
     width=st.integers(1, 64),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fgdeploy.core.errors import UsageError
 from fgdeploy.retrieval import Index, Item
 from fgdeploy.retrieval.store.where import Params, matching_ids
-from tests.checks import refused
+from tests.checks import examples, refused
 from tests.fgdeploy.retrieval.samples import BITS, MODEL, ZERO, database
 
 CODE = bytes(BITS // 8)
@@ -269,12 +269,7 @@ WORDS = [
 texts = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join) | st.text(max_size=40)
 
 
-@settings(
-    derandomize=True,
-    deadline=None,
-    max_examples=500,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(examples(500), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=texts, params=st.sampled_from([(), ("owl",), {"a": 1}]))
 @example(where="1) OR (1", params=())
 @example(where="\ud800", params=())
