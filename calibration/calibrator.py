@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
 import onnx
 
@@ -16,15 +17,16 @@ from fgdeploy.calibration import cache, int8_plan, qdq, sample
 from fgdeploy.calibration.cache import Calibration
 from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.half import to_half
-from fgdeploy.calibration.judge import Judge, default_limits
+from fgdeploy.calibration.judge import Judge
 from fgdeploy.calibration.repair import Repair, repair
-from fgdeploy.calibration.sample import Sample
-from fgdeploy.core.errors import DataError, ParityError
+from fgdeploy.calibration.sample_frames import frames_of
+from fgdeploy.core.errors import ParityError
 from fgdeploy.core.progress import Bars, Notify, no_bars, silent
 from fgdeploy.core.text import counted
-from fgdeploy.engines.base import BATCH
-from fgdeploy.photos import Photo, batches, decode_all
-from fgdeploy.proof.parity import Limits, Parity
+from fgdeploy.photos import Photo
+from fgdeploy.proof.limits import Limits, int8_limits
+from fgdeploy.proof.parity import Parity
+from fgdeploy.proof.variety import Variety, check_spread, measure
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Calibrated:
     """A calibrated bundle: INT8 before and after repair, and FP16, all against fp32.
 
     reused: nothing was done, as the bundle held this very calibration. repair: None where INT8 met
-    the limits at once. skipped: why photos were left out. warnings: one line each.
+    the limits at once. skipped: why photos were left out. warnings: one line each. variety: of the
+    photos that INT8 was checked with.
     """
 
     bundle: Bundle
@@ -45,6 +48,7 @@ class Calibrated:
     reused: bool = False
     skipped: Sequence[str] = ()
     warnings: Sequence[str] = ()
+    variety: Variety | None = None
 
 
 def calibrate(
@@ -59,29 +63,39 @@ def calibrate(
 ) -> Calibrated:
     """Write INT8 and FP16 graphs into a bundle, with the calibration that they came from.
 
-    limits: the limits of INT8 (default: `judge.default_limits`); layers go back to float until they
+    limits: the limits of INT8 (default: `int8_limits`); layers go back to float until they
     are kept. A calibration of the same graph, photos and settings is kept unless `again`; one of
     another graph is refused as stale. strict: raise ImageError for the first photo that cannot be
-    read. Raises DataError for photos that cannot calibrate,
-    ParityError if even repair does not meet the limits, ExportError, BundleError or OSError.
+    read. Raises DataError for photos that cannot calibrate, such as alike ones, ParityError if even
+    repair does not meet the limits, ExportError, BundleError or OSError.
     """
     held = None if again else cache.read(bundle)
     chosen = sample.draw(photos, settings.images, bundle.manifest.image_size, settings.seed)
     for warning in chosen.warnings:
         notify(warning)
     # Before any work: are the checks labelled, and is this calibration there already?
-    limits = limits or default_limits([photo.label for photo in chosen.checks])
+    limits = limits or int8_limits([photo.label for photo in chosen.checks])
     facts = {
         "count": len(chosen.calibration),
         "sha256": sample.digest([photo.path for photo in chosen.calibration]),
     }
     wanted = {**dataclasses.asdict(settings), "limits": limits.to_json()}
-    if held is not None and held.photos == facts and held.settings == wanted:
+    if held is not None and _same_photos(held, facts) and held.settings == wanted:
         return Calibrated(bundle, held, limits, reused=True, warnings=chosen.warnings)
     skipped: list[str] = []
     model = onnx.load(bundle.graph("fp32"))
-    made = _plan(model, bundle, chosen, settings, skipped, bars, strict)
-    judge = _judge(model, bundle, chosen, skipped, bars, strict)
+    warnings = list(chosen.warnings)
+
+    def warn(lines: Sequence[str]) -> None:
+        for line in lines:
+            notify(line)
+        warnings.extend(lines)
+
+    frames = frames_of(bundle, chosen, skipped, bars, warn, strict)
+    made = int8_plan.make(model, frames.batches, settings, bars("rounding layers"))
+    judge = Judge(model, frames.checks, frames.labels, bars("running fp32"))
+    varied = measure(frames.read, judge.codes, bundle.manifest.bits)
+    warn(check_spread(varied, "to check with"))
     first = judge.parity(qdq.write(made, unsigned_activations=True), bars("checking INT8"))
     fixed = None
     if broken := first.breaches(limits):
@@ -101,7 +115,7 @@ def calibrate(
     record = Calibration(
         graph_sha256=bundle.manifest.files[GRAPHS["fp32"]]["sha256"],
         settings=wanted,
-        photos=facts,
+        photos={**facts, "different": frames.different, "checks": dataclasses.asdict(varied)},
         ranges=made.ranges(),
         in_float=in_float,
         int8_sha256=hashlib.sha256(graphs[GRAPHS["int8"]]).hexdigest(),
@@ -112,47 +126,13 @@ def calibrate(
     files = {**graphs, cache.FILE: record.to_bytes(), checks.FILE: held_to.to_bytes()}
     written = bundle.with_files(files, record.summary())
     return Calibrated(
-        written, record, limits, first, parity, fp16, fixed, False, skipped, chosen.warnings
+        written, record, limits, first, parity, fp16, fixed, False, skipped, warnings, varied
     )
 
 
-def _plan(
-    model: onnx.ModelProto,
-    bundle: Bundle,
-    chosen: Sample,
-    settings: CalibrationSettings,
-    skipped: list[str],
-    bars: Bars,
-    strict: bool,
-) -> int8_plan.Int8Plan:
-    make = bundle.manifest.preprocess
-    groups = batches(chosen.calibration, make, BATCH, skipped, strict, bars("observing"))
-    held = [frames for _, frames in groups]
-    if sum(map(len, held)) < sample.TOO_FEW:
-        raise DataError(
-            f"only {sum(map(len, held))} of {counted(len(chosen.calibration), 'photo')} can "
-            "be read, at least "
-            f"{sample.TOO_FEW} must calibrate; the first: {skipped[0]}"
-        )
-    return int8_plan.make(model, held, settings, bars("rounding layers"))
-
-
-def _judge(
-    model: onnx.ModelProto,
-    bundle: Bundle,
-    chosen: Sample,
-    skipped: list[str],
-    bars: Bars,
-    strict: bool,
-) -> Judge:
-    photos = chosen.checks or chosen.calibration
-    make = bundle.manifest.preprocess
-    kept, frames = decode_all(photos, make, skipped, strict, bars("reading checks"))
-    if not kept:
-        raise DataError(
-            f"none of {counted(len(photos), 'photo')} to check with can be read: {skipped[-1]}"
-        )
-    return Judge(model, frames, [photo.label for photo in kept], bars("running fp32"))
+def _same_photos(held: Calibration, facts: Mapping[str, Any]) -> bool:
+    """Tell whether photos calibrated, and were found to differ, which was not always asked."""
+    return "different" in held.photos and facts.items() <= held.photos.items()
 
 
 def _graphs(made: int8_plan.Int8Plan, in_float: list[str]) -> dict[str, bytes]:

@@ -14,21 +14,9 @@ from fgdeploy.calibration.observe import open_session
 from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.core.timing import time_calls
 from fgdeploy.engines.base import Outputs, run_in_batches
-from fgdeploy.proof.parity import Limits, Parity, compare
+from fgdeploy.proof.parity import Parity, compare
 
 _TIMED, _WARM_UP = 25, 5
-# What INT8 keeps to. Photos that a model was trained on lie further from its decision borders: half
-# a per cent more bits agree on them than on new ones (measured), hence 98.5 for 98 % on new photos.
-# Bits alone decide where photos have no labels that repeat.
-MAX_DROP, MIN_BITS, MIN_BITS_UNLABELLED = 0.5, 0.985, 0.99
-
-
-def default_limits(labels: Sequence[str | None]) -> Limits:
-    """Return the limits of an INT8 graph: half a point of mAP and 98.5 % of bits, or 99 %."""
-    known = {label for label in labels if label is not None}
-    if None in labels or not 1 < len(known) < len(labels):
-        return Limits(min_bit_agreement=MIN_BITS_UNLABELLED)
-    return Limits(max_map_drop=MAX_DROP, min_bit_agreement=MIN_BITS)
 
 
 class Judge:

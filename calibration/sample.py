@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fgdeploy.bundle import sha256
-from fgdeploy.core.errors import DataError, UsageError
+from fgdeploy.core.errors import DataError, ImageError, UsageError
 from fgdeploy.core.text import counted
-from fgdeploy.photos import Photo, spread
+from fgdeploy.photos import Photo, decode, spread
 
 DEFAULT_IMAGES = 256
 FEW, TOO_FEW = 32, 8
+SPARED = 16  # photos to check with; of fewer, repair would chase chance
 CHECKS, _MOST_CHECK_BYTES = 1024, 256 << 20  # their frames are held in memory
 _EVALUATION = {"test", "val", "validation", "eval", "query", "gallery"}
 
@@ -22,12 +23,14 @@ _EVALUATION = {"test", "val", "validation", "eval", "query", "gallery"}
 class Sample:
     """Photos to calibrate on and photos to check the outcome with; no photo is in both.
 
-    checks may be fewer than asked for, or none. warnings: one line each.
+    Nor is a copy of it, and none is twice in one. checks may be fewer than asked for, or none.
+    copies: how many photos were left out as copies of others. warnings: one line each.
     """
 
     calibration: list[Photo]
     checks: list[Photo]
     warnings: list[str] = field(default_factory=list)
+    copies: int = 0
 
 
 def draw(
@@ -36,8 +39,9 @@ def draw(
     """Divide a list of photos into those to calibrate on and those to check with.
 
     Where the list has splits only `train` is used. Checks are other photos than those calibrated
-    on, at most 1024 and 256 MiB of pixels; of a short list half calibrates. Raises DataError for a
-    list that has evaluation photos only or fewer than 8, UsageError for a wrong count.
+    on, at most 1024 and 256 MiB of pixels; of a short list half calibrates. Of photos with the same
+    contents one is used. Raises DataError for a list that has evaluation photos only or fewer than
+    8, UsageError for a wrong count.
     """
     if images < TOO_FEW:
         raise UsageError(
@@ -46,16 +50,30 @@ def draw(
         )
     # One that is listed twice must not both calibrate and check.
     usable = list({photo.path: photo for photo in _training_photos(photos)}.values())
-    if len(usable) < TOO_FEW:
-        raise DataError(
-            f"{counted(len(usable), 'photo')} to calibrate on, expected at least {TOO_FEW}, better "
-            f"{DEFAULT_IMAGES}; give --data more photos"
-        )
-    ordered = spread(usable, len(usable), seed)
-    count = min(images, max(len(ordered) // 2, min(len(ordered), FEW)))
     checks = min(CHECKS, max(_MOST_CHECK_BYTES // (3 * image_size**2), 64))
+    most = max(2 * images, images + checks)  # more would change nothing
+    ordered, copies = _without_copies(spread(usable, len(usable), seed), most)
+    if len(ordered) < TOO_FEW:
+        many = f" ({len(usable):,} listed, {copies:,} of them copies of others)" if copies else ""
+        raise DataError(
+            f"{counted(len(ordered), 'photo')} to calibrate on{many}, "
+            f"expected at least {TOO_FEW}, better {DEFAULT_IMAGES}; give --data more photos"
+        )
+    spared = SPARED if len(ordered) >= 2 * SPARED else 0
+    count = min(images, max(len(ordered) // 2, min(len(ordered) - spared, FEW)))
     chosen, rest = ordered[:count], ordered[count : count + checks]
     warnings = []
+    if copies:
+        warnings.append(
+            f"left out as copies of others: {counted(copies, 'photo')}; with contents of their "
+            f"own: {len(ordered):,}"
+        )
+    if len(rest) < TOO_FEW:
+        warnings.append(
+            f"INT8 is checked on photos that calibrated it, as {counted(len(rest), 'other photo')} "
+            f"would be left and at least {TOO_FEW} are needed: its numbers flatter it; give --data "
+            "more photos"
+        )
     if count < FEW:
         warnings.append(
             f"only {counted(count, 'photo')} calibrate: a range that they do not reach is cut "
@@ -68,7 +86,39 @@ def draw(
             f"all photos to calibrate on are of one class ({next(iter(labels))}): ranges of other "
             "classes may be cut off; give photos of several classes, if there are any"
         )
-    return Sample(chosen, rest, warnings)
+    return Sample(chosen, rest, warnings, copies)
+
+
+def _without_copies(photos: Sequence[Photo], most: int) -> tuple[list[Photo], int]:
+    """Return the first photos, at most `most`, that have contents of their own, and the copies.
+
+    Files that are no images are no copies: each is left in, so that reading it names it.
+    """
+    found: list[Photo] = []
+    images: dict[str, bool | None] = {}  # by content: whether it is one, None if nobody asked yet
+    copies = 0
+    for photo in photos:
+        if len(found) == most:
+            break
+        try:
+            content = sha256(photo.path)
+        except OSError:
+            content = str(photo.path)
+        if content in images and images[content] is None:
+            images[content] = _is_image(photo)
+        if images.setdefault(content, None):
+            copies += 1
+        else:
+            found.append(photo)
+    return found, copies
+
+
+def _is_image(photo: Photo) -> bool:
+    try:
+        decode(photo.path)
+    except ImageError:
+        return False
+    return True
 
 
 def _training_photos(photos: Sequence[Photo]) -> list[Photo]:

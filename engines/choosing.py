@@ -15,6 +15,7 @@ from fgdeploy.engines.base import Engine, EngineSource, GraphEngine, one_line
 from fgdeploy.engines.build_settings import check_threads
 from fgdeploy.engines.matching import mismatches
 from fgdeploy.engines.record import Built, Record
+from fgdeploy.engines.standing import Choice, Fitting, choices
 
 
 def open_engine(
@@ -27,26 +28,27 @@ def open_engine(
 ) -> Engine:
     """Open the engine to run here; its `reason` says why it was chosen.
 
-    backend: a name, NAME:PRECISION, or `auto`. Engines built for this machine come first, the
-    fastest measured one before others; next a graph opened directly, where the backend can: fp32,
-    or the precision asked for. An engine that failed parity is taken only when its precision is
-    named. If what was built does not fit this machine, that is an error; with `fallback` the next
-    best runs instead, and `notify` is told. threads: CPU threads of one run, None for all cores.
+    backend: a name, NAME:PRECISION, or `auto`. Engines built for this machine come first, those
+    before others that gained most on fp32 when they were timed; next a graph opened directly, where
+    the backend can: fp32, or the precision asked for. An engine that failed parity, or was no
+    faster than fp32, is taken only when its precision is named. If what was built does not fit this
+    machine, that is an error; with `fallback` the next best runs instead, and `notify` is told.
+    threads: CPU threads of one run, None for all cores.
     Raises MissingDependency, EngineError, BundleError (no such precision) or UsageError.
     """
     check_threads(threads)
     wish = _Wish.read(backend, precision)
     fitting, misfits = _sort(bundle, wish)
     failures: list[str] = []
-    for built, entry in fitting:
+    for choice in _choices(fitting, wish):
         try:
-            engine = _load_built(bundle, built, entry, threads)
+            engine = _open_choice(bundle, choice, threads)
         except FgdeployError as error:
             if not fallback:
                 raise
             failures.append(str(error))
             continue
-        engine.reason = _why(entry, len(fitting))
+        engine.reason = choice.reason
         return _told(engine, failures, notify)
     refused = [*failures, *(misfit.words for misfit in misfits)]
     # A graph of the precision asked for gives the same numbers; `auto` might change them.
@@ -55,6 +57,20 @@ def open_engine(
     engine = _open_graph(bundle, wish, threads, refused, fallback)
     engine.reason = f"no engine built here fits: {'; '.join(refused)}" if refused else "none built"
     return _told(engine, refused if fallback else [], notify)
+
+
+def default_engine(bundle: Bundle) -> tuple[str, str]:
+    """Return the name of the engine that `open_engine` takes by itself, and why.
+
+    Nothing is loaded. Raises EngineError where engines were built and none fits.
+    """
+    wish = _Wish("auto", "auto")
+    fitting, misfits = _sort(bundle, wish)
+    for choice in _choices(fitting, wish):
+        return choice.name, choice.reason
+    if misfits:
+        raise EngineError(_none_fits(misfits))
+    return f"{_portable('fp32')}:fp32", "none built"
 
 
 @dataclass(frozen=True)
@@ -92,9 +108,10 @@ class _Misfit:
     broken: bool
 
 
-def _sort(bundle: Bundle, wish: _Wish) -> tuple[list[tuple[Built, Record]], list[_Misfit]]:
-    """Return the engines that fit, the best first, and those that do not."""
-    fitting, misfits = [], []
+def _sort(bundle: Bundle, wish: _Wish) -> tuple[list[Fitting], list[_Misfit]]:
+    """Return the engines that fit and those that do not."""
+    fitting: list[Fitting] = []
+    misfits = []
     for built in filter(wish.covers, record.find(bundle)):
         entry = built.record
         if entry is None:
@@ -106,13 +123,12 @@ def _sort(bundle: Bundle, wish: _Wish) -> tuple[list[tuple[Built, Record]], list
             misfits.append(_Misfit(words, record.rebuild(entry.backend, entry.precision), False))
         else:
             fitting.append((built, entry))
-    return sorted(fitting, key=_rank), misfits
+    return fitting, misfits
 
 
-def _rank(item: tuple[Built, Record]) -> tuple[bool, bool, float, int, str]:
-    built, entry = item
-    place = list(BACKENDS).index(entry.backend)
-    return entry.failed, entry.p50_ms is None, entry.p50_ms or 0.0, place, built.folder.name
+def _choices(fitting: Sequence[Fitting], wish: _Wish) -> list[Choice]:
+    backends = available() if wish.backend == "auto" else [wish.backend]
+    return choices(fitting, wish.precision == "auto", backends)
 
 
 def _why_not(bundle: Bundle, entry: Record, wish: _Wish) -> list[str]:
@@ -128,12 +144,6 @@ def _why_not(bundle: Bundle, entry: Record, wish: _Wish) -> list[str]:
     return why
 
 
-def _why(entry: Record, count: int) -> str:
-    if entry.p50_ms is None:
-        return f"built for this machine, 1 of {count}, not measured yet"
-    return f"fastest of {count} built for this machine: {entry.p50_ms:.1f} ms"
-
-
 def _none_fits(misfits: Sequence[_Misfit]) -> str:
     words = "; ".join(misfit.words for misfit in misfits)
     return (
@@ -146,6 +156,12 @@ def _told(engine: Engine, refused: Sequence[str], notify: Notify) -> Engine:
     if refused:
         notify(f"{'; '.join(refused)}; running {engine.describe()} instead")
     return engine
+
+
+def _open_choice(bundle: Bundle, choice: Choice, threads: int | None) -> GraphEngine:
+    if choice.fitting is None:
+        return _direct(bundle, choice.backend, choice.precision, threads, [])
+    return _load_built(bundle, *choice.fitting, threads)
 
 
 def _load_built(bundle: Bundle, built: Built, entry: Record, threads: int | None) -> GraphEngine:

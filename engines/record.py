@@ -17,6 +17,7 @@ from typing import Any
 from fgdeploy.bundle import ENGINES, Bundle, sha256
 from fgdeploy.core import atomic, json_schema
 from fgdeploy.core.errors import EngineError
+from fgdeploy.engines import contest
 from fgdeploy.engines.build_settings import MAX_BATCH
 
 SCHEMA_VERSION = 1
@@ -34,7 +35,8 @@ class Record:
     "compute_capability", "driver"}, or, built elsewhere, {"kind": "cuda", "name": None,
     "compute_capabilities"}; batches: sizes built for, the largest the most; build_s: seconds;
     peak_host_mib: of the whole process that built it. parity: with "passed", and speed:
-    {"1": {"p50_ms", "p95_ms", "images_per_s"}, ..., "peak_mib"}, once they were measured.
+    {"1": {"p50_ms", "p95_ms", "images_per_s"}, ..., "peak_mib"}, once they were measured. compared:
+    with what it was timed beside (`contest.Contest`), None where it was not.
     """
 
     backend: str
@@ -53,6 +55,18 @@ class Record:
     created_by: str
     parity: Mapping[str, Any] | None = None
     speed: Mapping[str, Any] | None = None
+    compared: Mapping[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """Return BACKEND:PRECISION."""
+        return f"{self.backend}:{self.precision}"
+
+    @property
+    def held_to(self) -> str:
+        """Return the limits of its proof with their reason, "" where the record has none."""
+        words = (self.parity or {}).get("held_to")
+        return words if isinstance(words, str) and words.isprintable() else ""
 
     @property
     def p50_ms(self) -> float | None:
@@ -85,6 +99,7 @@ class Record:
                 f"{SCHEMA_VERSION}); build the engine again, or install the fgdeploy that wrote it"
             )
         try:
+            entry = {"compared": None, **entry}  # which earlier records do not have
             values = {field.name: entry[field.name] for field in dataclasses.fields(cls)}
             for name, check in _CHECKS.items():
                 if not check(values[name]):
@@ -259,4 +274,5 @@ _CHECKS: dict[str, Any] = {
     "flags": lambda value: isinstance(value, dict),
     "parity": _parity,
     "speed": _speed,
+    "compared": lambda value: value is None or contest.is_valid(value),
 }

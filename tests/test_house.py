@@ -51,7 +51,7 @@ _ARROWS = {
     # Export proves its own graph, so it runs one: the only step ahead in the line.
     "export": {"models", "training", "engines", "evaluation", "proof.parity"},
     # Calibration measures what it made, as export does.
-    "calibration": {"engines", "proof.parity"},
+    "calibration": {"engines", "proof.parity", "proof.limits", "proof.variety"},
     "engines": set(),
     # Within the application: cli -> everything else -> bundle -> photos -> core.
     "core": set(),

@@ -136,11 +136,14 @@ def _print(done: Outcome) -> None:
         show.rows(*speed_table(done.speeds, {done.name: record.bytes}))
     if done.verdict:
         show.line(done.verdict)
+    if done.default is not None:
+        show.line("runs by default: {}, {}".format(*done.default))
 
 
 def _print_proof(proof: Proof, parity: Parity) -> None:
     show.line(f"against fp32: {show.parity_line(parity)}")
-    show.line(f"limits: {proof.limits.words()}: {proof.why}")
+    show.line(f"photos: {proof.variety.words()}")
+    show.line(f"limits: {proof.used.words()}")
     if same := proof.int8:
         show.line(
             f"against the calibrated INT8: {same.bit_agreement:.2%} of bits, "
@@ -181,9 +184,12 @@ def _json(done: Outcome) -> dict[str, object]:
         else None,
         "limits": done.proof.limits.to_json() if done.proof else None,
         "limits_why": done.proof.why if done.proof else None,
+        "variety": dataclasses.asdict(done.proof.variety) if done.proof else None,
         "int8_codes": dataclasses.asdict(done.proof.int8)
         if done.proof and done.proof.int8
         else None,
         "speeds": {speed.name: speed.to_json() for speed in done.speeds},
         "verdict": done.verdict,
+        "default": done.default[0] if done.default else None,
+        "default_why": done.default[1] if done.default else None,
     }

@@ -128,12 +128,15 @@ def limits(drop: float | None, old_drop: float | None, min_bits: float | None) -
 
 def _rows(done: Calibrated) -> list[tuple[str, str]]:
     assert done.int8 is not None and done.first is not None and done.fp16 is not None
+    assert done.variety is not None
     record = done.record
     layers = sum(len(entry["readers"]) for entry in record.ranges.values())
     rows = [
         ("photos", f"{record.photos['count']} to calibrate on, {done.int8.photos} to check with"),
+        ("that differ", f"{record.photos['different']}; of the checks: {done.variety.words()}"),
         ("range", _range(record.settings)),
         ("int8 layers", f"{layers} and the patch embedding"),
+        ("limits", done.limits.words()),
         ("int8", show.parity_line(done.first)),
     ]
     if done.repair is not None:
@@ -161,6 +164,8 @@ def _json(done: Calibrated) -> dict[str, object]:
     return {
         **done.record.summary(),
         "limits": done.limits.to_json(),
+        "different": done.record.photos.get("different"),
+        "variety": done.record.photos.get("checks"),
         "first": plain(done.first),
         "int8": plain(done.int8),
         "fp16": plain(done.fp16),

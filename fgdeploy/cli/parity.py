@@ -82,9 +82,9 @@ def parity(
 ) -> None:
     """Compare two engines on the same photos; exit 1 if a limit is not kept.
 
-    Limits come from the bundle's manifest (that of further outputs for fp32 engines only); an
-    option replaces the one it names. PHOTOS may come first, or alone where one bundle lies in this
-    folder.
+    Limits are those of building: fp32's lie in the bundle's manifest, INT8's in its calibration.
+    An option replaces the one it names. Photos that look alike count once. PHOTOS may come first,
+    or alone where one bundle lies in this folder.
     """
     from fgdeploy.bundle import open_bundle
     from fgdeploy.core.errors import ParityError
@@ -116,11 +116,13 @@ def parity(
         open_by_name(opened, reference, checkpoint) as left,
         open_by_name(opened, name, checkpoint) as right,
     ):
-        held = limits_for(opened.manifest, left, right)
-        limits = Limits.from_json({**held, **flags.to_json()})
-        result, skipped = compare_engines(
-            opened, left, right, photos, strict, show.progress("comparing")
-        )
+        found = compare_engines(opened, left, right, photos, strict, show.progress("comparing"))
+        used = limits_for(opened, found.parity.photos, left, right)
+    result, named = found.parity, flags.to_json()
+    limits = Limits.from_json({**used.limits.to_json(), **named})
+    why = used.why + (f"; as asked for: {', '.join(named)}" if named else "")
+    for warning in found.warnings:
+        show.say(warning)
     unmeasured = result.unmeasured(limits)
     broken = result.breaches(limits)
     broken += [f"{limit} cannot be measured here" for limit in result.unmeasured(flags)]
@@ -129,17 +131,28 @@ def parity(
         opened.record_parity(entry)
     if as_json:
         show.emit_json(
-            {**entry, "limits": limits.to_json(), "unmeasured": unmeasured, "breaches": broken}
+            {
+                **entry,
+                "variety": dataclasses.asdict(found.variety),
+                "limits": limits.to_json(),
+                "limits_why": why,
+                "unmeasured": unmeasured,
+                "breaches": broken,
+                "warnings": list(found.warnings),
+            }
         )
     else:
         show.line(f"{name} against {reference} on {counted(result.photos, 'photo')}")
-        show.rows(_rows(entry))
+        show.rows([("photos", found.variety.words()), *_rows(entry)])
+        show.line(f"limits: {limits.words()}: {why}")
     if broken:
-        raise ParityError(f"{name} does not keep to {reference}: {'; '.join(broken)}")
+        raise ParityError(
+            f"{name} does not keep to {reference}: {'; '.join(broken)} (limits: {why})"
+        )
     show.say("within the limits: " + ", ".join(f"{k}={v:g}" for k, v in limits.to_json().items()))
     if unmeasured:
         show.say(f"not measured (too few photos, or no labels): {', '.join(unmeasured)}")
-    show.report_skipped([*left_out, *skipped])
+    show.report_skipped([*left_out, *found.skipped])
 
 
 def _bisect(opened: Bundle, photos: Sequence[Photo], skipped: list[str], as_json: bool) -> None:

@@ -260,6 +260,6 @@ class _Demo:
             open_by_name(bundle, name) as right,
         ):
             chosen, progress = photos.spread(self._photos, 64), self._progress("comparing")
-            result, _ = compare_engines(bundle, left, right, chosen, True, progress)
+            result = compare_engines(bundle, left, right, chosen, True, progress).parity
         agreement = f"{name} gives {result.bit_agreement:.2%} of onnxruntime's bits"
         self._done("parity", start, f"{agreement} on {counted(result.photos, 'photo')}")

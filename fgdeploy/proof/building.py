@@ -15,13 +15,13 @@ from fgdeploy.core.progress import Bars, Notify, no_bars, silent
 from fgdeploy.engines import BACKENDS, Built, available, build, open_engine
 from fgdeploy.engines.backends import engine_type
 from fgdeploy.engines.build_settings import BuildSettings
+from fgdeploy.engines.choosing import default_engine
 from fgdeploy.photos import Photo
 from fgdeploy.proof import bench
 from fgdeploy.proof.bench import Speed
-from fgdeploy.proof.parity import Limits
-from fgdeploy.proof.proving import Proof, prove
-
-_SAME = 1.05  # times as fast is no difference
+from fgdeploy.proof.limits import Limits
+from fgdeploy.proof.proving import Proof, prove, reference
+from fgdeploy.proof.verdict import contest_of, verdict_of
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Outcome:
     """What was built, the best first; proofs and speeds by the name BACKEND:PRECISION.
 
     reason: why this backend; verdict: whether the precision is worth it here, None if not timed;
-    refused: why others were left out; skipped: why photos were.
+    refused: why others were left out; skipped: why photos were. default: which engine of the bundle
+    runs by itself from now on, and why, None where nothing that was built fits this machine.
     """
 
     built: Built
@@ -40,6 +41,7 @@ class Outcome:
     verdict: str | None
     refused: dict[str, str] = field(default_factory=dict)
     skipped: Sequence[str] = ()
+    default: tuple[str, str] | None = None
 
 
 def build_proven(
@@ -57,12 +59,16 @@ def build_proven(
     """Build an engine of a precision for this machine; without `backend` the best one.
 
     photos: to hold it against fp32 with; without them the frames in the bundle do. strict: raise
-    ImageError for the first photo that cannot be read. The build of
-    one that breaks its limits stays, marked as failed and never chosen by itself. Raises
-    ParityError for that, and what `engines.build` raises.
+    ImageError for the first photo that cannot be read. The build of one that breaks its limits
+    stays, marked as failed and never chosen by itself, nor is one that is no faster than fp32.
+    Raises ParityError for broken limits, DataError for photos so alike that they prove nothing, and
+    what `engines.build` raises.
     """
     settings = settings or BuildSettings()
     names = candidates(precision, backend)
+    skipped: list[str] = []
+    elsewhere = bool(settings.compute_capabilities)
+    against = None if elsewhere else reference(bundle, photos, skipped, notify, bars, strict)
     built: dict[str, Built] = {}
     refused: dict[str, str] = {}
     for name in names:
@@ -75,11 +81,14 @@ def build_proven(
             refused[name] = str(error)
     if not built:
         raise EngineError("; ".join(f"{name}: {why}" for name, why in refused.items()))
-    if settings.compute_capabilities:
+    if elsewhere:
         name, one = next(iter(built.items()))
         return Outcome(one, name, None, (), "named", None)
-    skipped: list[str] = []
-    proofs = prove(bundle, list(built), precision, photos, limits, skipped, notify, bars, strict)
+    proofs = {}
+    if against is not None:
+        proofs = prove(bundle, list(built), precision, against, limits, notify, bars)
+    else:
+        notify("parity was not measured: there are no photos; give some with --data")
     for name, proof in proofs.items():
         built[name] = _noted(built[name], parity=_measured(proof))
     kept = [name for name in built if name not in proofs or not proofs[name].broken]
@@ -93,17 +102,27 @@ def build_proven(
     refused |= {name: "; ".join(proof.broken) for name, proof in proofs.items() if proof.broken}
     if not timed:
         first = kept[0]
-        why = _why(names)
-        return Outcome(built[first], first, proofs.get(first), (), why, None, refused, skipped)
+        found = Outcome(built[first], first, proofs.get(first), (), _why(names), None, refused)
+        return _ended(bundle, found, skipped)
     speeds = _timed(bundle, built, kept, precision, settings, notify, bars)
     by_name = {speed.name: speed for speed in speeds}
     best = min(kept, key=lambda name: _mean_ms(by_name[name]))
-    built[best] = _noted(built[best], speed=by_name[best].to_json())
+    compared = contest_of(speeds, settings.threads).to_json()
+    built[best] = _noted(built[best], speed=by_name[best].to_json(), compared=compared)
     for name in set(built) - {best}:
         shutil.rmtree(built[name].folder, ignore_errors=True)
     reason = _why(names, best, [by_name[name] for name in kept])
-    verdict = _verdict(by_name[best], speeds)
-    return Outcome(built[best], best, proofs.get(best), speeds, reason, verdict, refused, skipped)
+    verdict = verdict_of(by_name[best], speeds)
+    found = Outcome(built[best], best, proofs.get(best), speeds, reason, verdict, refused)
+    return _ended(bundle, found, skipped)
+
+
+def _ended(bundle: Bundle, found: Outcome, skipped: Sequence[str]) -> Outcome:
+    try:
+        default = default_engine(bundle)
+    except EngineError:  # opening will say why
+        default = None
+    return dataclasses.replace(found, skipped=skipped, default=default)
 
 
 def _measured(proof: Proof) -> dict[str, Any]:
@@ -111,7 +130,14 @@ def _measured(proof: Proof) -> dict[str, Any]:
     found = dataclasses.asdict(proof.parity) if proof.parity else {}
     if proof.int8 is not None:
         found["int8_bit_agreement"] = proof.int8.bit_agreement
-    return {"passed": not proof.broken, "limits": proof.limits.to_json(), **found}
+    return {
+        "passed": not proof.broken,
+        "limits": proof.limits.to_json(),
+        "limits_why": proof.why,
+        "held_to": proof.used.words(),
+        "variety": dataclasses.asdict(proof.variety),
+        **found,
+    }
 
 
 def _noted(built: Built, **changes: Any) -> Built:
@@ -179,12 +205,13 @@ def _timed(
 ) -> list[Speed]:
     """Time the engines built against fp32 and half precision in the same backends."""
     names = list(kept)
-    for name in kept:
-        backend = name.partition(":")[0]
-        for other in ("fp32", "fp16", "bf16"):
-            rival = f"{backend}:{other}"
-            if other != precision and _can_run(bundle, rival, settings, notify):
-                names.append(rival)
+    own = dict.fromkeys(name.partition(":")[0] for name in kept)
+    rivals = [f"{backend}:{other}" for backend in own for other in ("fp32", "fp16", "bf16")]
+    # What would run without an engine competes as well, whatever backend was asked for.
+    rivals += [f"{backend}:fp32" for backend in _alike(list(own)) if backend not in own]
+    for rival in rivals:
+        if not rival.endswith(f":{precision}") and _can_run(bundle, rival, settings, notify):
+            names.append(rival)
     return bench.compare(
         bundle.path, names, settings.batches, settings.threads, progress=bars("timing")
     )
@@ -206,22 +233,9 @@ def _can_run(bundle: Bundle, name: str, settings: BuildSettings, notify: Notify)
     return True
 
 
-def _verdict(best: Speed, speeds: Sequence[Speed]) -> str:
-    """Say how the best engine compares with the others of its backend, at each batch size."""
-    backend, _, precision = best.name.partition(":")
-    rivals = [one for one in speeds if one.name != best.name and one.name.startswith(f"{backend}:")]
-    if not rivals:
-        return "there was nothing in this backend to compare with"
-    lines = []
-    for latency in best.latencies:
-        rival = min(rivals, key=lambda one: one.at(latency.batch).p50_ms)
-        ratio = rival.at(latency.batch).p50_ms / latency.p50_ms
-        other = rival.name.partition(":")[2]
-        if ratio >= _SAME:
-            lines.append(f"{ratio:.1f}x as fast as {other} at batch {latency.batch}")
-        else:
-            lines.append(
-                f"NOT worth it at batch {latency.batch}: {other} takes "
-                f"{rival.at(latency.batch).p50_ms:.1f} ms, {precision} {latency.p50_ms:.1f} ms"
-            )
-    return f"{precision} is {'; '.join(lines)}"
+def _alike(backends: Sequence[str]) -> list[str]:
+    """Return the backends that open a graph by themselves on the same kind of device."""
+    gpu = any(BACKENDS[name].gpu for name in backends)
+    return [
+        name for name in available() if BACKENDS[name].gpu == gpu and engine_type(name).portable
+    ]

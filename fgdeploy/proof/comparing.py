@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fgdeploy.bundle import Bundle, Manifest
+import numpy as np
+
+from fgdeploy.bundle import Bundle
 from fgdeploy.core.errors import BundleError, DataError, EngineError, MissingDependency
 from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.core.text import counted
-from fgdeploy.engines import BACKENDS, Engine, Outputs, available, open_engine
-from fgdeploy.engines.base import BATCH
+from fgdeploy.engines import BACKENDS, Engine, Outputs, available, find, open_engine
+from fgdeploy.engines.base import BATCH, GraphEngine
 from fgdeploy.photos import Photo, batches, decode_all
+from fgdeploy.proof import variety
+from fgdeploy.proof.limits import Used, limits_to_use
 from fgdeploy.proof.parity import Parity, compare, further
+from fgdeploy.proof.variety import Variety
 
 
 @dataclass(frozen=True)
@@ -63,16 +68,37 @@ def choose_candidate(reference: str) -> str:
     return f"{other[0]}:fp32"
 
 
-def limits_for(manifest: Manifest, *engines: Engine) -> dict[str, float]:
-    """Return the limits of a manifest that these engines are held to, by name.
+def limits_for(bundle: Bundle, photos: int, *engines: Engine) -> Used:
+    """Return the limits that these engines are held to on so many photos, with the reason.
 
-    They were set for fp32. An embedding of INT8 is further from fp32's than its bits tell, so the
-    limit of further outputs is left out where an engine has another precision.
+    Those of building. One that was built for other limits, which were named then, keeps to these.
     """
-    limits = dict(manifest.limits)
-    if any(engine.precision != "fp32" for engine in engines):
-        limits.pop("max_output_error", None)
-    return limits
+    records = [built.record for built in find(bundle)]
+    compiled = [
+        record
+        for engine in engines
+        for record in records
+        if record is not None
+        and record.name == f"{engine.backend}:{engine.precision}"
+        and isinstance(engine, GraphEngine)
+        and engine.source.compiled
+    ]
+    precisions = [engine.precision for engine in engines]
+    built = compiled[-1] if compiled else None
+    return limits_to_use(bundle, precisions, photos, built=built)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two engines on the same photos. skipped: why photos were left out. warnings: one line each.
+
+    parity: on the photos that differ; alike ones count once.
+    """
+
+    parity: Parity
+    variety: Variety
+    skipped: list[str]
+    warnings: Sequence[str]
 
 
 def compare_engines(
@@ -82,20 +108,22 @@ def compare_engines(
     photos: Sequence[Photo],
     strict: bool = False,
     progress: Progress = no_progress,
-) -> tuple[Parity, list[str]]:
-    """Compare two engines on the same photos; also returns why photos were skipped.
+) -> Comparison:
+    """Compare two engines on the same photos.
 
     Each frame is decoded once and goes to both. Raises ImageError if `strict`, DataError if no
-    photo can be read.
+    photo can be read or so few differ that they prove nothing.
     """
     left: list[Outputs] = []
     right: list[Outputs] = []
+    sketches: list[variety.Sketches] = []
     labels: list[str | None] = []
     skipped: list[str] = []
     make = bundle.manifest.preprocess
     for group, frames in batches(photos, make, BATCH, skipped, strict, progress):
         left.append(reference.run_all(frames))
         right.append(candidate.run_all(frames))
+        sketches.append(variety.sketch(frames))
         labels.extend(photo.label for photo in group)
     if not photos:
         raise DataError("there are no photos to compare; check the list")
@@ -103,9 +131,17 @@ def compare_engines(
         raise DataError(
             f"none of {counted(len(photos), 'photo')} can be read; the first: {skipped[0]}"
         )
-    one, other = Outputs.concatenate(left), Outputs.concatenate(right)
-    others = further(one.arrays(), other.arrays())
-    return compare(one.hash, one.code, other.hash, other.code, labels, others), skipped
+    rows = variety.different(np.concatenate(sketches))
+    one, other = (
+        {name: values[rows] for name, values in Outputs.concatenate(parts).arrays().items()}
+        for parts in (left, right)
+    )
+    found = variety.measure(len(labels), one["code"], bundle.manifest.bits)
+    warnings = variety.check(found, "to compare on")
+    kept = [labels[row] for row in rows]
+    others = further(one, other)
+    parity = compare(one["hash"], one["code"], other["hash"], other["code"], kept, others)
+    return Comparison(parity, found, skipped, warnings)
 
 
 def bisect(

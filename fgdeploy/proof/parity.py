@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,71 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fgdeploy.core.codes import code_bytes, hamming, unpack
-from fgdeploy.core.errors import BundleError, ParityError, UsageError
+from fgdeploy.core.errors import ParityError
 from fgdeploy.evaluation.metrics import mean_average_precision
+from fgdeploy.proof.limits import FP32_LIMITS, Limits
+
+__all__ = ["FP32_LIMITS", "SIGN_MARGIN", "TOP", "Limits", "Parity", "compare", "further"]
 
 # |hash| below this is too near zero for its sign to mean anything after rounding.
 SIGN_MARGIN = 1e-3
 TOP = 10
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The limits that a comparison must keep; None is no limit.
-
-    max_hash_diff: largest |hash difference|. min_bit_agreement, min_identical and min_top10:
-    fractions 0..1. max_map_drop: candidate's mAP below the reference's, in points of 100.
-    max_output_error: of every further output (embedding, logits, a method's own), see `Parity`.
-    """
-
-    max_hash_diff: float | None = None
-    min_bit_agreement: float | None = None
-    min_identical: float | None = None
-    min_top10: float | None = None
-    max_map_drop: float | None = None
-    max_output_error: float | None = None
-
-    def __post_init__(self) -> None:
-        for key, value in self.to_json().items():
-            top = 1.0 if key.startswith("min_") else np.inf
-            if not 0 <= value <= top:
-                raise UsageError(f"limit {key}={value:g}: expected a number from 0 to {top:g}")
-
-    @classmethod
-    def from_json(cls, entry: Mapping[str, float]) -> Limits:
-        """Read the limits of a manifest; names that are not known here are left out."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        limits = {key: value for key, value in entry.items() if key in known}
-        for key, value in limits.items():
-            if not isinstance(value, (int, float)):
-                raise BundleError(
-                    f"the bundle's limit {key} is {value!r}, no number; export it again"
-                )
-        return cls(**limits)
-
-    def to_json(self) -> dict[str, float]:
-        """Return the limits that are set."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
-
-    def words(self) -> str:
-        """Return the limits in words, such as "98.5 % of bits, 0.5 points of mAP"."""
-        names = {
-            "max_hash_diff": "|hash difference| {:.3g}",
-            "min_bit_agreement": "{:.4g} % of bits",
-            "min_identical": "{:.4g} % of codes",
-            "min_top10": "{:.4g} % of the top 10",
-            "max_map_drop": "{:.3g} points of mAP",
-        }
-        shown = self.to_json().items()
-        parts = (names[key].format(100 * x if key.startswith("min_") else x) for key, x in shown)
-        return ", ".join(parts) or "none"
-
-
-# What fp32 engines keep to; exports record it in their manifest. The largest difference has no
-# limit: among thousands of photos one near-tie in a token choice moves one hash, harmlessly.
-FP32_LIMITS = Limits(
-    min_bit_agreement=0.999, min_top10=0.99, max_map_drop=0.1, max_output_error=0.01
-)
 
 
 @dataclass(frozen=True)

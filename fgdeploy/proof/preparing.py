@@ -23,8 +23,7 @@ from fgdeploy.photos import (
 )
 from fgdeploy.photos.table import AS_NAMED
 from fgdeploy.proof.building import Outcome, build_proven, candidates
-from fgdeploy.proof.parity import Limits
-from fgdeploy.proof.proving import PHOTOS
+from fgdeploy.proof.limits import PHOTOS, Limits
 
 if TYPE_CHECKING:
     from fgdeploy.calibration.calibration_settings import CalibrationSettings
@@ -128,7 +127,10 @@ def _opened(bundle: Bundle | str | os.PathLike[str]) -> Bundle:
 def _judges(
     photos: Sequence[Photo], precision: str, image_size: int, settings: CalibrationSettings
 ) -> Sequence[Photo]:
-    """Return the photos that judge an engine, INT8 by others than calibrated it if any are left."""
+    """Return the photos that judge an engine, INT8 by others than calibrated it if any are left.
+
+    Copies of a photo are left out, so that none both calibrates and judges.
+    """
     from fgdeploy.calibration import sample
 
     if precision != "int8":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,23 +13,16 @@ from fgdeploy.bundle.checks import Checks
 from fgdeploy.core.codes import unpack
 from fgdeploy.core.errors import EngineError, ParityError
 from fgdeploy.core.progress import Bars, Notify
-from fgdeploy.core.text import counted
 from fgdeploy.engines import BACKENDS, available, open_engine
 from fgdeploy.engines.backends import engine_type
 from fgdeploy.engines.base import EngineSource
 from fgdeploy.engines.choosing import graph_key, load
 from fgdeploy.photos import Photo, decode_all
-from fgdeploy.proof.parity import Limits, Parity, compare
+from fgdeploy.proof import variety
+from fgdeploy.proof.limits import PHOTOS, Limits, Used, limits_of, limits_to_use
+from fgdeploy.proof.parity import Parity, compare
+from fgdeploy.proof.variety import Variety
 
-PHOTOS = 1024
-# What an engine keeps to where nothing else is asked for; INT8 has its calibration's limits.
-LIMITS = {
-    "fp32": Limits(min_bit_agreement=0.999),
-    "fp16": Limits(min_bit_agreement=0.995),
-    "bf16": Limits(min_bit_agreement=0.97),
-    "int8": Limits(min_bit_agreement=0.98),
-}
-_WIDEST = 2.0  # times a limit, where few photos tell
 _EXACT = "onnxruntime"  # the backend whose INT8 is exact on any CPU
 
 Codes = npt.NDArray[np.uint8]
@@ -64,109 +55,126 @@ class SameCodes:
 class Proof:
     """An engine against fp32: the photos' parity, the limits, and those that it breaks.
 
-    parity: None where there were no numbers to compare, which breaks every limit. why: where the
-    limits come from, in words. int8: against the calibrated INT8 codes, None where the engine is
-    not INT8 or nobody knows them here.
+    parity: None where there were no numbers to compare, which breaks every limit. used: the limits
+    and where they come from. int8: against the calibrated INT8 codes, None where the engine is not
+    INT8 or nobody knows them here.
     """
 
     parity: Parity | None
-    limits: Limits
+    used: Used
     broken: list[str]
-    why: str
+    variety: Variety
     int8: SameCodes | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """Return the limits alone."""
+        return self.used.limits
+
+    @property
+    def why(self) -> str:
+        """Return where the limits come from, in words."""
+        return self.used.why
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What engines are held against: frames that differ and what fp32 makes of them.
+
+    labels: of the photos, None for the frames that the bundle carries.
+    """
+
+    checks: Checks
+    labels: list[str | None] | None
+    variety: Variety
+
+
+def reference(
+    bundle: Bundle,
+    photos: Sequence[Photo],
+    skipped: list[str],
+    notify: Notify,
+    bars: Bars,
+    strict: bool = False,
+) -> Reference | None:
+    """Return frames of photos, or those that the bundle carries, with what fp32 makes of them.
+
+    Alike ones count once. Returns None where there is nothing to compare on. Raises DataError where
+    so few differ that they prove nothing, ImageError for one that cannot be read if `strict`.
+    """
+    held, labels, purpose = _read(bundle, photos[:PHOTOS], skipped, bars, strict)
+    if held is None:
+        return None
+    rows = variety.different(variety.sketch(held.frames))
+    chosen = Checks(
+        held.frames[rows],
+        held.hashes[rows],
+        held.codes[rows],
+        None if held.int8 is None else held.int8[rows],
+    )
+    found = variety.measure(len(held.frames), chosen.codes, bundle.manifest.bits)
+    for warning in variety.check(found, purpose):
+        notify(warning)
+    return Reference(chosen, [labels[row] for row in rows] if labels else None, found)
 
 
 def prove(
     bundle: Bundle,
     names: Sequence[str],
     precision: str,
-    photos: Sequence[Photo],
+    against: Reference,
     limits: Limits | None,
-    skipped: list[str],
     notify: Notify,
     bars: Bars,
-    strict: bool = False,
 ) -> dict[str, Proof]:
-    """Hold engines BACKEND:PRECISION against fp32 on photos, or on the bundle's own frames.
+    """Hold engines BACKEND:PRECISION against fp32.
 
-    limits: those that were asked for, None for the precision's. Returns {} where there is nothing
-    to compare on.
+    limits: those that were asked for, None for the precision's.
     """
-    reference, labels = _reference(bundle, photos[:PHOTOS], skipped, bars, strict)
-    if reference is None:
-        notify("parity was not measured: there are no photos; give some with --data")
-        return {}
+    held, labels = against.checks, against.labels
+    used = limits_to_use(bundle, [precision], len(held.frames), limits)
     usual = limits_of(bundle, precision)
-    used, why = (limits, "as asked for") if limits else widened(usual, len(reference.frames))
     least = (limits or usual).min_bit_agreement or usual.min_bit_agreement
-    exact = _int8_codes(bundle, reference, notify, bars) if precision == "int8" else None
+    exact = _int8_codes(bundle, held, notify, bars) if precision == "int8" else None
     proofs = {}
     for name in names:
         try:
             with open_engine(bundle, name) as engine:
-                found = engine.run_all(reference.frames, progress=bars(f"parity of {name}"))
-            parity = compare(reference.hashes, reference.codes, found.hash, found.code, labels)
+                found = engine.run_all(held.frames, progress=bars(f"parity of {name}"))
+            parity = compare(held.hashes, held.codes, found.hash, found.code, labels)
         except (EngineError, ParityError) as error:  # it fails on real frames, or gives NaN
-            proofs[name] = Proof(None, used, [str(error)], why)
+            proofs[name] = Proof(None, used, [str(error)], against.variety)
             continue
-        broken, same = parity.breaches(used), None
+        broken, same = parity.breaches(used.limits), None
         if exact is not None:
             same = _same(exact, found.code, bundle.manifest.bits, least)
             broken += same.broken
-        proofs[name] = Proof(parity, used, broken, why, same)
+        proofs[name] = Proof(parity, used, broken, against.variety, same)
     return proofs
 
 
-def widened(limits: Limits, photos: int) -> tuple[Limits, str]:
-    """Return limits for fewer photos than `PHOTOS`, and why they are what they are.
-
-    Answers of few photos scatter by 1/sqrt(photos).
-    """
-    factor = min(max(math.sqrt(PHOTOS / photos), 1.0), _WIDEST)
-    drop, bits = limits.max_map_drop, limits.min_bit_agreement
-    found = dataclasses.replace(
-        limits,
-        max_map_drop=None if drop is None else factor * drop,
-        min_bit_agreement=None if bits is None else 1 - factor * (1 - bits),
-    )
-    if found == limits:
-        return limits, f"as they are set, for {counted(photos, 'photo')}"
-    return (
-        found,
-        f"{limits.words()}, widened for {counted(photos, 'photo')} (limits are set for {PHOTOS:,})",
-    )
-
-
-def limits_of(bundle: Bundle, precision: str) -> Limits:
-    """Return the limits of a precision: of INT8 those that its calibration kept."""
-    from fgdeploy.calibration import cache
-
-    held = cache.read(bundle) if precision == "int8" else None
-    return Limits.from_json(held.settings["limits"]) if held else LIMITS[precision]
-
-
-def _reference(
+def _read(
     bundle: Bundle, photos: Sequence[Photo], skipped: list[str], bars: Bars, strict: bool
-) -> tuple[Checks | None, list[str | None] | None]:
-    """Return frames and what fp32 makes of them: of photos, or those that the bundle carries."""
+) -> tuple[Checks | None, list[str | None] | None, str]:
+    """Return frames with fp32's answers, their labels, and what they are in words."""
     portable = [name for name in available() if not BACKENDS[name].gpu]
-    if not photos or not portable:
-        return checks.read(bundle), None
-    kept, frames = decode_all(photos, bundle.manifest.preprocess, skipped, strict)
-    if not kept:
-        return checks.read(bundle), None
-    with open_engine(bundle, portable[0], "fp32") as engine:
-        outputs = engine.run_all(frames, progress=bars("running fp32"))
-    return Checks(frames, outputs.hash, outputs.code), [photo.label for photo in kept]
+    if photos and portable:
+        kept, frames = decode_all(photos, bundle.manifest.preprocess, skipped, strict)
+        if kept:
+            with open_engine(bundle, portable[0], "fp32") as engine:
+                outputs = engine.run_all(frames, progress=bars("running fp32"))
+            labels = [photo.label for photo in kept]
+            return Checks(frames, outputs.hash, outputs.code), labels, "to check with"
+    return checks.read(bundle), None, "that the bundle carries to check with"
 
 
-def _int8_codes(bundle: Bundle, reference: Checks, notify: Notify, bars: Bars) -> Codes | None:
+def _int8_codes(bundle: Bundle, held: Checks, notify: Notify, bars: Bars) -> Codes | None:
     """Return the codes of the calibrated INT8 graph: the bundle's, or computed where that is exact.
 
     Not by an engine that was built here, which may be the one to judge.
     """
-    if reference.int8 is not None:
-        return reference.int8
+    if held.int8 is not None:
+        return held.int8
     if _EXACT not in available():
         notify(
             "not held to the calibrated INT8 codes: the bundle does not carry them for these "
@@ -177,7 +185,7 @@ def _int8_codes(bundle: Bundle, reference: Checks, notify: Notify, bars: Bars) -
     kind = engine_type(_EXACT)
     path = bundle.graph(graph_key(bundle, kind, "int8") or "int8")
     with load(bundle, kind, EngineSource(path, "int8")) as engine:
-        return engine.run_all(reference.frames, progress=bars("running calibrated INT8")).code
+        return engine.run_all(held.frames, progress=bars("running calibrated INT8")).code
 
 
 def _same(left: Codes, right: Codes, bits: int, least: float | None) -> SameCodes:

@@ -8,24 +8,10 @@ import pytest
 from onnx import numpy_helper
 
 from fgdeploy.calibration import judge
-from fgdeploy.calibration.judge import Judge, default_limits
+from fgdeploy.calibration.judge import Judge
 from fgdeploy.core.errors import ParityError
-from fgdeploy.proof.parity import Limits
 from tests.calibration.graphs import block, constant, noise, replace, run
 from tests.checks import refused
-
-
-@pytest.mark.parametrize("labels", [["a", "a", "b"], ["a", "b", "b", "c"]])
-def test_with_labels_that_repeat(labels: list[str | None]) -> None:
-    assert default_limits(labels) == Limits(max_map_drop=0.5, min_bit_agreement=0.985)
-
-
-@pytest.mark.parametrize(
-    "labels", [[], [None], [None, None], ["a", "a", None, "b"], ["a", "a"], ["a", "b", "c"]]
-)
-def test_without(labels: list[str | None]) -> None:
-    """Some unknown, all of one class or none repeated: no mAP, so more bits must agree."""
-    assert default_limits(labels) == Limits(min_bit_agreement=0.99)
 
 
 def _turned(bits: list[int]) -> onnx.ModelProto:

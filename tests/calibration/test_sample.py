@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fgdeploy.calibration import sample
 from fgdeploy.core.errors import DataError, UsageError
@@ -35,7 +36,8 @@ def test_no_photo_is_in_both(count: int, images: int) -> None:
     calibration, checks = set(chosen.calibration), set(chosen.checks)
     assert len(calibration) == len(chosen.calibration)
     assert not calibration & checks
-    assert len(calibration) == min(images, max(count // 2, min(count, 32)))
+    spared = 16 if count >= 32 else 0
+    assert len(calibration) == min(images, max(count // 2, min(count - spared, 32)))
     assert len(checks) == min(count - len(calibration), 1024)
 
 
@@ -46,6 +48,57 @@ def test_a_photo_that_is_listed_twice() -> None:
     assert len({photo.path for photo in [*chosen.calibration, *chosen.checks]}) == 20
     with refused(DataError, "4 photos to calibrate on"):
         sample.draw(photos[:4] * 2)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Photo]:
+    """Sixty photos of two classes, of which every third has the contents of the first."""
+    found = []
+    for number in range(60):
+        path = tmp_path / f"{number}.jpg"
+        grey = number if number % 3 else 0
+        Image.new("L", (4, 4), grey).save(path)
+        found.append(Photo(path, "ab"[number % 2]))
+    return found
+
+
+def test_copies_are_one_photo(files: list[Photo]) -> None:
+    chosen = sample.draw(files)
+    both = [*chosen.calibration, *chosen.checks]
+    assert len({photo.path.read_bytes() for photo in both}) == len(both) == 41
+    assert (chosen.copies, len(chosen.calibration), len(chosen.checks)) == (19, 25, 16)
+    assert chosen.warnings[0] == (
+        "left out as copies of others: 19 photos; with contents of their own: 41"
+    )
+    words = (
+        r"^1 photo to calibrate on \(20 listed, 19 of them copies of others\), expected at least"
+    )
+    with refused(DataError, words):
+        sample.draw(files[::3])
+
+
+def test_files_that_are_no_images_are_no_copies(files: list[Photo]) -> None:
+    """Reading names each of them."""
+    for photo in files[::3]:
+        photo.path.write_text("text")
+    chosen = sample.draw(files)
+    assert (chosen.copies, len(chosen.calibration) + len(chosen.checks)) == (0, 60)
+
+
+def test_no_more_photos_are_read_than_are_needed(
+    files: list[Photo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample, "CHECKS", 4)
+    monkeypatch.setattr(sample, "_MOST_CHECK_BYTES", 0)
+    read: list[Path] = []
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return str(path)
+
+    monkeypatch.setattr(sample, "sha256", counted)
+    chosen = sample.draw(files, 8)
+    assert len(read) == 16 and len(chosen.calibration) == 8 and len(chosen.checks) == 4
 
 
 def test_spread_over_the_classes() -> None:
@@ -101,15 +154,20 @@ def test_too_few() -> None:
 
 def test_warnings() -> None:
     assert sample.draw(_photos(100), 32).warnings == []
-    assert sample.draw(_photos(40)).warnings == []
-    (few,) = sample.draw(_photos(31), 256).warnings
+    assert sample.draw(_photos(48)).warnings == []
+    (few,) = sample.draw(_photos(47), 256).warnings
+    assert few.startswith("only 31 photos calibrate")
+    same, few = sample.draw(_photos(31), 256).warnings
+    assert same.startswith(
+        "INT8 is checked on photos that calibrated it, as 0 other photos would be"
+    )
     assert few.startswith("only 31 photos calibrate")
     (asked,) = sample.draw(_photos(100), 8).warnings
     assert asked.startswith("only 8 photos calibrate")
     (single,) = sample.draw(_photos(100, 1)).warnings
     assert "of one class (c0)" in single
     both = sample.draw(_photos(10, 1)).warnings
-    assert len(both) == 2
+    assert len(both) == 3
     assert not any("\n" in line for line in (few, asked, single, *both))
     unlabelled = [Photo(Path(f"{number}.jpg")) for number in range(100)]
     assert sample.draw(unlabelled).warnings == []

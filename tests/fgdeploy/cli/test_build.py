@@ -89,14 +89,16 @@ def test_from_a_bundle_and_photos_to_int8(run: Run, fresh: Path) -> None:
         "the fastest here: onnxruntime:int8 8.0 ms, openvino:int8 2.0 ms at batch 1"
     )
     assert lines[1].startswith("against fp32: ") and lines[1].endswith("on 16 photos")
-    assert lines[2] == (
+    assert lines[2].startswith("photos: 16 photos, 16 different, codes ")
+    assert lines[3] == (
         "limits: 60 % of bits: 80 % of bits, widened for 16 photos (limits are set for 1,024)"
     )
-    assert lines[3].startswith("against the calibrated INT8: ")
-    assert lines[3].endswith("of codes equal; limit 80 % of bits, never widened")
-    assert lines[4].split()[:4] == ["engine", "p50", "ms,", "batch"]
+    assert lines[4].startswith("against the calibrated INT8: ")
+    assert lines[4].endswith("of codes equal; limit 80 % of bits, never widened")
+    assert lines[5].split()[:4] == ["engine", "p50", "ms,", "batch"]
     assert ["openvino:int8", "2.00", "2.00", "500.0"] in [line.split()[:4] for line in lines]
-    assert lines[-1].startswith("int8 is 4.0x as fast as ")
+    assert lines[-2].startswith("int8 is 4.0x as fast as ")
+    assert lines[-1].startswith("runs by default: openvino:int8, fastest of 1 built for this mach")
     assert done.stderr.splitlines() == [
         "compiling onnxruntime int8",
         "compiling openvino int8",
@@ -128,7 +130,7 @@ def test_int8_calibrates_where_nothing_is_calibrated(run: Run, fresh: Path) -> N
     entry = json.loads(done.stdout)
     assert set(entry) == {
         *("engine", "name", "bytes", "reason", "refused", "parity", "limits", "speeds"),
-        *("verdict", "limits_why", "int8_codes"),
+        *("variety", "default", "default_why", "verdict", "limits_why", "int8_codes"),
     }
     assert entry["name"] == "openvino:int8"
     assert Path(entry["engine"]).parent == Path("eet.fgd/engines")

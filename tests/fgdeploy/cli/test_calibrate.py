@@ -70,8 +70,10 @@ def test_json(run: Run, here: Path, many_moths: Path) -> None:
     entry = json.loads(done.stdout)
     assert set(entry) == {
         *("range", "photos", "in_float", "bit_agreement", "map_drop", "limits", "first", "int8"),
-        *("fp16", "repair_latency_ms", "reused", "skipped", "warnings"),
+        *("fp16", "repair_latency_ms", "reused", "skipped", "warnings", "different", "variety"),
     }
+    assert (entry["different"], entry["variety"]["photos"]) == (24, 72)
+    assert 0.3 < entry["variety"]["distance"] < 0.5
     assert (entry["range"], entry["photos"], entry["in_float"]) == ("minmax", 24, [])
     assert entry["limits"] == {"min_bit_agreement": 0.8}
     assert entry["int8"]["photos"] == 72

@@ -18,7 +18,7 @@ from fgdeploy.core.errors import (
 from fgdeploy.photos import Photo
 from fgdeploy.proof import comparing
 from fgdeploy.proof.comparing import choose_candidate, compare_engines, limits_for
-from fgdeploy.proof.parity import FP32_LIMITS
+from fgdeploy.proof.limits import FP32_LIMITS, LIMITS
 from tests.checks import ColourEngine, colour_bundle, refused
 
 SIZE = 8
@@ -32,9 +32,12 @@ def bundle() -> Bundle:
 @pytest.fixture
 def photos(tmp_path: Path) -> list[Photo]:
     made = []
+    rng = np.random.default_rng(0)
     for number in range(20):
         path = tmp_path / f"{number:02d}.png"
-        Image.new("RGB", (SIZE, SIZE), (number * 11, 255 - number, number)).save(path)
+        pixels = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+        pixels[0, 0] = (number * 11, 255 - number, number)
+        Image.fromarray(pixels).save(path)
         made.append(Photo(path, f"class {number % 3}"))
     return made
 
@@ -42,9 +45,11 @@ def photos(tmp_path: Path) -> list[Photo]:
 def test_both_engines_see_the_same_frames(bundle: Bundle, photos: list[Photo]) -> None:
     left, right = ColourEngine(bundle.manifest), ColourEngine(bundle.manifest, error=0.125)
     seen: list[tuple[int, int]] = []
-    result, skipped = compare_engines(
+    found = compare_engines(
         bundle, left, right, photos, progress=lambda done, total: seen.append((done, total))
     )
+    result, skipped = found.parity, found.skipped
+    assert (found.variety.photos, found.variety.different, found.warnings) == (20, 20, [])
     assert [len(batch) for batch in left.batches] == [8, 8, 4]
     for one, other in zip(left.batches, right.batches, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -56,7 +61,7 @@ def test_both_engines_see_the_same_frames(bundle: Bundle, photos: list[Photo]) -
 
 def test_engines_that_differ(bundle: Bundle, photos: list[Photo]) -> None:
     left, right = ColourEngine(bundle.manifest), ColourEngine(bundle.manifest, flip=1)
-    result, _ = compare_engines(bundle, left, right, photos)
+    result = compare_engines(bundle, left, right, photos).parity
     assert result.bit_agreement == pytest.approx(21 / 24)
     assert (result.identical_codes, result.clear_bits_differ) == (0, 60)
     assert result.breaches(FP32_LIMITS) == ["bit agreement is 0.875, limit >= 0.999"]
@@ -66,7 +71,8 @@ def test_unreadable_photos_are_left_out_of_both(bundle: Bundle, photos: list[Pho
     for number in (0, 9, 19):
         photos[number].path.write_text("no image")
     left, right = ColourEngine(bundle.manifest), ColourEngine(bundle.manifest)
-    result, skipped = compare_engines(bundle, left, right, photos)
+    found = compare_engines(bundle, left, right, photos)
+    result, skipped = found.parity, found.skipped
     assert result.photos == 17
     for name, reason in zip(("00.png", "09.png", "19.png"), skipped, strict=True):
         assert name in reason
@@ -101,10 +107,23 @@ def test_the_other_engine_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_candidate("openvino:fp32")
 
 
-def test_the_limit_of_further_outputs_is_for_fp32(bundle: Bundle) -> None:
+def test_alike_photos_count_once(bundle: Bundle, photos: list[Photo]) -> None:
+    left, right = ColourEngine(bundle.manifest), ColourEngine(bundle.manifest, flip=1)
+    found = compare_engines(bundle, left, right, [*photos[:10], *(photos[:1] * 90)])
+    assert (found.variety.photos, found.variety.different, found.parity.photos) == (100, 10, 10)
+    few = compare_engines(bundle, left, right, photos[:3])
+    (warning,) = few.warnings
+    assert warning.startswith("3 different photos to compare on prove little")
+    assert few.parity.photos == 3
+    with refused(DataError, "^90 photos to compare on, but only 1 different: "):
+        compare_engines(bundle, left, right, photos[:1] * 90)
+
+
+def test_the_limits_are_those_of_the_least_exact(bundle: Bundle) -> None:
     manifest = dataclasses.replace(bundle.manifest, limits=FP32_LIMITS.to_json())
+    bundle = dataclasses.replace(bundle, manifest=manifest)
     full, reduced = ColourEngine(manifest), ColourEngine(manifest)
-    reduced.precision = "int8"
-    assert limits_for(manifest, full, full) == FP32_LIMITS.to_json()
-    rest = {k: v for k, v in FP32_LIMITS.to_json().items() if k != "max_output_error"}
-    assert limits_for(manifest, full, reduced) == limits_for(manifest, reduced, full) == rest
+    reduced.precision = "fp16"
+    assert limits_for(bundle, 5000, full, full).limits == FP32_LIMITS
+    for pair in ((full, reduced), (reduced, full)):
+        assert limits_for(bundle, 5000, *pair).limits == LIMITS["fp16"]

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fgdeploy.bundle import checks
-from fgdeploy.core.errors import EngineError, ParityError
+from fgdeploy.bundle import Bundle, checks
+from fgdeploy.core.errors import DataError, EngineError, ParityError
 from fgdeploy.engines import find, open_engine
 from fgdeploy.engines.openvino import OpenVinoEngine
 from fgdeploy.photos import Photo
-from fgdeploy.proof import proving
+from fgdeploy.proof import limits, proving
 from fgdeploy.proof.building import build_proven
+from fgdeploy.proof.limits import LIMITS
 from fgdeploy.proof.parity import Limits
-from fgdeploy.proof.proving import LIMITS, SameCodes
+from fgdeploy.proof.proving import SameCodes
 from tests.checks import refused
 from tests.fgdeploy.proof.conftest import FRAMES, Make
 
@@ -96,27 +97,12 @@ def test_all_that_miss_are_named(make: Make) -> None:
 
 
 def test_limits_that_are_named_are_used_as_they_are(make: Make) -> None:
-    bundle, limits = make(turned=1), Limits(min_bit_agreement=0.92)
+    bundle, asked = make(turned=1), Limits(min_bit_agreement=0.92)
     with refused(ParityError, r"bit agreement is 0\.91\d*, limit >= 0\.92"):
-        build_proven(bundle, "int8", "onnxruntime", limits=limits, timed=False)
-    limits = dataclasses.replace(limits, min_bit_agreement=0.91)
-    done = build_proven(bundle, "int8", "onnxruntime", limits=limits, timed=False)
-    assert done.proof is not None and done.proof.limits == limits
-
-
-@pytest.mark.parametrize(("frames", "factor"), [(1, 2.0), (256, 2.0), (576, 4 / 3), (4096, 1.0)])
-def test_few_photos_widen_the_limits(frames: int, factor: float) -> None:
-    found, why = proving.widened(Limits(max_map_drop=0.5, min_bit_agreement=0.98), frames)
-    assert found.max_map_drop == pytest.approx(0.5 * factor)
-    assert found.min_bit_agreement == pytest.approx(1 - 0.02 * factor)
-    if factor == 1:
-        assert why == "as they are set, for 4,096 photos"
-    else:
-        assert why == (
-            f"98 % of bits, 0.5 points of mAP, widened for {frames} photos (limits are set for "
-            "1,024)"
-        )
-    assert proving.widened(Limits(min_top10=0.9), frames)[0] == Limits(min_top10=0.9)
+        build_proven(bundle, "int8", "onnxruntime", limits=asked, timed=False)
+    asked = dataclasses.replace(asked, min_bit_agreement=0.91)
+    done = build_proven(bundle, "int8", "onnxruntime", limits=asked, timed=False)
+    assert done.proof is not None and done.proof.limits == asked
 
 
 def off_by(bits: int) -> Callable[[OpenVinoEngine, Any], Any]:
@@ -199,20 +185,49 @@ def test_few_frames_let_pass_what_many_would_not(
     monkeypatch.setitem(LIMITS, "int8", Limits(min_bit_agreement=0.95))
     done = build_proven(bundle, "int8", "onnxruntime", timed=False)
     assert done.proof is not None and done.proof.limits.min_bit_agreement == pytest.approx(0.9)
-    monkeypatch.setattr(proving, "PHOTOS", FRAMES)
+    monkeypatch.setattr(limits, "PHOTOS", FRAMES)
     with refused(ParityError, "limit >= 0.95"):
         build_proven(bundle, "int8", "onnxruntime", timed=False)
 
 
-def test_the_calibration_brings_the_limits_of_int8(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from fgdeploy.calibration import cache
+def frames_alike(bundle: Bundle, how: str) -> bytes:
+    """Return frames that the bundle carries, all of them of one scene."""
+    held = checks.read(bundle)
+    assert held is not None
+    one = np.repeat(held.frames[:1], FRAMES, axis=0)
+    rng = np.random.default_rng(0)
+    frames = {
+        "copies": one,
+        "noise": np.clip(one + rng.normal(0, 3, one.shape), 0, 255).astype(np.uint8),
+        "black": np.zeros_like(one),
+    }[how]
+    return dataclasses.replace(held, frames=frames).to_bytes()
 
-    limits = {"min_bit_agreement": 0.7, "max_map_drop": 2.0}
-    held = cache.Calibration("", {"limits": limits}, {}, {}, [], "", {})
-    bundle = make()
-    assert proving.limits_of(bundle, "int8") == LIMITS["int8"]
-    monkeypatch.setattr(cache, "read", lambda bundle: held)
-    assert proving.limits_of(bundle, "int8") == Limits(min_bit_agreement=0.7, max_map_drop=2.0)
-    assert proving.limits_of(bundle, "fp32") == LIMITS["fp32"]
+
+@pytest.mark.parametrize("how", ["copies", "noise", "black"])
+def test_frames_of_one_scene_prove_nothing(make: Make, how: str) -> None:
+    """As those of a bundle whose calibration saw black frames only."""
+    bundle = make(turned=12)
+    bundle = bundle.with_files({checks.FILE: frames_alike(bundle, how)}, {"range": "mse"})
+    words = r"^40 photos that the bundle carries to check with, but only 1 different: .* --data"
+    with refused(DataError, words):
+        build_proven(bundle, "int8", "onnxruntime", timed=False)
+    assert find(bundle) == []  # nor does anything run by default that nothing proved
+
+
+def test_photos_of_one_scene_prove_nothing(make: Make, grey_photos: list[Photo]) -> None:
+    bundle = make(turned=12)
+    with refused(DataError, r"^280 photos to check with, but only 1 different: .*prove nothing"):
+        build_proven(bundle, "int8", "onnxruntime", photos=grey_photos[:1] * 280, timed=False)
+    assert find(bundle) == []
+
+
+def test_alike_photos_do_not_outvote_others(make: Make, grey_photos: list[Photo]) -> None:
+    photos = [*grey_photos, *(grey_photos[:1] * 100)]
+    done = build_proven(make(), "int8", "onnxruntime", photos=photos, timed=False)
+    assert done.proof is not None and done.proof.parity is not None
+    assert (done.proof.variety.photos, done.proof.variety.different) == (112, 12)
+    assert done.proof.parity.photos == 12
+    entry = done.built.record
+    assert entry is not None and entry.parity is not None
+    assert entry.parity["variety"]["photos"] == 112
