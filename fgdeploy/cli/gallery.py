@@ -259,15 +259,18 @@ def stats(gallery: objects.IndexArgument = None, as_json: show.JsonOption = Fals
 
     gallery = objects.index_of(gallery)
     with Index.open(gallery) as index:
-        found = index.stats()
+        found, bundle = index.stats(), index.bundle
+    built = None if bundle is None else str(bundle)
     if as_json:
-        show.emit_json({"path": str(gallery), **dataclasses.asdict(found)})
+        facts = dataclasses.asdict(found)
+        show.emit_json({"path": str(gallery), "bundle": built, **facts})
         return
     rows = [
         ("items", f"{found.items:,}"),
         ("labels", f"{found.labels:,}"),
         ("times", f"{found.first_time} to {found.last_time}" if found.items else "none"),
         ("code", f"{found.bits} bits of model {found.fingerprint[:16]}"),
+        ("bundle", built or "unknown; the next `index add` notes it"),
         ("database", f"{found.database_bytes:,} bytes, schema {found.schema_version}"),
         ("segments", _segments(found)),
         ("tail", f"{counted(found.tail, 'row')} in no segment yet"),

@@ -51,7 +51,7 @@ def add_photos(
     raises ImageError if `strict`. Raises IndexStoreError if the index is of another model.
     """
     index.require(hasher.fingerprint, hasher.bits)
-    if isinstance(photos, str) or not all(isinstance(photo, Photo) for photo in photos):
+    if not isinstance(photos, Sequence) or not all(isinstance(photo, Photo) for photo in photos):
         raise UsageError("expected photos as fgdeploy.photos.read gives them; give [Photo(path)]")
     report = AddReport()
     wanted = list({os.path.abspath(photo.path): photo.label for photo in photos}.items())

@@ -30,8 +30,8 @@ def bundle_of(index: Index) -> Path | None:
     found = {path.resolve(): path for path in _bundles(folders, index.fingerprint)}
     if len(found) > 1:
         raise UsageError(
-            f"{counted(len(found), 'bundle')} ({_names(found.values())}) are of the model of {index.path}; "
-            "name one with --bundle"
+            f"{counted(len(found), 'bundle')} ({_names(found.values())}) are of the model of "
+            f"{index.path}; name one with --bundle"
         )
     return next(iter(found.values()), None)
 

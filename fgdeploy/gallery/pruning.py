@@ -56,8 +56,8 @@ def prune(index: Index, found: Gone, missing_folders: bool = False) -> int:
     if found.unsure and not missing_folders:
         raise DataError(
             f"whole folders are gone, with {len(found.unsure)} of "
-            f"{counted(len(found.items), 'missing photo')}, such as {found.unsure[0].path}; nothing was removed; mount the disk if it is not, "
-            "or say --missing-folders"
+            f"{counted(len(found.items), 'missing photo')}, such as {found.unsure[0].path}; "
+            "nothing was removed; mount the disk if it is not, or say --missing-folders"
         )
     return index.remove([id_of(item.id) for item in found.items])
 

@@ -31,6 +31,8 @@ def find_id(index: Index, name: str) -> int:
 
     Raises DataError for neither, UsageError for more than an id can be.
     """
+    if not isinstance(name, str):
+        raise UsageError(f"expected an id or a path in text, got {shown(name)}")
     if name.isascii() and name.isdecimal():
         return numbers.whole(name, "item")
     for path in (os.path.abspath(name), name):
@@ -91,6 +93,8 @@ def photo_queries(
     path or its content are no answers. Raises ImageError.
     """
     index.require(hasher.fingerprint, hasher.bits)
+    if isinstance(photos, (str, os.PathLike)) or not isinstance(photos, Sequence):
+        raise UsageError(f"expected photos in a list, got {shown(photos)}; give [photo]")
 
     @functools.cache
     def is_label(name: str) -> bool:

@@ -20,6 +20,7 @@ def test_prune_drops_items_whose_photo_is_gone(
 ) -> None:
     mine = Path(shutil.copytree(moths, tmp_path / "mine"))
     run("index", "add", "g.fgi", mine, "-b", bundle)
+    assert json.loads(run("index", "stats", "--json").stdout)["bundle"] == str(bundle)
     first, *_ = sorted(mine.rglob("*.jpg"))
     first.unlink()
     dry = run("index", "prune", "--dry-run")

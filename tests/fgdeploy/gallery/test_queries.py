@@ -172,6 +172,22 @@ def test_the_item_of_id_0_is_no_answer_to_itself(index: Index) -> None:
     assert answers(index, item_queries(index, [0, 2]), k=2) == [[1, 2], [0, 1]]
 
 
+def test_arguments_of_another_type_are_refused_in_words(
+    index: Index, hasher: Hasher, photos: list[Photo]
+) -> None:
+    for photo in (str(photos[0].path), photos[0].path, None):
+        with refused(UsageError, "expected photos in a list, got"):
+            list(photo_queries(index, hasher, photo))  # type: ignore[arg-type]
+        with refused(UsageError, r"expected photos as fgdeploy\.photos\.read gives them"):
+            add_photos(index, hasher, photo)  # type: ignore[arg-type]
+    with refused(UsageError, "expected photos as"):
+        add_photos(index, hasher, [photos[0].path])  # type: ignore[list-item]
+    with refused(UsageError, "expected an id or a path in text, got 5"):
+        find_id(index, 5)  # type: ignore[arg-type]
+    with refused(UsageError, "expected ids in a list"):
+        item_queries(index, 5)  # type: ignore[arg-type]
+
+
 def test_a_number_of_many_digits_is_no_id(index: Index) -> None:
     with pytest.raises(UsageError, match="expected a whole number"):
         find_id(index, "9" * 160_000)
