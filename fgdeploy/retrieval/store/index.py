@@ -108,12 +108,7 @@ class Index(Closing):
                 if os.path.lexists(folder):
                     raise
                 continue  # whoever made it has removed it, empty, since
-            try:
-                index.require(fingerprint, bits)
-            except BaseException:
-                index.close()
-                raise
-            return index, made
+            return index._of(fingerprint, bits), made
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], notify: Notify = _log.warning) -> Index:
@@ -132,6 +127,19 @@ class Index(Closing):
     def close(self) -> None:
         """Close the database when other threads' searches and changes have ended."""
         self._session.close()
+
+    def _of(self, fingerprint: str, bits: int) -> Index:
+        """Return it if it is of this model, else close it and raise IndexStoreError."""
+        try:
+            self.require(fingerprint, bits)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __reduce__(self) -> tuple[object, ...]:
+        self._session.refuse_closed()
+        return _reopen, (str(self._session.root), self.fingerprint, self.bits)
 
     def is_current(self) -> bool:
         """Return whether this index still lies at its path: it was not removed, moved or replaced.
@@ -383,3 +391,8 @@ def _texts(what: str, given: Iterable[str]) -> set[str]:
     if strangers := [value for value in found if not isinstance(value, str)]:
         raise UsageError(f"expected {what} in text, got {type(strangers[0]).__name__}")
     return found
+
+
+def _reopen(path: str, fingerprint: str, bits: int) -> Index:
+    """Open what was pickled or copied. Raises IndexStoreError if it is of another model by now."""
+    return Index.open(path)._of(fingerprint, bits)

@@ -73,14 +73,15 @@ class Session:
     @property
     def connection(self) -> _Connection:
         """This thread's connection. Raises IndexStoreError if the index was closed."""
-        self._refuse_closed()
+        self.refuse_closed()
         if getattr(self._local, "process", None) != os.getpid():  # a fork must not share one
             self._local.connection = self._connect()
             self._local.process = os.getpid()
         connection: _Connection = self._local.connection
         return connection
 
-    def _refuse_closed(self) -> None:
+    def refuse_closed(self) -> None:
+        """Raise IndexStoreError if the index was closed."""
         if self._closed:
             raise IndexStoreError(f"{self.folder} is closed; open the index anew")
 
@@ -112,7 +113,7 @@ class Session:
         """Give this thread's connection, which nobody closes meanwhile."""
         connection = self.connection
         with connection.busy:
-            self._refuse_closed()
+            self.refuse_closed()
             self._refuse_replaced()
             yield connection
 
@@ -151,7 +152,7 @@ class Session:
     @contextlib.contextmanager
     def locked(self, wait_s: float | None = None) -> Iterator[None]:
         """Hold the writer's lock. Raises IndexStoreError if another process or nobody may write."""
-        self._refuse_closed()
+        self.refuse_closed()
         if not self.writable:
             raise self._not_writable()
         with self._mutex, contextlib.ExitStack() as stack:
