@@ -27,8 +27,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may be any bytes
-    # What Pillow warns of, the photo's own error says; what a user asks of -W comes first.
-    warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
     app(prog_name="fgdeploy")
 
 
