@@ -74,7 +74,7 @@ def test_nothing_to_read_leaves_nothing(run: Run, bundle: Path, tmp_path: Path) 
     result = run("index", "add", "g.fgi", empty, "-b", bundle)
     assert result.exit_code == 3
     assert "skipped:" in result.stderr
-    fails(run("hash", empty, "-b", bundle), 1, "none of 1 photos can be read")
+    fails(run("hash", empty, "-b", bundle), 1, "none of 1 photo can be read")
     assert [entry.name for entry in tmp_path.iterdir()] == ["empty"]
 
 
