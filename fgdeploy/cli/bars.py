@@ -19,6 +19,7 @@ from rich.progress import (
 
 from fgdeploy.cli import show
 from fgdeploy.cli.log_lines import LogLines
+from fgdeploy.core.progress import no_progress
 from fgdeploy.core.text import one_line
 
 
@@ -39,10 +40,16 @@ class TerminalBars:
         """Show a bar and return its number."""
         return self.live.add_task(label, total=total, facts="")
 
+    def log(self, label: str) -> Callable[[int, int], None]:
+        """Return a callback (done, total) that says in a log how far work is; no bar."""
+        if self.live.console.is_terminal:
+            return no_progress
+        return LogLines(label, show.say).update
+
     def make(self, label: str) -> Callable[[int, int], None]:
         """Return a callback (done, total) that shows a bar with its speed until all is done."""
         if not self.live.console.is_terminal:
-            return LogLines(label, show.say).update
+            return self.log(label)
         shown: list[TaskID] = []
         start = time.monotonic()
 

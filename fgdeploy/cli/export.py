@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,9 @@ from fgdeploy.core.errors import MissingDependency
 from fgdeploy.core.text import counted
 
 if TYPE_CHECKING:
+    from fgdeploy.bundle import Manifest
     from fgdeploy.photos import Columns
+    from fgdeploy.proof.parity import Parity
 
 
 @lists.takes_list
@@ -79,6 +82,7 @@ def export(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a bundle of that name.")
     ] = False,
+    as_json: show.JsonOption = False,
     *,
     columns: Columns,
 ) -> None:
@@ -115,9 +119,21 @@ def export(
     done = export_bundle(
         settings, target, overwrite, notify=show.say, progress=show.progress("fitting the head")
     )
-    manifest, parity = done.bundle.manifest, done.parity
+    manifest = done.bundle.manifest
+    if as_json:
+        facts = {"path": str(target), "fingerprint": manifest.fingerprint, "bits": manifest.bits}
+        facts |= {"macs": dict(manifest.macs), "parity": dataclasses.asdict(done.parity)}
+        show.emit_json({**facts, "weights": dict(manifest.weights)})
+    else:
+        show.rows(_rows(manifest, done.parity))
+    if manifest.weights["source"] == "random":
+        show.say("random weights: good for trying the way through, not for ranking")
+    show.say(f"wrote {target}; next: fgdeploy index add gallery.fgi PHOTOS --bundle {target}")
+
+
+def _rows(manifest: Manifest, parity: Parity) -> list[tuple[str, str]]:
     macs = manifest.macs
-    rows = [
+    return [
         ("model", f"{manifest.method} on {manifest.backbone}, {manifest.image_size} px"),
         ("weights", manifest.weights["source"]),
         *((name, show.option(value)) for name, value in manifest.options.items()),
@@ -132,10 +148,6 @@ def export(
             f"{parity.bit_agreement:.2%} of bits equal on {counted(parity.photos, 'image')}",
         ),
     ]
-    show.rows(rows)
-    if manifest.weights["source"] == "random":
-        show.say("random weights: good for trying the way through, not for ranking")
-    show.say(f"wrote {target}; next: fgdeploy index add gallery.fgi PHOTOS --bundle {target}")
 
 
 def _chose_weights(ctx: typer.Context) -> bool:

@@ -10,6 +10,7 @@ import typer
 
 from fgdeploy.cli import lists, method_options, show
 from fgdeploy.core.errors import MissingDependency
+from fgdeploy.core.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from fgdeploy.cli.bars import TerminalBars
@@ -160,13 +161,14 @@ def train(
 
 
 class _Epochs:
-    """One bar per epoch, with the loss and the speed of the last steps."""
+    """One bar per epoch, with the loss and the speed of the last steps; in a log, lines."""
 
     def __init__(self, bars: TerminalBars) -> None:
         self._bars = bars
         self._task: Any = None
         self._epoch = 0
         self._last, self._rate = 0.0, 0.0
+        self._log: Progress = no_progress
 
     def tick(self, tick: Tick) -> None:
         """Show one step."""
@@ -174,10 +176,12 @@ class _Epochs:
         if tick.epoch != self._epoch:
             self._epoch, self._rate = tick.epoch, 0.0
             self._task = self._bars.start(f"epoch {tick.epoch}", tick.steps)
+            self._log = self._bars.log(f"epoch {tick.epoch}")
         else:
             speed = tick.images / max(now - self._last, 1e-9)
             self._rate = 0.8 * self._rate + 0.2 * speed if self._rate else speed
         self._last = now
+        self._log(tick.step, tick.steps)
         facts = f"{self._rate:.0f} images/s  loss {tick.loss:.3f}  lr {tick.lr:.1e}"
         self._bars.live.update(self._task, completed=tick.step, facts=facts)
         if tick.step == tick.steps:

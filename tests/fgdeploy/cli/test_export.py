@@ -20,9 +20,12 @@ def test_export(run: Run, tmp_path: Path) -> None:
     fails(run("export", *flags, "--stages", "2:9"), 1, "eet.fgd is there already; pass --over")
     fails(run("export", *flags, "--stages", "2-9", "-o", "x.fgd"), 2, "expected BLOCK:TOKENS")
     fails(run("export", *flags, "--stages", "2:17", "-o", "x.fgd"), 1, "keeps 17.*16 arrive")
-    fails(run("export", *flags, "--bits", "7", "-o", "x.fgd"), 2, "8 to 512 bits, not 7")
+    fails(run("export", *flags, "--bits", "7", "-o", "x.fgd"), 2, "--bits 7: expected .* 8 to 512")
     fails(run("export", *flags, "--checkpoint", "no.pth", "-o", "x.fgd"), 1, "no checkpoint at")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["eet.fgd"]
+    facts = json.loads(run("export", *flags, "--head", "lsh", "--overwrite", "--json").stdout)
+    assert (facts["path"], facts["bits"], facts["weights"]["source"]) == ("eet.fgd", 64, "random")
+    assert facts["parity"]["identical_codes"] == 1
 
 
 def test_the_weights_are_the_first_word_or_the_only_training(run: Run, tmp_path: Path) -> None:
