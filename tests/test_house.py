@@ -240,7 +240,7 @@ _SEVERAL = re.compile(
 # What stands before such a word and is no number, or a number that is never one.
 _NO_COUNT = re.compile(
     r"_split$|^side$|^[A-Z_]+$|identical_codes$|_rate$|^\(count, bits\)$|^len\(groups\)$"
-    r"|^inner.shape\[0\]$|recipe.epochs$"
+    r"|^inner.shape\[0\]$"
 )
 
 

@@ -118,5 +118,5 @@ def test_hyperplanes_go_through_the_middle_of_the_photos_where_there_are_some(
 
 def test_photos_that_cannot_be_read_at_all(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
-    with refused(DataError, "none of the 1 photos of --fit-data can be read"):
+    with refused(DataError, "none of the 1 photo of --fit-data can be read"):
         _choose(dataclasses.replace(RANDOM, head="itq", fit_data=tmp_path))

@@ -24,7 +24,7 @@ from fgdeploy.retrieval.store.snapshot import Reader, Snapshot
 
 _MOST_NAMED = 100  # damaged items that are named one by one
 
-MISSING = "photos are no longer at their path"
+MISSING = "no longer at the path"
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def inspect(
         names = ", ".join(path.name for path in left[:3])
         problems.append(Problem(f"{counted(len(left), 'file')} left over ({names})", fatal=False))
     if checks.missing:
-        problems.append(Problem(f"{checks.missing} {MISSING}", fatal=False))
+        problems.append(Problem(f"{counted(checks.missing, 'photo')} {MISSING}", fatal=False))
     return problems, note is not None
 
 

@@ -72,7 +72,7 @@ def test_targets_of_other_classes(run: Run, moths: Path, with_targets: Path) -> 
     seal(with_targets, manifest)
     result = run("eval", moths / "split.csv", "-b", with_targets)
     assert columns(result.stdout) == ["asym_sign", "symmetric"]
-    assert "no asym_targets: none of the 1 classes in targets.npz" in result.stderr
+    assert "no asym_targets: none of the 1 class in targets.npz" in result.stderr
 
 
 def test_json_keeps_its_keys_and_adds_protocols(run: Run, moths: Path, with_targets: Path) -> None:

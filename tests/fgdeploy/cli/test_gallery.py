@@ -188,7 +188,7 @@ def test_verify_notes_photos_that_are_gone(run: Run) -> None:
         index.add([Item("/nowhere/a.jpg", b"abcd"), Item("https://x.org/b.jpg", b"abcd")])
     found = run("index", "verify", "g.fgi")
     assert found.exit_code == 0
-    assert found.stdout.startswith("note: 1 photos are no longer at their path\n")
+    assert found.stdout.startswith("note: 1 photo no longer at the path\n")
     problems = json.loads(run("index", "verify", "g.fgi", "--json").stdout)["problems"]
     assert [(p["fatal"], p["repaired"]) for p in problems] == [(False, False)]
 

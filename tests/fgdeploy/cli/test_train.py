@@ -44,7 +44,7 @@ def test_train_then_export_then_eval(run: Run, table: Path) -> None:
     assert [row.split()[:2] for row in rows] == [
         ["student", name] for name in ("asym_targets", "asym_sign", "symmetric")
     ]
-    assert "eet, recipe fast: 9 photos of 3 classes, 16 bits, 1 epochs of 3 steps" in trained.stderr
+    assert "eet, recipe fast: 9 photos of 3 classes, 16 bits, 1 epoch of 3 steps" in trained.stderr
     assert "epoch 1: loss" in trained.stderr
     assert trained.stderr.splitlines()[-1] == (
         "wrote eet-run/model.safetensors; next: fgdeploy export eet-run -o eet-run.fgd"
@@ -88,7 +88,7 @@ def test_unreadable_photos_end_with_3_or_stop(run: Run, moths: Path, tmp_path: P
     named = [line for line in result.stderr.splitlines() if line.startswith("skipped: ")]
     assert len(named) == 1
     assert str(broken) in named[0]
-    assert "1 photos skipped (--strict stops at the first)" in result.stderr
+    assert "1 photo skipped (--strict stops at the first)" in result.stderr
     assert (tmp_path / "r" / "model.safetensors").is_file()
     assert str(broken) in _one_line(run("train", root, *SMALL, "-o", "s", "--strict"), 1)
 
@@ -99,7 +99,7 @@ def test_unreadable_photos_end_with_3_or_stop(run: Run, moths: Path, tmp_path: P
         (["--recipe", "none"], 2, "choose fast, paper"),
         (["--without", "dkt"], 2, "has the parts"),
         (["--bits", "7"], 2, "8"),
-        (["--stages", "9:4"], 1, "below 6"),
+        (["--stages", "9:4"], 2, "below 6"),
         (["--weights", "missing.pth"], 2, "no such file"),
         (["--teacher", "missing.pth"], 1, "no checkpoint at"),
         (["--image-size", "63"], 2, "no multiple"),

@@ -199,7 +199,7 @@ def test_photos_that_are_gone_and_addresses(index: Index, tmp_path: Path) -> Non
             Item(None, bytes(4)),
         ]
     )
-    assert index.verify() == [Problem("1 photos are no longer at their path", fatal=False)]
+    assert index.verify() == [Problem("1 photo no longer at the path", fatal=False)]
 
 
 def test_an_intact_index_is_left_as_it_is(filled: Path) -> None:
