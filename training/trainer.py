@@ -265,9 +265,10 @@ class _Run:
         )
         self.reporter.notify(
             f"{self.assembly.method.name}, recipe {settings.recipe}: "
-            f"{counted(len(division.train), 'photo')} of {counted(len(division.classes), 'class')}, "
-            f"{settings.bits} bits, {counted(self.recipe.epochs, 'epoch')} of "
-            f"{counted(loop.steps, 'step')}, {self.precision}"
+            f"{counted(len(division.train), 'photo')} of "
+            f"{counted(len(division.classes), 'class')}, {settings.bits} bits, "
+            f"{counted(self.recipe.epochs, 'epoch')} of {counted(loop.steps, 'step')}, "
+            f"{self.precision}"
         )
         asked = photos.spread(division.test, settings.eval_photos, settings.seed)
         start = time.monotonic()

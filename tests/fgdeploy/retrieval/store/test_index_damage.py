@@ -28,7 +28,7 @@ def test_a_clean_index_has_no_problems(index: Index, tmp_path: Path) -> None:
 def test_photos_that_are_gone_are_noted_and_nothing_more(three: Index, tmp_path: Path) -> None:
     (tmp_path / "there.jpg").touch()
     three.add([Item(str(tmp_path / "there.jpg"), bytes(4), None, "")])
-    assert three.verify() == [Problem("3 photos are no longer at their path", fatal=False)]
+    assert three.verify() == [Problem("3 photos no longer at the path", fatal=False)]
 
 
 def test_a_path_too_long_to_look_for(index: Index, tmp_path: Path) -> None:
