@@ -129,7 +129,10 @@ def read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{path} is not readable ({error.strerror}); check its rights") from None
     except ValueError as error:
         raise BundleError(f"{path} is not JSON ({error}); export the bundle again") from None
-    return Manifest.from_json(entry)
+    try:
+        return Manifest.from_json(entry)
+    except BundleError as error:
+        raise BundleError(str(error).replace(MANIFEST, str(path), 1)) from None
 
 
 def _check_graph(path: Path, manifest: Manifest) -> None:

@@ -109,7 +109,8 @@ def proof_line(proof: Mapping[str, Any]) -> str:
         "bit_agreement": "{:.2%} of bits equal",
     }
     parts = [form.format(proof[name]) for name, form in words.items() if name in proof]
-    return f"last parity: {', '.join(parts)}" if parts else ""
+    line = ", ".join(parts).replace(", against", " against", 1)
+    return f"last parity: {line}" if parts else ""
 
 
 def _token_rows(manifest: Manifest) -> list[tuple[str, str, str, str]]:

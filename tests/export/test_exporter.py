@@ -127,6 +127,12 @@ def test_the_fingerprint_covers_what_no_weight_shows(random_export: Exported) ->
     assert notes[GRAPH_NOTE] == same and set(notes) >= {"fgdeploy.pins", "fgdeploy.half"}
 
 
+def test_the_key_of_a_checkpoint_is_kept_for_its_reference() -> None:
+    settings = dataclasses.replace(RANDOM, checkpoint=Path("c.pth"), weights_key="teacher")
+    kept = exporter._weights(settings, assembly.choose(RANDOM.network()), "ab" * 32)
+    assert kept["key"] == "teacher" and kept["sha256"] == "ab" * 32
+
+
 def test_the_fingerprint_is_that_of_all_bundles_so_far(random_export: Exported) -> None:
     """Indexes of the first versions go on: these facts, in this form, are what they hold."""
     manifest = random_export.bundle.manifest

@@ -66,7 +66,9 @@ def test_manifest_made_to_break_the_json_reader(own_bundle: Path, content: bytes
 )
 def test_manifest_that_is_no_object(own_bundle: Path, content: str, words: str) -> None:
     (own_bundle / "manifest.json").write_text(content)
-    with refused(BundleError, rf"manifest\.json is damaged: it is {words}, expected an object"):
+    with refused(
+        BundleError, rf"own\.fgd/manifest\.json is damaged: it is {words}, expected an object"
+    ):
         open_bundle(own_bundle)
 
 

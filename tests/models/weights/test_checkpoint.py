@@ -38,6 +38,7 @@ def _equal(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> b
         lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()},
         lambda s: {f"module.{k}": v for k, v in s.items()} | {"epoch": torch.tensor(3)},
         lambda s: {"state_dict": {}, "model": s},
+        lambda s: {"state_dict": s, "args": argparse.Namespace(lr=0.1, data=["a"])},
     ],
 )
 def test_torch_files_are_unwrapped(tmp_path: Path, state: Any, wrap: Any) -> None:
@@ -56,14 +57,14 @@ def _write(path: Path, content: bytes) -> Path:
 
 
 def test_unreadable_files(tmp_path: Path, state: Any) -> None:
-    torch.save({"model": state, "args": argparse.Namespace(lr=1)}, tmp_path / "objects.pth")
+    torch.save({"model": state, "args": Path("x")}, tmp_path / "objects.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
     torch.save(state, tmp_path / "whole.pth")
     whole = (tmp_path / "whole.pth").read_bytes()
     cases = {
         tmp_path / "missing.pth": "no checkpoint at .*missing.pth; check --checkpoint",
-        tmp_path / "objects.pth": r"Python objects \(argparse.Namespace\), which fgdeploy never",
+        tmp_path / "objects.pth": r"Python objects \(pathlib\.PosixPath\), which fgdeploy never",
         tmp_path / "list.pth": "expected a state dict, got list",
         tmp_path / "empty.pth": "empty.pth holds no tensors by name",
         _write(tmp_path / "cut.pth", whole[:5000]): "cut.pth is not a whole PyTorch",
