@@ -75,11 +75,12 @@ def takes_list(command: Callable[..., None]) -> Callable[..., None]:
 def read(
     source: Path, columns: Columns, labels: Path | None = None, strict: bool = False
 ) -> Listing:
-    """List the photos of a folder, an image or a CSV; say which stand in it under two classes."""
-    from fgdeploy.photos import find_repeats
+    """List the photos of a folder, an image or a CSV; say which a list holds under two classes."""
+    from fgdeploy.photos import find_repeats, read_csv
     from fgdeploy.photos import read as read_photos
 
     photos = read_photos(source, labels, columns, strict)
-    if said := find_repeats(photos, contents=False).of_labels():
+    listed = photos if labels is None else read_csv(labels, source, columns)
+    if said := find_repeats(listed, contents=False).of_labels():
         show.say(f"warning: {said}")
     return photos

@@ -38,6 +38,7 @@ CALLS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "eval": ((PHOTOS, "-b", BUNDLE, "--json"),),
     "index add": ((INDEX, QUERY, "-b", BUNDLE), ("new.fgi", PHOTOS)),
+    "index prune": ((INDEX, "--dry-run"), (INDEX, "--missing-folders", "--where", "id > 150")),
     "index remove": ((INDEX, "3", "5"), (INDEX, "--where", "label = 'kite'")),
     "index list": ((INDEX, "--json"), (INDEX, "-n", "4"), ("--where", "label = 'owl'", "--json")),
     "index compact": ((INDEX,),),

@@ -121,7 +121,7 @@ class InProcess:
         out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
         code, crash, start = 0, "", time.perf_counter()
         with _instead(out, err, arguments), warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("default")
+            warnings.resetwarnings()  # all are shown, but those that the program turns off
             signal.alarm(LONGEST_S)
             try:
                 main()

@@ -26,7 +26,8 @@ def manifest_of(bundle: Path) -> Any:
 def _shown(world: World, outcome: Outcome) -> str | None:
     """Hold `inspect --json` to the manifest; entries that nobody knows are not shown."""
     shown, held = json.loads(outcome.out), manifest_of(world.room / BUNDLE)
-    differ = [key for key in shown if key != "digest" and not _is_of(shown[key], held.get(key))]
+    common = shown.keys() & held.keys() - {"digest"}  # what is not there has a default
+    differ = [key for key in sorted(common) if not _is_of(shown[key], held[key])]
     return f"inspect --json shows another {', '.join(differ[:4])}" if differ else None
 
 

@@ -51,7 +51,7 @@ def test_columns_by_other_names(run: Run, bundle: Path, table: Path) -> None:
     assert run("index", "list", "g.fgi").stdout.count(".jpg") == 9
 
 
-def test_one_photo_twice(run: Run, bundle: Path, table: Path) -> None:
+def test_one_photo_twice(run: Run, bundle: Path, moths: Path, table: Path) -> None:
     first = table.read_text().splitlines()[1]
     table.write_text(table.read_text() + "\n" + first.replace("train", "test"))
     words = r"1 photo is in more than one split: .*\(test\) and .*\(train\); scores would be too"
@@ -65,6 +65,9 @@ def test_one_photo_twice(run: Run, bundle: Path, table: Path) -> None:
         done = run(*command, "-b", bundle, *_COLUMNS)
         assert done.exit_code == 0
         assert done.stderr.count("warning: 1 photo is in more than one class: ") == 1
+    done = run("index", "add", "o.fgi", moths, "--labels", table, "-b", bundle, *_COLUMNS)
+    assert done.exit_code == 0
+    assert done.stderr.count("warning: 1 photo is in more than one class: ") == 1
 
 
 def test_the_depth_of_pixels(run: Run, bundle: Path, tmp_path: Path) -> None:
