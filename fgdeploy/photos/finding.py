@@ -60,7 +60,7 @@ def own_split(run: object, *places: Path) -> Path | None:
     if not isinstance(run, str) or run in ("", ".", "..") or "/" in run:
         return None
     lists = (place / run / SPLIT_FILE for place in places)
-    return next((path for path in lists if path.is_file()), None)
+    return next((path for path in lists if os.path.isfile(path)), None)
 
 
 def find_photos(folder: Path, columns: Columns = AS_NAMED) -> Path | None:
@@ -75,8 +75,8 @@ def find_photos(folder: Path, columns: Columns = AS_NAMED) -> Path | None:
     for path in sorted(folder.iterdir()):
         if path.is_dir() and path.suffix not in (".fgd", ".fgi") and path.name[0] not in "._":
             inside = path / SPLIT_FILE
-            listed = inside.is_file() and table.lists_photos(inside, columns)
-            if (path / _WEIGHTS).is_file():
+            listed = os.path.isfile(inside) and table.lists_photos(inside, columns)
+            if os.path.isfile(path / _WEIGHTS):
                 trained += [inside] if listed else []
             elif listed:
                 places.append(inside)

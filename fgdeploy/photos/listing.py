@@ -71,9 +71,9 @@ def label_of(path: Path) -> str | None:
 
 def _in_place(source: Path, official: bool) -> Listing:
     """List the photos of a folder or a file by where they lie, or as an official dataset says."""
-    if source.is_file():
+    if os.path.isfile(source):  # never raises, as Path.is_file may
         found, skipped = [source], []
-    elif source.is_dir():
+    elif os.path.isdir(source):
         if official and (listed := read_layout(source)) is not None:
             return Listing(listed)
         scanned = scan(source)
