@@ -17,6 +17,8 @@ def main() -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)  # as an exception, so that what is half-written goes
 
+    # Pillow's on damaged metadata; what makes a photo unreadable is told in our own words
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         signal.signal(signal.SIGTERM, stop)
         from fgdeploy.cli.app import app
