@@ -78,6 +78,8 @@ def _imported(
     """Return what is wrong in the index: paths, codes and labels are those of the file."""
     held = oracles.stored(world.room / index)
     got = {(item["path"], item["code"].hex(), item["label"]) for item in held.values()}
+    # A line without a path says nothing of it
+    rows = [(before[n]["path"] if p is None and n in before else p, c, t, n) for p, c, t, n in rows]
     paths, ids = {row[0] for row in rows}, {row[3] for row in rows}
     wanted = {row[:3] for row in rows} | {
         (item["path"], item["code"], item["label"])

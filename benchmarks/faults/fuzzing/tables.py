@@ -45,18 +45,20 @@ def _right(world: World, content: bytes, outcome: Outcome) -> Pairs | str:
         found = rows(content)
     except NotCsvError as error:
         return f"a list that is not right is taken: {error}"
-    pairs = [(os.path.normpath(row["path"]), row["class"].strip()) for row in found]
+    places = (os.path.join(world.room, row["path"]) for row in found)
+    names = (os.path.relpath(place, world.room) for place in places)
+    pairs = [(name, row["class"].strip()) for name, row in zip(names, found, strict=True)]
     for (path, label), row in zip(pairs, found, strict=True):
         if path not in world.codes[world.fingerprint]:
             return f"{row['path']!r} is taken"
-        if dict(pairs)[path] != label and path not in outcome.err:
+        if dict(pairs)[path] != label and Path(path).name not in outcome.err:
             return f"{path} has two labels, which nobody says"
     return pairs
 
 
 def _hashed(world: World, pairs: Pairs) -> str | None:
     with np.load(world.room / "new.npz", allow_pickle=False) as held:
-        paths = [os.path.normpath(str(path)) for path in held["paths"]]
+        paths = [os.path.relpath(str(path), world.room) for path in held["paths"]]
         got = list(zip(paths, map(str, held["labels"]), strict=True))
         codes = [bytes(code) for code in held["codes"]]
     if got != pairs:
