@@ -31,7 +31,8 @@ def test_demo(run: Run, tmp_path: Path) -> None:
         "evaluate pruned student, onnxruntime",
         "parity",
     ]
-    header, *rows = scores.splitlines()
+    title, header, *rows = scores.splitlines()
+    assert title == "scores"
     assert header.split() == ["model", "runtime", "mAP", "R@1", "G", "MACs", "ms/photo"]
     assert rows[0].startswith("before training, pruned  onnxruntime ")
     assert [line.split()[:3] for line in rows[1:5]] == [
