@@ -25,7 +25,8 @@ _AROUND = (
     *("module", "_orig_mod", "model", "backbone", "encoder", "student", "teacher"),
     *("net", "network", "vit", "state_dict"),
 )
-_EMA = re.compile(r"(^|[._])ema([._]|$)")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # model_ema, modelEMA and EMAModel have "ema"
+_AVERAGED = {"ema", "swa", "averaged", "average"}
 # timm's order (`load_state_dict`), for files that hold several.
 _ORDER = ("state_dict_ema", "model_ema", "state_dict", "model")
 # Where scripts put a state dict that is no ViT's, outermost first.
@@ -43,11 +44,20 @@ class _Found:
     tensors: StateDict
     beside: tuple[str, ...]
     anchor: int  # where in memory its patch embedding lies
+    memory: frozenset[int]  # where all its tensors lie
 
     @property
     def averaged(self) -> bool:
         """Return whether its place says that it holds averaged weights."""
-        return _EMA.search(self.place) is not None
+        return _says_averaged(self.place)
+
+
+def _says_averaged(place: str) -> bool:
+    return not _AVERAGED.isdisjoint(_words_in(place))
+
+
+def _words_in(place: str) -> set[str]:
+    return {word.lower() for word in _WORD.findall(place)}
 
 
 def pick(
@@ -82,8 +92,14 @@ def pick(
             f"{name} holds {len(found)} whole networks ({places}); choose one with --weights-key"
         )
     words = _words(chosen, [_join(key, one.place) for one in found if one is not chosen])
+    unread = [] if key is not None or chosen.averaged else _unread(content)
+    if unread:
+        words.append(
+            f"not used, as it is no whole network by name: {_listed(unread)}; to use averaged "
+            "weights, save their model's state_dict()"
+        )
     if words:
-        notify(f"{name}: {words}")
+        notify(f"{name}: {'; '.join(words)}")
     return chosen.tensors
 
 
@@ -116,6 +132,8 @@ def _dicts(content: Mapping[Any, Any], place: str = "") -> Iterator[tuple[str, S
 def _networks(place: str, held: StateDict, rename: Rename) -> Iterator[_Found]:
     """Yield the whole networks among tensors of one mapping: at its top, and under prefixes."""
     chains = {chain[:end] for chain in map(_chain, held) for end in _ends(chain)}
+    # Whatever a script called what it put around, the patch embedding tells where it ends.
+    chains |= {name[: -len(_ANCHOR)] for name in held if name.endswith(f".{_ANCHOR}")}
     for prefix in sorted(chains, key=lambda chain: (len(chain), chain)):
         inside = {k[len(prefix) :]: v for k, v in held.items() if k.startswith(prefix)}
         renamed = rename(inside)
@@ -132,14 +150,16 @@ def _networks(place: str, held: StateDict, rename: Rename) -> Iterator[_Found]:
             elif tensor.ndim:  # not counters such as an epoch
                 beside.append(name)
         where = ".".join(part for part in (place, prefix.rstrip(".")) if part)
-        yield _Found(where or _TOP, prefix, inside, tuple(beside), renamed[_ANCHOR].data_ptr())
+        memory = frozenset(tensor.data_ptr() for tensor in inside.values())
+        anchor = renamed[_ANCHOR].data_ptr()
+        yield _Found(where or _TOP, prefix, inside, tuple(beside), anchor, memory)
 
 
 def _chain(name: str) -> str:
     """Return the start of a tensor's name that wrappers gave it, with its last dot."""
     parts = name.split(".")
     count = 0
-    while count < len(parts) - 1 and (parts[count] in _AROUND or _EMA.search(parts[count])):
+    while count < len(parts) - 1 and (parts[count] in _AROUND or _says_averaged(parts[count])):
         count += 1
     return "".join(f"{part}." for part in parts[:count])
 
@@ -150,11 +170,16 @@ def _ends(chain: str) -> Iterator[int]:
 
 
 def _distinct(found: Iterable[_Found]) -> list[_Found]:
-    """Leave out networks that are the same tensors under another name."""
-    kept: dict[int, _Found] = {}
+    """Leave out networks that are the same tensors under another name.
+
+    Those that share some (a patch embedding that was not trained) are two.
+    """
+    kept: list[_Found] = []
     for one in found:
-        kept.setdefault(one.anchor, one)
-    return list(kept.values())
+        same = (each for each in kept if each.anchor == one.anchor)
+        if not any(one.memory <= each.memory or each.memory <= one.memory for each in same):
+            kept.append(one)
+    return kept
 
 
 def _chosen(found: Sequence[_Found]) -> _Found | None:
@@ -167,10 +192,11 @@ def _chosen(found: Sequence[_Found]) -> _Found | None:
     return None
 
 
-def _words(chosen: _Found, others: Sequence[str]) -> str:
+def _words(chosen: _Found, others: Sequence[str]) -> list[str]:
     words = []
     if chosen.averaged or others:
-        kind = "EMA weights" if chosen.averaged else "weights"
+        averaged = "EMA weights" if "ema" in _words_in(chosen.place) else "averaged weights"
+        kind = averaged if chosen.averaged else "weights"
         words.append(f"{kind} of {chosen.place}")
     if others:
         words.append(f"also there: {_listed(others)} (--weights-key chooses)")
@@ -179,7 +205,29 @@ def _words(chosen: _Found, others: Sequence[str]) -> str:
     alone = [name for name in chosen.beside if not any(map(name.startswith, others))]
     if alone:
         words.append(f"left out: {_listed(alone)}")
-    return "; ".join(words)
+    return words
+
+
+def _unread(content: Mapping[Any, Any], place: str = "") -> list[str]:
+    """Return the places that say that they hold averaged weights, where none were found."""
+    found = []
+    for name, value in content.items():
+        where = f"{place}.{name}" if place else str(name)
+        if _says_averaged(str(name)) and _has_tensors(value):
+            found.append(where)
+        elif isinstance(value, Mapping) and place.count(".") < _SHOWN:
+            found += _unread(value, where)
+    return found
+
+
+def _has_tensors(value: Any, depth: int = 0) -> bool:
+    """Tell whether there are tensors in a value, counters such as an epoch aside."""
+    if isinstance(value, Tensor):
+        return value.ndim > 0
+    inside = value.values() if isinstance(value, Mapping) else value
+    if not isinstance(value, (Mapping, list, tuple)) or depth > _SHOWN:
+        return False
+    return any(_has_tensors(each, depth + 1) for each in inside)
 
 
 def _innermost(content: Mapping[Any, Any], name: str) -> StateDict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,18 @@ def picked(content: Any, key: str | None = None) -> tuple[float, str]:
         {"ema": EMA},
         {"model_ema": {"module": EMA}},
         {"state_dict_ema": under("_orig_mod.module.", EMA)},
+        {"state_dict": RAW, "EMA": EMA},
+        {"state_dict": RAW, "modelEMA": EMA},
+        {"model": RAW, "EMAModel": EMA},
+        {"model": RAW, "emaModel": {"shadow": EMA}},
+        {"model": RAW, "swa_model": {**under("module.", EMA), "n_averaged": torch.tensor(3)}},
+        {"state_dict": {**under("model.", RAW), **under("_average_model.module.", EMA)}},
     ],
 )
 def test_averaged_weights_come_first_and_it_is_said(content: Any) -> None:
     value, said = picked(content)
     assert value == 2
-    assert said.startswith("c.pth: EMA weights of ")
+    assert re.match(r"c\.pth: (EMA|averaged) weights of ", said)
     if len(content) > 1:
         assert "also there: " in said or "epoch" in content
 
@@ -91,6 +98,7 @@ def test_a_key_decides(content: Any, key: str, value: float) -> None:
         *("model.", "backbone.", "encoder.", "student.", "teacher.backbone.", "module.model."),
         *("module.", "_orig_mod.", "_orig_mod.module.backbone.", "module.encoder._orig_mod."),
         *("net.module.", "model.backbone.encoder.vit."),
+        *("feature_extractor.", "module.visual.trunk.", "image_encoder.model."),
     ],
 )
 def test_prefixes_are_taken_off_and_named(prefix: str, tmp_path: Path) -> None:
@@ -124,6 +132,10 @@ def test_heads_beside_the_backbone_come_along_and_the_rest_is_named() -> None:
         ),
         ({**RAW, **under("teacher.", EMA)}, "., teacher"),
         ({"ema": RAW, "student_ema": EMA}, "ema, student_ema"),
+        (
+            {**under("base_encoder.", RAW), **under("momentum_encoder.", EMA)},
+            "base_encoder, momentum_encoder",
+        ),
     ],
 )
 def test_two_whole_networks_are_not_guessed_between(content: Any, places: str) -> None:
@@ -136,6 +148,36 @@ def test_two_whole_networks_are_not_guessed_between(content: Any, places: str) -
 
 def test_the_same_tensors_under_two_names_are_one_network() -> None:
     assert picked({"model": RAW, "net": dict(RAW)}) == (1, "")
+
+
+def test_networks_that_share_a_frozen_patch_embedding_are_two() -> None:
+    shared = "patch_embed.proj.weight"
+    said: list[str] = []
+    content = {"state_dict": RAW, "state_dict_ema": {**EMA, shared: RAW[shared]}}
+    found = state_dicts.pick(content, "c.pth", notify=said.append)
+    assert float(found["norm.bias"][0]) == 2
+    assert "also there: state_dict" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("ema", "place"),
+    [
+        ({"shadow_params": list(EMA.values())}, "ema"),
+        ({"norm.bias": EMA["norm.bias"]}, "ema"),
+        (list(EMA.values()), "ema"),
+    ],
+)
+def test_averaged_weights_that_cannot_be_told_are_not_left_out_in_silence(
+    ema: Any, place: str
+) -> None:
+    value, said = picked({"state_dict": RAW, "ema": ema})
+    assert value == 1
+    assert f"not used, as it is no whole network by name: {place}; " in said
+
+
+@pytest.mark.parametrize("ema", [None, {}, {"decay": 0.9}, {"n": torch.tensor(3)}])
+def test_of_averages_that_hold_nothing_nothing_is_said(ema: Any) -> None:
+    assert picked({"state_dict": RAW, "ema": ema, "ema_decay": 0.9}) == (1, "")
 
 
 def test_timm_s_order_of_raw_ones() -> None:
