@@ -167,9 +167,10 @@ def main() -> int:
             show(fuzzer, kind, int(seed))
         else:
             for number in range(options.tries):
-                kind = options.kinds[number % len(options.kinds)]
-                seed = options.seed * 1_000_000 + number // len(options.kinds)
-                fuzzer.once(kind, seed, twice=number % options.share == 0)
+                turn, place = divmod(number, len(options.kinds))
+                seed = options.seed * 1_000_000 + turn
+                twice = (turn + place) % options.share == 0  # which gives every kind its share
+                fuzzer.once(options.kinds[place], seed, twice)
     os.chdir("/")
     if not options.only:
         remove(folder)

@@ -28,7 +28,7 @@ def _bundle(folder: Path, seed: int) -> Path:
 
 def test_damaged_input_is_refused_in_a_line_or_answered_rightly(tmp_path: Path) -> None:
     bundles = [str(_bundle(tmp_path, seed)) for seed in range(2)]
-    command = [sys.executable, str(SCRIPT), "--tries", "70", "--seed", "7", "--share", "30"]
+    command = [sys.executable, str(SCRIPT), "--tries", "70", "--seed", "7", "--share", "14"]
     command += ["--folder", str(tmp_path), "--bundles", *bundles]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
