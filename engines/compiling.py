@@ -145,7 +145,7 @@ def _check_opset(bundle: Bundle, kind: type[GraphEngine], key: str) -> None:
     if kind.opsets is not None and opset not in kind.opsets:
         raise EngineError(
             f"{kind.backend} reads ONNX opsets {kind.opsets[0]} to {kind.opsets[-1]}, this graph "
-            f"has {str(opset)[:20]}; export again with --opset 18"
+            f"has {opset}; export again with --opset 18"
         )
 
 

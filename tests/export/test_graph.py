@@ -106,8 +106,10 @@ def test_nodes_are_named_after_their_modules(random_export: Exported) -> None:
 
 def test_notes_are_kept_in_the_file(random_export: Exported) -> None:
     proto = onnx.load(str(random_export.bundle.graph()))
-    held = {entry.key: json.loads(entry.value) for entry in proto.metadata_props}
-    assert held == {"fgdeploy.pins": ["steps.*.select/*"], "fgdeploy.half": []}
+    held = {entry.key: entry.value for entry in proto.metadata_props}
+    assert held.pop("fgdeploy.fingerprint") == random_export.bundle.manifest.fingerprint
+    patterns = {name: json.loads(value) for name, value in held.items()}
+    assert patterns == {"fgdeploy.pins": ["steps.*.select/*"], "fgdeploy.half": []}
 
 
 @pytest.mark.parametrize("bits", [8, 12, 13, 64, 65])
