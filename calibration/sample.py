@@ -115,7 +115,7 @@ def _without_copies(photos: Sequence[Photo], most: int) -> tuple[list[Photo], in
 
 def _is_image(photo: Photo) -> bool:
     try:
-        decode(photo.path)
+        decode(photo.path, reading=photo.reading)
     except ImageError:
         return False
     return True

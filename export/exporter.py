@@ -126,7 +126,7 @@ def _frames(assembly: Assembly, settings: ExportSettings) -> Any:
             settings.seed,
         ):
             try:
-                frames.append(assembly.preprocess.frame(photo.path))
+                frames.append(assembly.preprocess.frame(photo.path, photo.reading))
             except ImageError:
                 continue
     return verify.frames_for(assembly.source.size, frames, settings.seed)

@@ -46,7 +46,8 @@ class Views(Dataset[tuple[Mapping[str, Tensor], int, int]]):
         """Return a decoded photo, from memory where there was room for it."""
         if row in self._kept:
             return self._kept[row]
-        image = images.decode(self._photos[row].path, shortest=self._shortest)
+        photo = self._photos[row]
+        image = images.decode(photo.path, self._shortest, photo.reading)
         size = 3 * image.width * image.height
         alone = torch.utils.data.get_worker_info() is None  # a worker lives for one epoch only
         if alone and size <= self._room:

@@ -127,7 +127,7 @@ def _readable(
 ) -> tuple[list[Photo], list[str]]:
     def check(photo: Photo) -> str | None:
         try:
-            images.decode(photo.path, shortest=64)  # JPEGs at 1/8 scale: whole, yet quick
+            images.decode(photo.path, 64, photo.reading)  # JPEGs at 1/8 scale: whole, yet quick
         except ImageError as error:
             return str(error)
         return None

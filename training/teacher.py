@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgdeploy.core.errors import CheckpointError
+from fgdeploy.core.progress import Notify, silent
 from fgdeploy.core.text import counted
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets
 from fgdeploy.models.assembly import Assembly
@@ -20,17 +21,22 @@ from fgdeploy.training.train_settings import TrainSettings
 
 
 def frozen_teacher(
-    settings: TrainSettings, student: Assembly, division: Division, labels: npt.NDArray[np.int64]
+    settings: TrainSettings,
+    student: Assembly,
+    division: Division,
+    labels: npt.NDArray[np.int64],
+    notify: Notify = silent,
 ) -> tuple[Network | None, npt.NDArray[np.int8] | None]:
     """Return the teacher of --teacher, and the target codes (n, bits) that it was trained to.
 
     The codes come from the targets.npz beside it: a student that is drawn to other codes could
-    learn nothing from the teacher's hashes. Raises CheckpointError where they do not fit.
+    learn nothing from the teacher's hashes. notify: told which network of the file was taken, where
+    it holds several. Raises CheckpointError where they do not fit.
     """
     if settings.teacher is None:
         return None, None
     path = trained.locate(settings.teacher)
-    state = checkpoint.read(path, student.method.rename)
+    state = checkpoint.read(path, student.method.rename, notify=notify)
     config = trained.load_config(path)
     if "head_hash.weight" not in state:
         raise CheckpointError(

@@ -202,7 +202,9 @@ class _Run:
         def make(pruned: bool) -> Network:
             return chosen.trainable(len(division.classes), settings.bits, dense=not pruned)
 
-        teacher, targets = frozen_teacher(settings, chosen, division, self.labels)
+        teacher, targets = frozen_teacher(
+            settings, chosen, division, self.labels, self.reporter.notify
+        )
         made = objective.build(
             self.recipe,
             Setup(

@@ -44,7 +44,6 @@ def evaluate(
         ),
     ] = None,
     allow_leaks: lists.LeaksOption = False,
-    bit_depth: lists.BitDepthOption = None,
     as_json: show.JsonOption = False,
     *,
     columns: Columns,
@@ -64,7 +63,7 @@ def evaluate(
         _check_place(report)
         reports.check_drawing()
     photos = read(data, None, columns, strict)
-    with show.open_hasher(bundle, backend, threads, fallback, batch, bit_depth) as hasher:
+    with show.open_hasher(bundle, backend, threads, fallback, batch, columns.bit_depth) as hasher:
         progress = show.progress("hashing")
         result = evaluate_photos(
             hasher,

@@ -47,7 +47,6 @@ def add(
     batch: show.BatchOption = None,
     fallback: show.FallbackOption = False,
     strict: show.StrictOption = False,
-    bit_depth: lists.BitDepthOption = None,
     *,
     columns: Columns,
 ) -> None:
@@ -60,7 +59,7 @@ def add(
     photos = listing if split is None else of_split(listing, split)
     told = show.progress("adding")
     bundle = bundle or objects.bundle_at(gallery)
-    with show.open_hasher(bundle, backend, threads, fallback, batch, bit_depth) as hasher:
+    with show.open_hasher(bundle, backend, threads, fallback, batch, columns.bit_depth) as hasher:
 
         def work(index: Index) -> AddReport:
             report = add_photos(index, hasher, photos, strict, told)

@@ -29,7 +29,6 @@ def hash_photos(
     batch: show.BatchOption = None,
     fallback: show.FallbackOption = False,
     strict: show.StrictOption = False,
-    bit_depth: lists.BitDepthOption = None,
     *,
     columns: Columns,
 ) -> None:
@@ -41,7 +40,7 @@ def hash_photos(
     if output.suffix != ".npz" or not output.parent.is_dir():
         raise DataError(f"-o {output}: expected a name ending in .npz in a folder that exists")
     photos = lists.read(source, columns, strict=strict)
-    with show.open_hasher(bundle, backend, threads, fallback, batch, bit_depth) as hasher:
+    with show.open_hasher(bundle, backend, threads, fallback, batch, columns.bit_depth) as hasher:
         run = hash_all(hasher, photos, strict, show.progress("hashing"))
         CodeFile(
             run.outputs.code,

@@ -29,7 +29,7 @@ LeaksOption = Annotated[
     bool,
     typer.Option("--allow-leaks", help="Go on where the same photo is in two splits."),
 ]
-_OPTIONS = {
+_NAMES = {
     "path_column": ("path", "A list's column of paths, in its header."),
     "label_column": ("class", "A list's column of classes."),
     "split_column": (None, "A list's column of splits. Default: split, if it is there."),
@@ -37,7 +37,7 @@ _OPTIONS = {
 
 
 def takes_list(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that say what the columns of a list are called.
+    """Give a command the options that say what a list cannot: names of columns, depth of pixels.
 
     They come to it together, as its argument `columns`.
     """
@@ -55,14 +55,19 @@ def takes_list(command: Callable[..., None]) -> Callable[..., None]:
                 typer.Option(f"--{name.replace('_', '-')}", help=help_, metavar="NAME"),
             ],
         )
-        for name, (default, help_) in _OPTIONS.items()
+        for name, (default, help_) in _NAMES.items()
     ]
+    added.append(
+        inspect.Parameter(
+            "bit_depth", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=BitDepthOption
+        )
+    )
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
         from fgdeploy.photos import Columns
 
-        columns = Columns(*(given.pop(name) for name in _OPTIONS))
+        columns = Columns(*(given.pop(one.name) for one in added))
         command(**given, columns=columns)
 
     del run.__wrapped__  # its signature is another

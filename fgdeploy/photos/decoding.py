@@ -139,8 +139,10 @@ def batches(
     def skip(position: int, error: ImageError) -> None:
         skipped.append(str(error))
 
-    paths = (photo.path for photo in photos)
-    for batch in decode_batches(paths, preprocess.frame, size, None if strict else skip):
+    def frame(photo: Photo) -> _Frame:
+        return preprocess.frame(photo.path, photo.reading)
+
+    for batch in decode_batches(photos, frame, size, None if strict else skip):
         yield [photos[position] for position in batch.positions], batch.frames
         if (done := batch.positions[-1] + 1) < total:
             progress(done, total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -36,9 +37,18 @@ def read(
     In a folder the label is the name of the folder that a photo lies in; top folders `train` and
     `test` (or `val`) are splits. An official dataset (`layouts`) has its own lists. `labels` names
     a CSV that says otherwise: its paths are relative to `source` (or to the CSV itself), and
-    photos that it does not list keep their folder's name. columns: what those of a CSV are called.
-    strict: raise ImageError for the first that a scan leaves out. Raises DataError.
+    photos that it does not list keep their folder's name. columns: what those of a CSV are called,
+    and how deep 16-bit photos are. strict: raise ImageError for the first that a scan leaves out.
+    Raises DataError.
     """
+    listing = _read(source, labels, columns, strict)
+    if columns.bit_depth is None:
+        return listing
+    deep = (dataclasses.replace(photo, bit_depth=columns.bit_depth) for photo in listing)
+    return Listing(deep, listing.skipped)
+
+
+def _read(source: Path, labels: Path | None, columns: Columns, strict: bool) -> Listing:
     if is_list(source):
         if labels is not None:
             raise DataError(f"{source} is a CSV already; give either it or --labels, not both")

@@ -7,15 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fgdeploy.core.errors import DataError
+from fgdeploy.photos.pixels import Reading
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo: where it lies, its class (None if unknown) and its split (None if undivided)."""
+    """One photo: where it lies, its class (None if unknown) and its split (None if undivided).
+
+    bit_depth: bits that count where its pixels have 16, such as 12; None: see `Reading`.
+    """
 
     path: Path
     label: str | None = None
     split: str | None = None
+    bit_depth: int | None = None
+
+    @property
+    def reading(self) -> Reading:
+        """Return how its pixels are meant."""
+        return Reading(bit_depth=self.bit_depth)
 
 
 def of_split(photos: Sequence[Photo], split: str) -> list[Photo]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fgdeploy.core.errors import DataError
+from fgdeploy.photos.pixels import Reading
 
 SUFFIXES = frozenset({".csv", ".tsv"})
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
@@ -24,11 +25,19 @@ _SHOWN = 60  # characters of a cell in a message
 
 @dataclass(frozen=True)
 class Columns:
-    """Header names of a list's columns; case does not count. None: `split` where there is one."""
+    """What photos are called in a list, and how they are meant: what a list cannot say itself.
+
+    path, label, split: header names; case does not count. None: `split` where there is one.
+    bit_depth: bits that count in 16-bit photos, of a folder too; None: see `Reading`.
+    """
 
     path: str = "path"
     label: str = "class"
     split: str | None = None
+    bit_depth: int | None = None
+
+    def __post_init__(self) -> None:
+        Reading(bit_depth=self.bit_depth)  # refuses a depth that there is not
 
 
 AS_NAMED = Columns()

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from fgdeploy.core.errors import CheckpointError
 from fgdeploy.evaluation.targets import Targets
-from fgdeploy.training.trainer import train
+from fgdeploy.training.trainer import Reporter, train
 from tests.checks import refused
 from tests.training.conftest import Make
 
@@ -28,6 +28,17 @@ def test_a_frozen_teacher_teaches_towards_its_own_codes(small: Make, tmp_path: P
     kept = Targets.load(first.weights.parent / "targets.npz")
     assert np.array_equal(Targets.load(tmp_path / "paper" / "targets.npz").codes, kept.codes)
     assert teacher.read_bytes() == before
+
+
+def test_which_network_of_a_file_teaches_is_said(small: Make, tmp_path: Path) -> None:
+    first = train(small(recipe="paper", epochs=1), tmp_path / "first")
+    trained = load_file(first.weights.parent / "teacher.safetensors")
+    raw = {name: torch.zeros_like(tensor) for name, tensor in trained.items()}
+    both = first.weights.parent / "both.pth"
+    torch.save({"state_dict": raw, "state_dict_ema": trained}, both)
+    said: list[str] = []
+    train(small(teacher=both, epochs=1), tmp_path / "run", reporter=Reporter(notify=said.append))
+    assert any(line.startswith("both.pth: ") and "state_dict_ema" in line for line in said)
 
 
 def test_a_teacher_that_does_not_fit_is_refused(small: Make, tmp_path: Path) -> None:

@@ -28,12 +28,14 @@ def table(moths: Path, tmp_path: Path) -> Path:
 
 
 def test_every_command_that_takes_a_list_knows_its_columns() -> None:
-    taking = {
-        command.name
-        for command in app.registered_commands
-        if command.callback and "label_column" in inspect.signature(command.callback).parameters
-    }
-    assert taking == {"train", "export", "calibrate", "build-engine", "parity", "hash", "eval"}
+    expected = {"train", "export", "calibrate", "build-engine", "parity", "hash", "eval"}
+    for option, others in (("label_column", set()), ("bit_depth", {"search"})):
+        taking = {
+            command.name
+            for command in app.registered_commands
+            if command.callback and option in inspect.signature(command.callback).parameters
+        }
+        assert taking == expected | others
 
 
 def test_columns_by_other_names(run: Run, bundle: Path, table: Path) -> None:
@@ -83,4 +85,7 @@ def test_the_depth_of_pixels(run: Run, bundle: Path, tmp_path: Path) -> None:
     eight, twelve = (CodeFile.load(Path(name)).codes for name in ("8.npz", "12.npz"))
     np.testing.assert_array_equal(eight, twelve)
     assert run("index", "add", "g.fgi", "twelve", *deep).exit_code == 0
+    assert run("eval", "twelve", *deep).output.count("--bit-depth") == 0
+    fails(run("parity", bundle, "twelve"), 1, "--bit-depth 12")
+    assert run("parity", bundle, "twelve", "--bit-depth", "12").exit_code == 0
     assert run("search", "twelve/a.png", "-i", "g.fgi", *deep).exit_code == 0

@@ -9,18 +9,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from fgdeploy import photos
-from fgdeploy.core.errors import ImageError
-from fgdeploy.photos import Photo, decode_all, decode_batches
+from fgdeploy.core.errors import ImageError, UsageError
+from fgdeploy.photos import Columns, Photo, decode_all, decode_batches
 from tests.checks import refused
 from tests.fgdeploy.pictures import preprocess
 
 
 def drawn(folder: Path, count: int, broken: tuple[int, ...] = ()) -> list[Photo]:
     """Photos of 8 pixels square that are each of one grey; some are cut short."""
-    from PIL import Image
-
     listed = []
     for number in range(count):
         path = folder / f"{number}.png"
@@ -169,3 +168,20 @@ def test_threads_work_two_batches_ahead_at_most() -> None:
             break
     stream.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+def test_photos_say_how_deep_their_pixels_are(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 255, 64).reshape(8, 8).astype(np.uint8)
+    for name, values in (("eight.png", ramp), ("twelve.png", ramp.astype(np.uint16) << 4)):
+        Image.fromarray(values).save(tmp_path / name)
+    frames = preprocess(8)
+    read = [
+        decode_all(photos.read(tmp_path / name, columns=Columns(bit_depth=depth)), frames, [])[1]
+        for name, depth in (("eight.png", None), ("twelve.png", 12))
+    ]
+    np.testing.assert_array_equal(*read)
+    skipped: list[str] = []
+    decode_all(photos.read(tmp_path / "twelve.png"), frames, skipped)
+    assert "--bit-depth 12" in skipped[0]
+    with refused(UsageError, "bit depth 17: expected 8 to 16"):
+        Columns(bit_depth=17)
