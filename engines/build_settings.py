@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fgdeploy.core.errors import UsageError
+from fgdeploy.core.numbers import as_whole
+from fgdeploy.core.text import shown
 
 MAX_BATCH = 4096
 MAX_THREADS = 1024
@@ -15,10 +17,10 @@ RTX_TARGETS = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 
 def check_threads(threads: int | None) -> None:
     """Raise UsageError unless `threads` is None or a sensible number."""
-    if threads is not None and not 1 <= threads <= MAX_THREADS:
+    if threads is not None and not 1 <= (as_whole(threads) or 0) <= MAX_THREADS:
         raise UsageError(
-            f"expected at least one thread, and at most {MAX_THREADS}, got {threads}; leave it out "
-            "for all cores"
+            f"expected at least one thread, and at most {MAX_THREADS}, got {shown(threads)}; "
+            "leave it out for all cores"
         )
 
 

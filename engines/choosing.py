@@ -9,6 +9,7 @@ from fgdeploy.bundle import GRAPHS, Bundle
 from fgdeploy.core import machine
 from fgdeploy.core.errors import EngineError, FgdeployError, MissingDependency, UsageError
 from fgdeploy.core.progress import Notify, silent
+from fgdeploy.core.text import shown
 from fgdeploy.engines import record
 from fgdeploy.engines.backends import BACKENDS, available, check_name, engine_type, installed
 from fgdeploy.engines.base import Engine, EngineSource, GraphEngine, one_line
@@ -82,6 +83,11 @@ class _Wish:
 
     @classmethod
     def read(cls, backend: str, precision: str) -> _Wish:
+        for word, value in (("backend", backend), ("precision", precision)):
+            if not isinstance(value, str):
+                raise UsageError(
+                    f"{word} {shown(value)}: expected its name; leave it out for the best"
+                )
         name, _, inside = backend.partition(":")
         if inside and precision not in ("auto", inside):
             raise UsageError(f"backend {backend} and precision {precision} differ; name only one")

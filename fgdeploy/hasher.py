@@ -14,8 +14,9 @@ import numpy.typing as npt
 from fgdeploy.bundle import Bundle, Manifest, open_bundle
 from fgdeploy.core.closing import Closing
 from fgdeploy.core.errors import DataError, EngineError, ImageError, UsageError
+from fgdeploy.core.numbers import as_whole
 from fgdeploy.core.progress import Notify, Progress, no_progress, silent
-from fgdeploy.core.text import counted
+from fgdeploy.core.text import counted, shown
 from fgdeploy.engines import Engine, Outputs, open_engine
 from fgdeploy.engines.base import BATCH, GraphEngine
 from fgdeploy.photos import (
@@ -54,8 +55,8 @@ class Hasher(Closing):
         batch: int | None = None,
         bit_depth: int | None = None,
     ) -> None:
-        if batch is not None and batch < 1:
-            raise UsageError(f"expected a batch of at least one photo, got {batch}; give 1 or more")
+        if batch is not None and (as_whole(batch) or 0) < 1:
+            raise UsageError(f"expected a batch of at least one photo, got {shown(batch)}; give 1")
         self.bundle = bundle
         self.engine = engine
         self.batch = batch or min(BATCH, engine.max_batch or BATCH)

@@ -7,6 +7,7 @@ import operator
 import re
 
 from fgdeploy.core.errors import UsageError
+from fgdeploy.core.text import shown
 
 MOST_WHOLE = 2**63 - 1  # as the database, NumPy and the engines hold them
 
@@ -26,7 +27,7 @@ def whole(text: str, name: str, least: int = 0, most: int = MOST_WHOLE) -> int:
         value = int(text)
         if least <= value <= most and not _negative_zero(text, value):
             return value
-    raise UsageError(f"{name} {text}: expected a whole number {_range(least, most)}")
+    raise UsageError(f"{name} {shown(text)}: expected a whole number {_range(least, most)}")
 
 
 def real(text: str, name: str, least: float = -math.inf, most: float = math.inf) -> float:
@@ -37,7 +38,9 @@ def real(text: str, name: str, least: float = -math.inf, most: float = math.inf)
         within = least <= value <= most and math.isfinite(value)
         if within and not vanished and not _negative_zero(text, value):
             return value
-    raise UsageError(f"{name} {text}: expected a finite number {_range(least, most)}".rstrip())
+    raise UsageError(
+        f"{name} {shown(text)}: expected a finite number {_range(least, most)}".rstrip()
+    )
 
 
 def as_whole(value: object) -> int | None:

@@ -34,7 +34,8 @@ def named_or_found(
 
     purpose: what they are for, in messages, as in "to calibrate on". own: the list of the training
     that a model comes from, see `own_split`. columns, strict: as in `read`. Raises UsageError if
-    there are none or several places of them, DataError for a place without photos.
+    there are none, several places of them, or what is given is no list of photos, DataError for a
+    place without photos.
     """
     if photos is None and own is not None:
         photos = own
@@ -45,7 +46,12 @@ def named_or_found(
             raise UsageError(f"there are no photos here {purpose}; name real ones with --data")
         notify(f"photos {purpose}: {photos}, the only ones here")
     if not isinstance(photos, (str, os.PathLike)):
-        return photos
+        if isinstance(photos, Sequence) and all(isinstance(photo, Photo) for photo in photos):
+            return photos
+        raise UsageError(
+            f"photos {purpose}: expected a path or a list of photos as fgdeploy.photos.read gives "
+            "it; give [Photo(path)]"
+        )
     listing = read(Path(photos), None, columns, strict)
     if said := find_repeats(listing, contents=False).of_labels():
         notify(f"warning: {said}")

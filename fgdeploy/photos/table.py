@@ -149,8 +149,8 @@ def _header(source: Path, header: str, columns: Columns) -> tuple[str, list[str]
         wanted += f",{columns.split}" if columns.split else "[,split]"
         raise DataError(
             f"{source}: expected a header with the columns {wanted}, got "
-            f"{shown(header)[1:-1] or 'an empty file'}; name others with --path-column, "
-            "--label-column and --split-column"
+            f"{shown(header)[1:-1].strip() or 'an empty first line'}; name others with "
+            "--path-column, --label-column and --split-column"
         )
     separator, names = next(iter(fitting.items()))
     if twice := [name for name, count in Counter(names).items() if name and count > 1]:

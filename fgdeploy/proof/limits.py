@@ -71,7 +71,7 @@ class Limits:
             "min_bit_agreement": "{:.4g} % of bits",
             "min_identical": "{:.4g} % of codes",
             "min_top10": "{:.4g} % of the top 10",
-            "max_map_drop": "{:.3g} points of mAP",
+            "max_map_drop": f"{{:.3g}} {'point' if self.max_map_drop == 1 else 'points'} of mAP",
             "max_output_error": "{:.3g} error of further outputs",
         }
         shown = self.to_json().items()

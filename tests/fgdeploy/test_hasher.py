@@ -144,10 +144,24 @@ def test_the_hasher_says_what_it_is(toy_bundle: Path) -> None:
 # --- what it refuses
 
 
-@pytest.mark.parametrize("batch", [0, -1])
-def test_batch_of_nothing(toy_bundle: Path, batch: int) -> None:
+@pytest.mark.parametrize("batch", [0, -1, "8", 2.0])
+def test_batch_of_nothing(toy_bundle: Path, batch: Any) -> None:
     with refused(UsageError, rf"expected a batch of at least one photo, got {batch}"):
         load(toy_bundle, batch=batch)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"backend": None}, "backend None: expected its name"),
+        ({"precision": ["fp32"]}, "precision .*: expected its name"),
+        ({"threads": 1.5}, "expected at least one thread, .* got 1.5"),
+        ({"batch": -(10**5000)}, "got a int too long to show"),
+    ],
+)
+def test_settings_of_other_types(toy_bundle: Path, given: dict[str, Any], words: str) -> None:
+    with refused(UsageError, words):
+        load(toy_bundle, **given)
 
 
 def test_load_of_no_bundle(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,3 +143,9 @@ def test_a_model_finds_the_list_of_its_training(
     told: list[str] = []
     assert named_or_found(None, "to see", told.append, own=split)[0].label == "gull"
     assert told == [f"photos to see: {split}, the list of this model's training"]
+
+
+@pytest.mark.parametrize("given", [3, [1, 2], [None], ["a.jpg"], {"a.jpg": 1}])
+def test_what_is_no_list_of_photos(given: Any) -> None:
+    with refused(UsageError, r"photos to try with: expected a path or a list of photos .*Photo"):
+        named_or_found(given, "to try with")

@@ -144,8 +144,8 @@ def test_missing_csv(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "got"),
     [
-        ("", "an empty file"),
-        ("\n", "an empty file"),
+        ("", "an empty first line"),
+        ("\n", "an empty first line"),
         ("file,label\na.jpg,b\n", "file,label"),
         ("path,label\na.jpg,b\n", "path,label"),
         ("class,split\nb,test\n", "class,split"),

@@ -29,6 +29,7 @@ def test_limits_in_words() -> None:
     words = "99.9 % of bits, 99 % of the top 10, 0.1 points of mAP, 0.01 error of further outputs"
     assert FP32_LIMITS.words() == words
     assert Limits().words() == "none"
+    assert Limits(max_map_drop=1).words() == "1 point of mAP"
     with refused(UsageError, "limit min_bit_agreement=1.5: expected a number from 0 to 1"):
         Limits(min_bit_agreement=1.5)
 
