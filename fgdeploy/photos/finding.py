@@ -46,16 +46,20 @@ def named_or_found(
             raise UsageError(f"there are no photos here {purpose}; name real ones with --data")
         notify(f"photos {purpose}: {photos}, the only ones here")
     if not isinstance(photos, (str, os.PathLike)):
-        if isinstance(photos, Sequence) and all(isinstance(photo, Photo) for photo in photos):
-            return photos
-        raise UsageError(
-            f"photos {purpose}: expected a path or a list of photos as fgdeploy.photos.read gives "
-            "it; give [Photo(path)]"
-        )
+        return _checked(photos, purpose)
     listing = read(Path(photos), None, columns, strict)
     if said := find_repeats(listing, contents=False).of_labels():
         notify(f"warning: {said}")
     return listing
+
+
+def _checked(photos: Sequence[Photo], purpose: str) -> Sequence[Photo]:
+    if isinstance(photos, Sequence) and all(isinstance(photo, Photo) for photo in photos):
+        return photos
+    raise UsageError(
+        f"photos {purpose}: expected a path or a list of photos as fgdeploy.photos.read gives it; "
+        "give [Photo(path)]"
+    )
 
 
 def own_split(run: object, *places: Path) -> Path | None:
