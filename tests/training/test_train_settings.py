@@ -56,5 +56,5 @@ def test_settings_are_json_and_keep_what_was_asked(small: Make, drawn: Path) -> 
 def test_what_says_how_a_list_is_read_is_written_down_where_it_is_not_usual(small: Make) -> None:
     assert not {"columns", "allow_leaks"} & small().to_json().keys()  # as runs of before
     entry = json.loads(json.dumps(small(columns=Columns("file"), allow_leaks=True).to_json()))
-    assert entry["columns"] == {"path": "file", "label": "class", "split": None}
+    assert entry["columns"] == {"path": "file", "label": "class", "split": None, "bit_depth": None}
     assert entry["allow_leaks"] is True

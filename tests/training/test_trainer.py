@@ -303,10 +303,10 @@ def test_a_run_can_start_from_another(small: Make, tmp_path: Path) -> None:
 def test_unknown_names_are_usage_errors(small: Make, tmp_path: Path) -> None:
     for changes, words in (
         ({"recipe": "slow"}, "choose fast, paper"),
-        ({"method": "dino"}, "choose eet"),
+        ({"method": "dino"}, "choose one of eet"),
         ({"without": frozenset({"dkt"})}, "has the parts ctp, codes, start"),
         ({"weights": "nowhere.pth"}, "no such file"),
-        ({"backbone": "resnet50"}, "resnet50 cannot be made as a plain ViT"),
+        ({"backbone": "resnet50"}, "resnet50 is of the family ResNet, no plain ViT"),
     ):
         with refused(UsageError, words):
             train(small(**changes), tmp_path / "run")
