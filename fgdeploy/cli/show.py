@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 SKIPPED = 3  # exit code when photos were left out
 _NARROWEST = 8  # characters of a column
+_PAGE = 200  # rows of a table on a terminal, where more follow
 
 BackendOption = Annotated[
     str,
@@ -136,14 +138,20 @@ def rows(
 
 
 def stream(cells: Iterable[Sequence[Any]], header: Sequence[str], between: str = "\t") -> None:
-    """Print rows as they come: cells with a tab or such between, and no header, or CSV."""
-    as_csv = _manner.get().csv
-    if as_csv:
+    """Print rows as they come: cells with a tab or such between, and no header, or CSV.
+
+    On a terminal, rows with tabs are tables that fit it, a page at a time.
+    """
+    heard = while_heard(cells)
+    if _manner.get().csv:
         _emit_csv([header])
-    for row in while_heard(cells):
-        if as_csv:
+        for row in heard:
             _emit_csv([row])
-        else:
+    elif between == "\t" and (width := terminal_width()) is not None:
+        while page := list(islice(heard, _PAGE)):
+            typer.echo(table(page, header, width))
+    else:
+        for row in heard:
             typer.echo(between.join(plain(str(cell)) for cell in row))
 
 

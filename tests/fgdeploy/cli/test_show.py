@@ -54,6 +54,24 @@ def test_a_terminal_gets_rows_that_fit_it(columns: int, monkeypatch: pytest.Monk
     assert lines[2].endswith("short.jpg")
 
 
+def test_rows_that_come_one_by_one_fit_a_terminal_page_by_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(show, "_PAGE", 2)
+    show.stream(iter([*ROWS, ROWS[0]]), HEADER)
+    lines = terminal.getvalue().splitlines()
+    assert [line.split()[0] for line in lines] == ["id", "1", "12", "id", "1"]
+    assert max(map(len, lines)) <= 40
+
+
+def test_rows_that_come_one_by_one_are_whole_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    show.stream(iter(ROWS), HEADER)
+    assert capsys.readouterr().out == "".join("\t".join(map(str, row)) + "\n" for row in ROWS)
+
+
 def test_columns_are_no_narrower_than_can_be_read() -> None:
     lines = show.table([("a" * 50, "b" * 50)] * 2, ("one", "two"), width=5).splitlines()
     assert lines[1] == "aa…aaaaa  bb…bbbbb"
