@@ -77,7 +77,7 @@ def calibrate(
     limits = limits or int8_limits([photo.label for photo in chosen.checks])
     facts = {
         "count": len(chosen.calibration),
-        "sha256": sample.digest([photo.path for photo in chosen.calibration]),
+        "sha256": sample.digest(chosen.calibration),
     }
     wanted = {**dataclasses.asdict(settings), "limits": limits.to_json()}
     if held is not None and _same_photos(held, facts) and held.settings == wanted:

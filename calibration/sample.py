@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from fgdeploy.bundle import sha256
 from fgdeploy.core.errors import DataError, ImageError, UsageError
@@ -136,9 +135,16 @@ def _training_photos(photos: Sequence[Photo]) -> list[Photo]:
     return chosen
 
 
-def digest(paths: Sequence[Path]) -> str:
-    """Return a sha256 over the contents of files, whatever their names and order."""
+def digest(photos: Sequence[Photo]) -> str:
+    """Return a sha256 over what photos show: contents and bit depth, whatever names and order."""
     whole = hashlib.sha256()
-    for one in sorted(sha256(path) for path in paths):
-        whole.update(bytes.fromhex(one))
+    for one in sorted(_content(photo) for photo in photos):
+        whole.update(one)
     return whole.hexdigest()
+
+
+def _content(photo: Photo) -> bytes:
+    content = bytes.fromhex(sha256(photo.path))
+    if photo.bit_depth is None:
+        return content
+    return hashlib.sha256(content + bytes([photo.bit_depth])).digest()

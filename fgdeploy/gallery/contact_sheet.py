@@ -138,7 +138,8 @@ def _thumbnail(path: str | None) -> str:
             raise ImageError("not a file")
         image = decode(path, shortest=2 * THUMBNAIL)
     except ImageError:
-        return '<div class="gone">not there any more</div>'
+        known = "cannot be shown" if os.path.lexists(path) else "not there any more"
+        return f'<div class="gone">{known}</div>'
     image.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL))
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=85)

@@ -174,13 +174,20 @@ def test_warnings() -> None:
 
 
 def test_the_digest_is_of_contents(tmp_path: Path) -> None:
-    names = [tmp_path / name for name in ("a", "b", "c")]
-    for number, path in enumerate(names):
-        path.write_bytes(bytes([number]))
-    one = sample.digest(names)
-    assert sample.digest(names[::-1]) == one
-    names[0].rename(tmp_path / "z")
-    assert sample.digest([tmp_path / "z", *names[1:]]) == one
-    assert sample.digest(names[1:]) != one
-    names[1].write_bytes(b"other")
-    assert sample.digest([tmp_path / "z", *names[1:]]) != one
+    photos = [Photo(tmp_path / name) for name in ("a", "b", "c")]
+    for number, photo in enumerate(photos):
+        photo.path.write_bytes(bytes([number]))
+    one = sample.digest(photos)
+    assert sample.digest(photos[::-1]) == one
+    photos[0].path.rename(tmp_path / "z")
+    assert sample.digest([Photo(tmp_path / "z"), *photos[1:]]) == one
+    assert sample.digest(photos[1:]) != one
+    photos[1].path.write_bytes(b"other")
+    assert sample.digest([Photo(tmp_path / "z"), *photos[1:]]) != one
+
+
+def test_the_digest_knows_how_deep_pixels_are(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"pixels of 16 bits")
+    depths = (None, 12, 16)
+    found = {sample.digest([Photo(tmp_path / "a.png", bit_depth=depth)]) for depth in depths}
+    assert len(found) == len(depths)
