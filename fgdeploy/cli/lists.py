@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,9 +41,8 @@ def takes_list(command: Callable[..., None]) -> Callable[..., None]:
     They come to it together, as its argument `columns`.
     """
     # Columns is imported for the type checker alone, as help must come at once
-    hints = typing.get_type_hints(command, localns={"Columns": object}, include_extras=True)
-    known = inspect.signature(command).parameters.values()
-    named = [one.replace(annotation=hints[one.name]) for one in known if one.name != "columns"]
+    known = inspect.signature(command, locals={"Columns": object}, eval_str=True).parameters
+    named = [one for name, one in known.items() if name != "columns"]
     added = [
         inspect.Parameter(
             name,

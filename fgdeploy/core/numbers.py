@@ -23,11 +23,14 @@ def whole(text: str, name: str, least: int = 0, most: int = MOST_WHOLE) -> int:
     name: what it is for, such as `--batch`. Raises UsageError for other texts, and below `least`
     or above `most`.
     """
-    if _WHOLE.fullmatch(text) and len(text) <= _DIGITS:
-        value = int(text)
+    within = _range(least, most)
+    if _WHOLE.fullmatch(text):
+        value = int(text) if len(text) <= _DIGITS else most + 1
         if least <= value <= most and not _negative_zero(text, value):
             return value
-    raise UsageError(f"{name} {shown(text)}: expected a whole number {_range(least, most)}")
+        if value > most:
+            within = f"from {least} to {most}"
+    raise UsageError(f"{name} {shown(text)}: expected a whole number {within}")
 
 
 def real(text: str, name: str, least: float = -math.inf, most: float = math.inf) -> float:

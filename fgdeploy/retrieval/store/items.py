@@ -123,7 +123,8 @@ class Checker:
         code = item.code
         if not isinstance(code, bytes):
             raise UsageError(
-                f"{name_of(item)}: expected a code in bytes, got {type(code).__name__}"
+                f"{name_of(item)}: expected a code in bytes, got {type(code).__name__}; "
+                "a row of an array gives them by .tobytes()"
             )
         if len(code) != self.width:
             raise IndexStoreError(

@@ -82,7 +82,7 @@ def test_a_good_item() -> None:
     [
         ({"code": b""}, IndexStoreError, "^/a: expected a code of 4 bytes, got 0; hash it with"),
         ({"code": bytes(5)}, IndexStoreError, "expected a code of 4 bytes, got 5"),
-        ({"code": "text"}, UsageError, "^/a: expected a code in bytes, got str$"),
+        ({"code": "text"}, UsageError, "^/a: expected a code in bytes, got str; a row of an array"),
         ({"code": bytearray(4)}, UsageError, "expected a code in bytes, got bytearray"),
         ({"code": None}, UsageError, "expected a code in bytes, got NoneType"),
         ({"code": b"\0\0\0\1"}, IndexStoreError, "/a: its code has bits set behind bit 31; pack"),
