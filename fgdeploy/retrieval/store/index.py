@@ -27,7 +27,7 @@ from fgdeploy.retrieval.store.index_state import state_of
 from fgdeploy.retrieval.store.integrity import Integrity
 from fgdeploy.retrieval.store.items import Added, Hit, Item
 from fgdeploy.retrieval.store.keeping import Keeper
-from fgdeploy.retrieval.store.making import folder_of, make
+from fgdeploy.retrieval.store.making import Taken, folder_of, make
 from fgdeploy.retrieval.store.meta import read_meta
 from fgdeploy.retrieval.store.querying import Querying
 from fgdeploy.retrieval.store.rerank import Hashes
@@ -41,6 +41,7 @@ from fgdeploy.retrieval.store.where import Params, matching_ids
 from fgdeploy.retrieval.store.writing import Writing, refuse_unknown
 
 _PAGE = 1000  # items read at once
+_TRIES = 5  # at opening an index that others make and remove
 
 _log = logging.getLogger("fgdeploy")
 
@@ -92,22 +93,22 @@ class Index(Closing):
 
         Raises IndexStoreError if it is of another model, or as `open` and `create` do.
         """
-        folder = folder_of(path)
+        folder, failures = folder_of(path), 0
         while True:
             made = not os.path.lexists(folder)
             try:
                 if made:
                     make(folder, fingerprint, bits)
-            except IndexStoreError:
-                if not os.path.lexists(folder):
-                    raise
+            except Taken:
                 made = False  # another process was faster
             try:
                 index = cls.open(folder, notify)
             except IndexStoreError:
-                if os.path.lexists(folder):
+                # Whoever made it may have removed it, empty, since, and another made it again.
+                failures += os.path.lexists(folder)
+                if failures == _TRIES:
                     raise
-                continue  # whoever made it has removed it, empty, since
+                continue
             return index._of(fingerprint, bits), made
 
     @classmethod

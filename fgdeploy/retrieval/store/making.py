@@ -19,6 +19,10 @@ SUFFIX = ".fgi"
 _MANIFEST = "manifest.json"  # what makes a folder a bundle
 
 
+class Taken(IndexStoreError):
+    """Something lies where an index was to be made, or did a moment ago."""
+
+
 def folder_of(path: object) -> Path:
     """Return the path of an index. Raises UsageError for what is no path."""
     if not isinstance(path, (str, os.PathLike)) or isinstance(os.fspath(path), bytes):
@@ -27,7 +31,7 @@ def folder_of(path: object) -> Path:
 
 
 def make(folder: Path, fingerprint: str, bits: int) -> None:
-    """Make an empty index. Raises IndexStoreError if something is there, UsageError, OSError."""
+    """Make an empty index. Raises Taken if something is there, IndexStoreError or UsageError."""
     if folder.suffix != SUFFIX:
         raise UsageError(f"{folder}: an index's name ends in {SUFFIX}")
     if not isinstance(fingerprint, str) or not fingerprint:
@@ -36,7 +40,7 @@ def make(folder: Path, fingerprint: str, bits: int) -> None:
     if width is None:
         raise UsageError(f"expected a whole number of bits, got {shown(bits)}")
     check_bits(width)
-    taken = IndexStoreError(f"{folder} is there already; open it, or choose another name")
+    taken = Taken(f"{folder} is there already; open it, or choose another name")
     if os.path.lexists(folder):
         raise taken
     if not folder.parent.is_dir():

@@ -16,6 +16,8 @@ from fgdeploy.gallery import add_photos, adding, fill
 from fgdeploy.hasher import Hasher
 from fgdeploy.photos import Photo
 from fgdeploy.retrieval import Added, Index, Item
+from fgdeploy.retrieval.store import index as store
+from fgdeploy.retrieval.store.making import Taken
 from tests.checks import refused
 from tests.fgdeploy.gallery.conftest import BITS, MODEL
 
@@ -62,9 +64,8 @@ def test_many_processes_make_and_fill_one_index_at_once(tmp_path: Path) -> None:
         assert child.stdin is not None
         child.stdin.write("go\n")
         child.stdin.flush()
-    for child in children:
-        assert child.communicate()[1] == ""
-        assert child.returncode == 0
+    said = [child.communicate()[1] for child in children]
+    assert (said, [child.returncode for child in children]) == ([""] * AT_ONCE, [0] * AT_ONCE)
     with Index.open(path) as index:
         found = {item.path for item in index.items()}
     assert found == {"/same", *(f"/{name}" for name in names if name != "nothing")}
@@ -145,3 +146,40 @@ def test_an_added_copy_is_told_from_an_item_that_is_known(index: Index) -> None:
     assert index.add([first]).copies == 0
     added = index.add([first, Item("/copy", CODE, None, "s"), Item("/b", CODE)])
     assert (added.new, added.known, added.copies, added.total) == (1, 2, 1, 3)
+
+
+def test_an_index_that_comes_and_goes_is_made_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, make = tmp_path / "new.fgi", store.make
+
+    def taken(*arguments: object) -> None:
+        monkeypatch.setattr(store, "make", make)
+        raise Taken("made by another process, which has removed it again")
+
+    monkeypatch.setattr(store, "make", taken)
+    index, made = Index.open_or_create(path, MODEL, BITS)
+    index.close()
+    assert made
+
+
+@pytest.mark.parametrize(("failures", "opened"), [(1, True), (4, True), (5, False)])
+def test_an_index_that_is_made_anew_while_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int, opened: bool
+) -> None:
+    Index.create(tmp_path / "a.fgi", MODEL, BITS).close()
+    session, left = store.Session, [IndexStoreError("it was another folder")] * failures
+
+    def replaced(path: Path) -> object:
+        if left:
+            raise left.pop()
+        return session(path)
+
+    monkeypatch.setattr(store, "Session", replaced)
+    if opened:
+        index, made = Index.open_or_create(tmp_path / "a.fgi", MODEL, BITS)
+        index.close()
+        assert not made
+    else:
+        with refused(IndexStoreError, "it was another folder"):
+            Index.open_or_create(tmp_path / "a.fgi", MODEL, BITS)
