@@ -14,7 +14,7 @@ from fgdeploy.core import atomic
 from fgdeploy.core.errors import FgdeployError, IndexStoreError, UsageError
 from fgdeploy.retrieval import Index
 from fgdeploy.retrieval.store import schema
-from fgdeploy.retrieval.store.making import DATABASE
+from fgdeploy.retrieval.store.making import DATABASE, Taken
 from tests.checks import refused
 from tests.fgdeploy.retrieval.samples import BITS, MODEL, OTHER, ZERO, names, photo, raw
 
@@ -64,7 +64,7 @@ def test_a_name_with_another_suffix(name: str, tmp_path: Path) -> None:
 def test_creating_never_replaces(path: Path) -> None:
     with Index.create(path, MODEL, BITS) as index:
         index.add([photo("a")])
-    with refused(IndexStoreError, r"gallery\.fgi is there already; open it, or choose another"):
+    with refused(Taken, r"gallery\.fgi is there already; open it, or choose another"):
         Index.create(path, OTHER, 64)
     with Index.open(path) as index:
         assert (index.fingerprint, len(index)) == (MODEL, 1)
@@ -72,7 +72,7 @@ def test_creating_never_replaces(path: Path) -> None:
 
 def test_creating_over_a_file(path: Path) -> None:
     path.write_text("mine")
-    with refused(IndexStoreError, r"gallery\.fgi is there already; open it, or choose another"):
+    with refused(Taken, r"gallery\.fgi is there already; open it, or choose another"):
         Index.create(path, MODEL, BITS)
     assert path.read_text() == "mine"
 
