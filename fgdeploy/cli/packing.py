@@ -43,7 +43,7 @@ def pack(
 
 
 def unpack(
-    source: Annotated[Path, typer.Argument(help="A packed bundle, NAME.fgdz.")],
+    source: Annotated[Path, typer.Argument(metavar="PACKED", help="A packed bundle, NAME.fgdz.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The bundle to write. Default: NAME.fgd here."),

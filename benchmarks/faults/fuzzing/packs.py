@@ -76,7 +76,7 @@ def _rename(chooser: random.Random, ours: Members, theirs: Members) -> Members:
     place = chooser.randrange(len(ours))
     names = (
         "../x",
-        "/tmp/x",
+        "/outside/x",
         "a/../../x",
         "C:x",
         "a\\b",

@@ -53,6 +53,7 @@ def test_names_of_methods_and_backends() -> None:
         ("fgdeploy hash photos -b ee", ["eet.fgd"]),
         ("fgdeploy index stats ", ["g.fgi", "runs/"]),
         ("fgdeploy search --index g", ["g.fgi"]),
+        ("fgdeploy unpack ee", ["eet.fgdz"]),
         ("fgdeploy build-engine --backend openv", ["openvino"]),
         ("fgdeploy train --method ", completing.methods("")),
         ("fgdeploy hash x --thr", ["--threads"]),
