@@ -20,8 +20,9 @@ from fgdeploy.models.backbone.embedding import Normalisation, normalisation
 from fgdeploy.models.backbone.vit import Geometry
 from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.methods import registry
-from fgdeploy.models.methods.base import Method, Options
+from fgdeploy.models.methods.base import Method
 from fgdeploy.models.network import Network
+from fgdeploy.models.options import Options
 from fgdeploy.models.weights import checkpoint, source, state_dicts, trained
 from fgdeploy.models.weights.source import WeightSource
 from fgdeploy.models.weights.trained import TrainedConfig
@@ -86,15 +87,17 @@ class Assembly:
         encoder = self.encoder(dense=dense)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            head = self.method.head.fresh(self.geometry.width, classes, bits)
+            head = self.method.head.fresh(encoder.width, classes, bits)
         return Network(encoder, head, self.options.dense() if dense else self.options)
 
     def _load(self, encoder: Encoder, notify: Notify) -> None:
         tensors = self.source.tensors()
         if tensors is None:
+            encoder.begin()
             return
         parts = (*state_dicts.HEADS, *self.method.head.parts)
         given = checkpoint.without_heads(tensors, parts)
+        given = {name: value for name, value in given.items() if name not in encoder.unused}
         wanted, vit = encoder.state(), encoder.vit
         if "pos_embed" in given and given["pos_embed"].shape != vit.pos_embed.shape:
             given["pos_embed"] = checkpoint.resize_positions(given["pos_embed"], vit)
@@ -106,6 +109,9 @@ class Assembly:
         if own and not own & set(given):  # a plain backbone: the method's own weights start fresh
             notify(f"{self.source.name} holds none of {self.method.name}'s own weights: new ones")
             wanted = {name: value for name, value in wanted.items() if name not in own}
+            checkpoint.load_matching(wanted, given, self.source.name)
+            encoder.begin()
+            return
         checkpoint.load_matching(wanted, given, self.source.name)
 
 

@@ -20,7 +20,10 @@ class Encoder(nn.Module):
 
     Methods that look twice, observe blocks or own further parameters make a subclass with a
     `forward` of its own; whatever modules and parameters it holds belong to the network.
+    unused: names of the backbone's tensors that the method leaves out.
     """
+
+    unused: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -40,7 +43,16 @@ class Encoder(nn.Module):
     def forward(self, pixels: Tensor, observers: Sequence[Observer] = ()) -> Features:
         """Return the features of normalised pixels [B, 3, S, S]."""
         tokens = self.walk(self.vit.blocks, self.embed(pixels), observers)
-        return Features(self.vit.norm(tokens.x)[:, 0])
+        embedding = self.vit.norm(tokens.x)[:, 0]
+        return Features(embedding, penalties=tokens.penalties, readouts=tokens.readouts)
+
+    @property
+    def width(self) -> int:
+        """Return how wide an embedding is, D."""
+        return int(self.vit.embed_dim)
+
+    def begin(self) -> None:
+        """Start the method's own weights from those of the backbone, which came without them."""
 
     def state(self) -> dict[str, Tensor]:
         """Return every tensor by the name that checkpoints have for it, each once, not copied."""
@@ -50,12 +62,16 @@ class Encoder(nn.Module):
             if id(value) in seen:  # the embedding holds the same ViT
                 continue
             seen.add(id(value))
-            start = next((prefix for prefix in _PREFIXES if key.startswith(prefix)), "")
-            name = key.removeprefix(start)
+            name = self._name(key)
             if name in found:
                 raise ValueError(f"two tensors of the network are called {name}")
             found[name] = value
         return found
+
+    def _name(self, key: str) -> str:
+        """Return what checkpoints call the tensor that lies at `key`."""
+        start = next((prefix for prefix in _PREFIXES if key.startswith(prefix)), "")
+        return key.removeprefix(start)
 
     def own(self) -> set[str]:
         """Return the names of the tensors that are the method's and not the backbone's."""

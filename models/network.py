@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -41,9 +42,10 @@ class Network(nn.Module):
 
         The sign of a hash is its code, so it is not left to half precision.
         """
-        given = Features(
-            _whole(features.embedding),
-            {name: _whole(value) for name, value in features.extras.items()},
+        given = dataclasses.replace(
+            features,
+            embedding=_whole(features.embedding),
+            extras={name: _whole(value) for name, value in features.extras.items()},
         )
         with torch.autocast(features.embedding.device.type, enabled=False):
             found: dict[str, Tensor] = self.head(given)

@@ -24,7 +24,9 @@ class Tokens:
     the end that are none. size: [B, T], how many patches a row stands for, None for one each.
     mask: [B, T], True where a row counts, None where all do. cache: rows [B, n, D] kept aside by a
     step for a later one. attended: what the block that made x attended, for observers; None where
-    its step does not say.
+    its step does not say. policy: [B, T], which rows a predictor counts (DynamicViT), None for all
+    of them. penalties: scalars that steps add to the loss in training; readouts: features [B, D] of
+    the image from within, for heads that exist in training alone.
     """
 
     x: Tensor
@@ -34,6 +36,9 @@ class Tokens:
     mask: Tensor | None = None
     cache: tuple[Tensor, ...] = ()
     attended: Attended | None = None
+    policy: Tensor | None = None
+    penalties: tuple[Tensor, ...] = ()
+    readouts: tuple[Tensor, ...] = ()
 
     @property
     def count(self) -> int:
@@ -55,6 +60,25 @@ class Tokens:
             hidden = torch.where(self.mask, 0.0, _NO_KEY).to(self.x.dtype)
             total = hidden if total is None else total + hidden
         return None if total is None else total[:, None, None, :]
+
+    def followed_by(self, rows: Tensor) -> Tokens:
+        """Return the tokens with more rows [B, n, D] behind them that are no patches.
+
+        Each stands for one patch, counts as a key, and is not counted by a predictor.
+        """
+
+        def longer(values: Tensor | None, fill: float) -> Tensor | None:
+            if values is None:
+                return None
+            return torch.cat([values, values.new_full(rows.shape[:2], fill)], dim=1)
+
+        return self.having(
+            torch.cat([self.x, rows], dim=1),
+            suffix=self.suffix + int(rows.shape[1]),
+            size=longer(self.size, 1.0),
+            mask=longer(self.mask, True),
+            policy=longer(self.policy, 0.0),
+        )
 
     def having(self, x: Tensor, **changes: Any) -> Tokens:
         """Return the tokens with other rows x; what else changes is given by name."""

@@ -19,7 +19,8 @@ from fgdeploy.models.backbone import blocks
 from fgdeploy.models.backbone.blocks import Block
 from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.heads.base import Features
-from fgdeploy.models.methods.base import FAST, Method, Options
+from fgdeploy.models.methods.base import FAST, Method
+from fgdeploy.models.options import Options
 from fgdeploy.models.tokens import Tokens
 from fgdeploy.models.walk import CLSRows, Observer, Step
 

@@ -18,7 +18,8 @@ import numpy.typing as npt
 import timm.optim
 from torch import Tensor, nn
 
-from fgdeploy.models.methods.base import Options, Recipe
+from fgdeploy.models.methods.base import Recipe
+from fgdeploy.models.options import Options
 from fgdeploy.models.network import Network
 from fgdeploy.training.data import IMAGE
 

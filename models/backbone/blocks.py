@@ -118,9 +118,17 @@ def attention(block: Block, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
     return out.transpose(1, 2).reshape(-1, q.shape[2], q.shape[1] * q.shape[3])
 
 
-def merge(block: Block, x: Tensor, out: Tensor) -> Tensor:
-    """Project attention output `out` [B, R, H*d] and add it to its rows `x` [B, R, D]."""
-    projected = block.attn.proj_drop(block.attn.proj(block.attn.norm(out)))
+def merge(block: Block, x: Tensor, out: Tensor, more_bias: Tensor | None = None) -> Tensor:
+    """Project attention output `out` [B, R, H*d] and add it to its rows `x` [B, R, D].
+
+    more_bias: [B, 1, 1], how often more than once the bias counts in the last row: a sum of rows
+    with weights w has proj's bias sum(w) times.
+    """
+    projected = block.attn.proj(block.attn.norm(out))
+    if more_bias is not None and block.attn.proj.bias is not None:
+        last = projected[:, -1:] + more_bias * block.attn.proj.bias
+        projected = torch.cat([projected[:, :-1], last], dim=1)
+    projected = block.attn.proj_drop(projected)
     merged: Tensor = x + block.drop_path1(block.ls1(projected))
     return merged
 

@@ -17,11 +17,14 @@ class Features:
     """What an encoder makes of B images.
 
     embedding: [B, D]; extras: further tensors by name, of the method's own: for its head (CLS rows
-    of several blocks) or to be outputs of the graph (a box).
+    of several blocks) or to be outputs of the graph (a box). penalties: scalars that join
+    the loss in training; readouts: features [B, D] from within the encoder, for auxiliary heads.
     """
 
     embedding: Tensor
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    penalties: tuple[Tensor, ...] = ()
+    readouts: tuple[Tensor, ...] = ()
 
 
 class Head(Simplifiable):

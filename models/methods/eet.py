@@ -15,7 +15,8 @@ from fgdeploy.core.json_schema import list_of, whole
 from fgdeploy.models.backbone.embedding import Normalisation
 from fgdeploy.models.backbone.vit import Geometry, ViT
 from fgdeploy.models.encoder import Encoder
-from fgdeploy.models.methods.base import Method, Options, Recipe
+from fgdeploy.models.methods.base import Method, Recipe
+from fgdeploy.models.options import Options
 from fgdeploy.models.reduce.keep import PINS, KeepBest
 from fgdeploy.models.reduce.scores import token_scores
 from fgdeploy.models.reduce.stages import Schedule, Stage, check, parse

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from fgdeploy.core.errors import UsageError
-from fgdeploy.models.methods import eet
+from fgdeploy.models.methods import clca, eet
 from fgdeploy.models.methods.base import Method
+from fgdeploy.models.methods.reduced import alone
+from fgdeploy.models.reduce.reductions import REDUCTIONS
 
 # The first is the default.
-METHODS: dict[str, Method] = {method.name: method for method in (eet.METHOD,)}
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (eet.METHOD, clca.METHOD, *(alone(one) for one in REDUCTIONS.values()))
+}
 
 
 def register(method: Method) -> None:

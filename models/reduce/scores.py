@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fgdeploy.models.backbone.blocks import Attended
+from fgdeploy.models.backbone.blocks import Attended, softmax_products
+from fgdeploy.models.reduce.order import Chosen, best
 from fgdeploy.models.simplify import Simplifiable, Simplification
 
 CLS_ROW = Simplification(
@@ -56,3 +57,23 @@ class Select(Simplifiable):
             cls_attention = attended.full_attention()[:, :, 0]
         scores = self.score(cls_attention, attended.out_by_head, prefix, suffix)
         return scores.topk(self.keep, dim=1, sorted=False).indices
+
+
+class ByCLS(Simplifiable):
+    """The rows that CLS attends to most, in the mean of the heads (EViT, arXiv 2202.07800, Eq. 3).
+
+    A module, so that its nodes have a name in the graph. Every row but CLS has a score.
+    """
+
+    simplifications = (CLS_ROW,)
+
+    def forward(
+        self, q: Tensor, k: Tensor, bias: Tensor | None, keep: int
+    ) -> tuple[Chosen, Tensor]:
+        """Return the best `keep` of the T - 1 rows behind CLS, and the scores [B, T - 1].
+
+        q: [B, H, Tq, d] with CLS in row 0; k: [B, H, T, d]; bias: added before the softmax.
+        """
+        asking = q[:, :, :1] if self.acts(CLS_ROW) else q
+        scores = softmax_products(asking, k, bias)[:, :, 0, 1:].mean(dim=1)
+        return best(scores, keep), scores

@@ -21,7 +21,7 @@ from fgdeploy.bundle.manifest_schema import BITS, OPTIONS, PREPROCESS, SIDE
 from fgdeploy.core import atomic, json_schema
 from fgdeploy.core.errors import CheckpointError
 from fgdeploy.models.methods import registry
-from fgdeploy.models.methods.base import Options
+from fgdeploy.models.options import Options
 from fgdeploy.photos.images import Preprocess
 
 SCHEMA_VERSION = 2  # 1 had `stages` in place of `options`: EET was all there was

@@ -24,7 +24,8 @@ from fgdeploy.models.backbone.embedding import Normalisation
 from fgdeploy.models.backbone.vit import ViT
 from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.methods import registry
-from fgdeploy.models.methods.base import FAST, Method, Options
+from fgdeploy.models.methods.base import FAST, Method
+from fgdeploy.models.options import Options
 from fgdeploy.models.network import Network
 from fgdeploy.photos import read
 from fgdeploy.training import data

@@ -10,7 +10,8 @@ import pytest
 
 from fgdeploy.core.errors import UsageError
 from fgdeploy.models.backbone.vit import Geometry
-from fgdeploy.models.methods.base import FAST, Method, Options, Photometry
+from fgdeploy.models.methods.base import FAST, Method, Photometry
+from fgdeploy.models.options import Options
 from tests.checks import refused
 
 S224 = Geometry(width=384, depth=12, patch_size=16, grid=(14, 14))
