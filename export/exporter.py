@@ -26,8 +26,8 @@ from fgdeploy.models.heads.base import Head
 from fgdeploy.models.heads.projection import ProjectionHead
 from fgdeploy.models.methods import registry
 from fgdeploy.models.methods.base import Method
-from fgdeploy.models.options import Options
 from fgdeploy.models.network import Network
+from fgdeploy.models.options import Options
 from fgdeploy.models.weights import trained
 from fgdeploy.photos.images import Frame
 from fgdeploy.proof.parity import FP32_LIMITS, Parity

@@ -19,8 +19,8 @@ import timm.optim
 from torch import Tensor, nn
 
 from fgdeploy.models.methods.base import Recipe
-from fgdeploy.models.options import Options
 from fgdeploy.models.network import Network
+from fgdeploy.models.options import Options
 from fgdeploy.training.data import IMAGE
 
 STUDENT, TEACHER = "student", "teacher"

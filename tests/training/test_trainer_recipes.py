@@ -25,8 +25,8 @@ from fgdeploy.models.backbone.vit import ViT
 from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.methods import registry
 from fgdeploy.models.methods.base import FAST, Method
-from fgdeploy.models.options import Options
 from fgdeploy.models.network import Network
+from fgdeploy.models.options import Options
 from fgdeploy.photos import read
 from fgdeploy.training import data
 from fgdeploy.training.loop import Tick
