@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 
 import pytest
@@ -71,10 +70,9 @@ def test_every_part_can_be_left_out(cla: bool, cache: bool, clr: int) -> None:
         expected = network.published()(photos).embedding
         assert expected.shape == (2, network.encoder.width)
         every = [name for name in network.simplifications() if name != "fold-normalisation"]
-        for count in range(1, len(every) + 1):
-            for chosen in itertools.combinations(every, count):
-                found = network._with(frozenset(chosen))(photos).embedding
-                assert (found - expected).abs().max() < 1e-11, chosen
+        for chosen in (every, *([name] for name in every)):
+            found = network._with(frozenset(chosen))(photos).embedding
+            assert (found - expected).abs().max() < 1e-11, chosen
 
 
 def test_clr_starts_as_cls_with_a_position() -> None:
