@@ -1,7 +1,8 @@
 """CLCA's cache: what each block knew comes back behind the next reduction (arkel23/CLCA).
 
 After every block the mean of its tokens (GAP) and the last rows of the sequence (the CLR token at
-first, later the newest of what came back) are kept aside. After a reduction all that was kept joins
+first, later the newest of what came back) are kept aside. Where a reduction left CLS alone, GAP is
+CLS: the authors' code takes the mean of no rows there, and all its logits are NaN. After a reduction all that was kept joins
 the tokens as ordinary rows, which the next reduction may take or merge.
 """
 
@@ -62,7 +63,8 @@ class Cached(Step):
     def _carried(self, tokens: Tokens) -> list[Tensor]:
         rows = []
         if self.carriers.gap:
-            span = slice(0 if self.carriers.pool_cls else 1, tokens.count - self.behind)
+            end = tokens.count - self.behind
+            span = slice(0 if self.carriers.pool_cls or end == 1 else 1, end)
             rows.append(
                 _mean(tokens.x[:, span], None if tokens.mask is None else tokens.mask[:, span])
             )

@@ -73,6 +73,14 @@ def test_what_comes_back_and_when(carriers: Carriers, at_last: bool) -> None:
     assert isinstance(found[DEPTH], LastStep)
 
 
+def test_the_mean_of_cls_alone_is_cls() -> None:
+    tokens = Tokens(torch.randn(2, 1, 3))
+    after = Cached(Shift(), Carriers(clr=0), recovers=False, keeps=True, behind=0)(
+        nn.Identity(), tokens
+    )
+    assert torch.equal(after.cache[0], tokens.x + 1)
+
+
 def test_sizes_and_masks_grow_with_what_comes_back() -> None:
     x = torch.arange(12.0).reshape(1, 4, 3)
     size, mask = torch.tensor([[1.0, 2, 3, 1]]), torch.tensor([[True, True, False, True]])
