@@ -1,9 +1,9 @@
 """CLCA's cache: what each block knew comes back behind the next reduction (arkel23/CLCA).
 
 After every block the mean of its tokens (GAP) and the last rows of the sequence (the CLR token at
-first, later the newest of what came back) are kept aside. Where a reduction left CLS alone, GAP is
-CLS: the authors' code takes the mean of no rows there, and all its logits are NaN. After a reduction all that was kept joins
-the tokens as ordinary rows, which the next reduction may take or merge.
+first, later the newest of what came back) are kept aside. After a reduction all that was kept joins
+the tokens as ordinary rows, which the next reduction may take or merge. Where a reduction left CLS
+alone, GAP is CLS: the authors' code takes the mean of no rows there, and all its logits are NaN.
 """
 
 from __future__ import annotations
