@@ -18,13 +18,14 @@ from fgdeploy.bundle import BlockRows
 from fgdeploy.models.backbone import vit as backbones
 from fgdeploy.models.backbone.vit import Geometry
 from fgdeploy.models.network import Network
+from fgdeploy.models.reduce.layers import Product, macs_of
 
 
 @dataclass(frozen=True)
 class Plan:
     """The rows of all runs of blocks in order, and the multiply-accumulates of one image.
 
-    embeddings: how often patches are embedded; others: products of the method's own linear layers
+    embeddings: how often patches are embedded; others: the method's own linear layers and products
     outside the backbone.
     """
 
@@ -89,6 +90,9 @@ class _Seen:
     def linear(self, layer: nn.Linear, rows: int) -> None:
         self.others += rows * layer.in_features * layer.out_features
 
+    def product(self, left: Tensor, right: Tensor) -> None:
+        self.others += macs_of(left, right)
+
     def embedding(self) -> None:
         self.embeddings += 1
 
@@ -116,6 +120,8 @@ def _listening(encoder: Any, seen: _Seen) -> Iterator[None]:
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == 3:
             listen(module, lambda x: seen.embedding())
+        elif isinstance(module, Product):
+            handles.append(module.register_forward_pre_hook(lambda _, given: seen.product(*given)))
         elif isinstance(module, nn.Linear) and module not in backbone:
             listen(
                 module,

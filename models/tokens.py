@@ -21,12 +21,13 @@ class Tokens:
     """Tokens between two blocks.
 
     x: [B, T, D]. prefix: rows at the start that are no patches (CLS, registers); suffix: rows at
-    the end that are none. size: [B, T], how many patches a row stands for, None for one each.
-    mask: [B, T], True where a row counts, None where all do. cache: rows [B, n, D] kept aside by a
-    step for a later one. attended: what the block that made x attended, for observers; None where
-    its step does not say. policy: [B, T], which rows a predictor counts (DynamicViT), None for all
-    of them. penalties: scalars that steps add to the loss in training; readouts: features [B, D] of
-    the image from within, for heads that exist in training alone.
+    the end that are none. size: [B, T], how many patches a row stands for, None for one each. mask:
+    [B, T], True where a row counts, None where all do. cache, aside: rows [B, n, D] kept by a step
+    for a later one, CLCA's and a reduction's own. attended: what the block that made x attended,
+    for observers; None where its step does not say. policy: [B, T], which rows a predictor counts
+    (DynamicViT) and which are keys in training, 1 or 0 each, None for all of them. penalties:
+    scalars that steps add to the loss in training; readouts: features [B, D] of the image from
+    within, for heads that exist in training alone.
     """
 
     x: Tensor
@@ -35,6 +36,7 @@ class Tokens:
     size: Tensor | None = None
     mask: Tensor | None = None
     cache: tuple[Tensor, ...] = ()
+    aside: tuple[Tensor, ...] = ()
     attended: Attended | None = None
     policy: Tensor | None = None
     penalties: tuple[Tensor, ...] = ()
@@ -61,10 +63,10 @@ class Tokens:
             total = hidden if total is None else total + hidden
         return None if total is None else total[:, None, None, :]
 
-    def followed_by(self, rows: Tensor) -> Tokens:
+    def followed_by(self, rows: Tensor, policy: float = 0.0) -> Tokens:
         """Return the tokens with more rows [B, n, D] behind them that are no patches.
 
-        Each stands for one patch, counts as a key, and is not counted by a predictor.
+        Each stands for one patch and counts as a key; policy: of each, where there is one.
         """
 
         def longer(values: Tensor | None, fill: float) -> Tensor | None:
@@ -77,7 +79,7 @@ class Tokens:
             suffix=self.suffix + int(rows.shape[1]),
             size=longer(self.size, 1.0),
             mask=longer(self.mask, True),
-            policy=longer(self.policy, 0.0),
+            policy=longer(self.policy, policy),
         )
 
     def having(self, x: Tensor, **changes: Any) -> Tokens:

@@ -145,6 +145,7 @@ _ORDER = (
     {"backbone.plain"},
     {"simplify", "backbone.vit", "backbone.blocks", "reduce.stages", "weights.state_dicts"},
     {"backbone.hub", "tokens", "weights.checkpoint", "options", "reduce.rates", "reduce.order"},
+    {"reduce.layers"},
     {"backbone.embedding", "walk", "weights.source", "heads.base", "heads.aggregate"},
     {"heads.hash", "heads.projection", "reduce.scores", "encoder", "reduce.reduction"},
     {"reduce.keep", "network", "reduce.cross_layer"},

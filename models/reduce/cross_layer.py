@@ -54,7 +54,8 @@ class Cached(Step):
         """Run the block's own step, then see to the cache."""
         tokens = self.inner(block, tokens)
         if self.recovers:
-            tokens = tokens.followed_by(torch.cat(tokens.cache, dim=1))
+            # The authors' predictor counts these rows in training, and not outside it.
+            tokens = tokens.followed_by(torch.cat(tokens.cache, dim=1), float(self.training))
             tokens = tokens.having(tokens.x, cache=())
         if self.keeps:
             tokens = tokens.having(tokens.x, cache=(*tokens.cache, *self._carried(tokens)))

@@ -92,3 +92,12 @@ def test_sizes_and_masks_grow_with_what_comes_back() -> None:
     assert after.suffix == 2
     # The mean of rows 1 and 3: row 2 does not count.
     assert torch.equal(after.cache[0], (x[:, 1:2] + x[:, 3:4]) / 2 + 1)
+
+
+def test_rows_that_come_back_count_for_a_predictor_in_training_alone() -> None:
+    x = torch.ones(1, 3, 2)
+    step = Cached(Shift(), Carriers(clr=0), recovers=True, keeps=False, behind=0)
+    tokens = Tokens(x, policy=torch.tensor([[1.0, 0, 1]]), cache=(x[:, :1],))
+    for training, last in ((True, 1), (False, 0)):
+        policy = step.train(training)(nn.Identity(), tokens).policy
+        assert policy is not None and policy.tolist() == [[1, 0, 1, last]]
