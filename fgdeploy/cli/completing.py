@@ -29,10 +29,10 @@ def packed(incomplete: str) -> list[str]:
 
 
 def methods(incomplete: str) -> list[str]:
-    """Return the names of methods: each has a file of its own."""
+    """Return the names of methods: each has a file of its own, and so has each reduction."""
     home = find_spec("fgdeploy")
     places = home.submodule_search_locations if home else None
-    found = [path.stem for place in places or () for path in _method_files(Path(place))]
+    found = [path.stem for place in places or () for path in _declaring(Path(place) / "models")]
     return sorted(name for name in found if name.startswith(incomplete))
 
 
@@ -55,10 +55,12 @@ WAYS: dict[str, Complete] = {
 }
 
 
-def _method_files(package: Path) -> Iterator[Path]:
-    for path in (package / "models" / "methods").glob("*.py"):
-        if path.stem not in ("__init__", "base", "registry"):
-            yield path
+def _declaring(models: Path) -> Iterator[Path]:
+    """Yield the files that declare a method, or a reduction that is one by itself."""
+    for room, what in (("methods", b"METHOD"), ("reduce", b"REDUCTION")):
+        for path in (models / room).glob("*.py"):
+            if b"\n%s = " % what in path.read_bytes():
+                yield path
 
 
 def _paths(incomplete: str, suffix: str) -> Iterator[str]:
