@@ -14,6 +14,7 @@ from fgdeploy.core import privacy
 __version__ = "0.1.0"
 __all__ = [
     "FgdeployError",
+    "Guess",
     "Hasher",
     "Index",
     "Photo",
@@ -30,6 +31,7 @@ __all__ = [
 if TYPE_CHECKING:
     from fgdeploy import errors, photos, retrieval
     from fgdeploy.bundle import open_bundle
+    from fgdeploy.classifying import Guess
     from fgdeploy.core.errors import FgdeployError
     from fgdeploy.hasher import Hasher, load
     from fgdeploy.photos import Photo
@@ -41,6 +43,7 @@ privacy.turn_off()  # before any package that would report is imported
 # Resolved at first use, so that `fgdeploy --help` need not import NumPy.
 _HOMES = {
     "FgdeployError": "fgdeploy.core.errors",
+    "Guess": "fgdeploy.classifying",
     "Hasher": "fgdeploy.hasher",
     "Index": "fgdeploy.retrieval",
     "Photo": "fgdeploy.photos",

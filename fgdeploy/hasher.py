@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fgdeploy import classifying
 from fgdeploy.bundle import Bundle, Manifest, open_bundle
+from fgdeploy.classifying import Guess
 from fgdeploy.core.closing import Closing
 from fgdeploy.core.errors import DataError, EngineError, ImageError, UsageError
 from fgdeploy.core.numbers import as_whole
@@ -129,6 +131,20 @@ class Hasher(Closing):
                 np.zeros((0, self.bits), np.float32),
             )
         return Outputs.concatenate(parts)
+
+    def classify(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        k: int = classifying.K,
+        color: str = "rgb",
+        bit_depth: int | None = None,
+    ) -> list[tuple[Guess, ...]]:
+        """Return the k best classes of each photo, the best first; images as in `encode`.
+
+        Raises BundleError if the bundle has no class logits, UsageError for a k below 1.
+        """
+        classifying.check(self.bundle, k)
+        return classifying.guesses(self.bundle, self.encode_full(images, color, bit_depth), k)
 
     def stream(
         self,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import settings
 
-from fgdeploy.bundle import Bundle, Manifest
+from fgdeploy.bundle import Bundle, Manifest, Output
 from fgdeploy.engines.base import Engine, Outputs
 from fgdeploy.photos.images import Preprocess
 
@@ -39,6 +39,7 @@ class ColourEngine(Engine):
     """The code of a photo is the colour of its first pixel: 24 bits, known beforehand.
 
     `error` is added to every hash, `flip` is xored into every code; `batches` keeps what was run.
+    Logits, where the bundle has some, are the reds of the first pixels, one for each class.
     """
 
     backend, precision = "colour", "fp32"
@@ -56,12 +57,22 @@ class ColourEngine(Engine):
     def _run(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         self.batches.append(frames)
         code = frames[:, 0, 0] ^ np.uint8(self.flip)
-        return Outputs(code, np.unpackbits(code, axis=1).astype(np.float32) * 2 - 1 + self.error)
+        hashes = np.unpackbits(code, axis=1).astype(np.float32) * 2 - 1 + self.error
+        declared = self.manifest.outputs.get("logits")
+        reds = frames[:, 0, : declared.shape[0], 0].astype(np.float32) if declared else None
+        return Outputs(code, hashes, logits=reds)
 
 
-def colour_bundle(fingerprint: str = "ab" * 32) -> Bundle:
-    """Return a bundle that lies on no disk, for a ColourEngine."""
+def colour_bundle(
+    fingerprint: str = "ab" * 32, classes: int = 0, names: tuple[str, ...] = ()
+) -> Bundle:
+    """Return a bundle that lies on no disk, for a ColourEngine.
+
+    classes: how many it has logits for, 8 at most.
+    """
     size = COLOUR_SIZE
+    shapes = {"code": Output("uint8", (3,)), "hash": Output("float32", (COLOUR_BITS,))}
+    outputs = {**shapes, "logits": Output("float32", (classes,))} if classes else {}
     manifest = Manifest(
         method="colour",
         backbone="none",
@@ -80,5 +91,7 @@ def colour_bundle(fingerprint: str = "ab" * 32) -> Bundle:
         weights={},
         fingerprint=fingerprint,
         created_by="test",
+        outputs=outputs,
+        classes=names,
     )
     return Bundle(Path("none.fgd"), manifest)

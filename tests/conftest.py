@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from fgdeploy.photos.images import Preprocess
 SIZE, WIDTH, BITS = 32, 8, 12
 
 
-def write_toy_graph(target: Path, seed: int = 0) -> None:
-    """Write a graph that keeps the contract: frames in; code, hash and embedding out."""
+def write_toy_graph(target: Path, seed: int = 0, classes: int = 0) -> None:
+    """Write a graph that keeps the contract: frames in; code, hash and embedding out.
+
+    classes: how many it has `logits` for, random ones of the embedding.
+    """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -46,6 +50,11 @@ def write_toy_graph(target: Path, seed: int = 0) -> None:
         helper.make_node("Cast", ["bytes"], ["code"], to=TensorProto.UINT8),
     ]
     value = helper.make_tensor_value_info
+    further = []
+    if classes:
+        weights["tell"] = chooser.standard_normal((WIDTH, classes)).astype(np.float32)
+        nodes.append(helper.make_node("MatMul", ["embedding", "tell"], ["logits"]))
+        further.append(value("logits", TensorProto.FLOAT, ["batch", classes]))
     graph = helper.make_graph(
         nodes,
         "toy",
@@ -54,6 +63,7 @@ def write_toy_graph(target: Path, seed: int = 0) -> None:
             value("code", TensorProto.UINT8, ["batch", 2]),
             value("hash", TensorProto.FLOAT, ["batch", BITS]),
             value("embedding", TensorProto.FLOAT, ["batch", WIDTH]),
+            *further,
         ],
         [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
     )
@@ -102,6 +112,19 @@ def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     write_toy_graph(folder / "model.onnx")
     seal(folder, toy_manifest())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def naming_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy bundle with logits for six classes, `kind 0` to `kind 5`: do not write into it."""
+    folder = tmp_path_factory.mktemp("bundles") / "naming.fgd"
+    folder.mkdir()
+    write_toy_graph(folder / "model.onnx", classes=6)
+    plain = toy_manifest()
+    outputs = {**plain.outputs, "logits": Output("float32", (6,))}
+    names = tuple(f"kind {number}" for number in range(6))
+    seal(folder, dataclasses.replace(plain, outputs=outputs, classes=names))
     return folder
 
 

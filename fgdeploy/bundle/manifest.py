@@ -106,6 +106,12 @@ class Manifest:
                     f"output {name} has the shape {list(self.outputs[name].shape)}, expected "
                     f"{list(shape)} of {self.bits} bits"
                 )
+        logits = self.outputs.get("logits")
+        if logits and (len(logits.shape) != 1 or len(self.classes) not in (0, *logits.shape)):
+            raise ValueError(
+                f"output logits has the shape {list(logits.shape)}, expected one number for each "
+                f"class, and a name for each or none; it names {len(self.classes)}"
+            )
         covered = fingerprint(
             self.method, self.backbone, self.deciding, self.preprocess, self.weights["sha256"]
         )

@@ -13,6 +13,7 @@ from fgdeploy import __version__
 from fgdeploy.cli import (
     build,
     calibrate,
+    classify,
     demo,
     doctor,
     evaluate,
@@ -164,4 +165,5 @@ app.command("hash")(hashing.hash_photos)
 app.add_typer(gallery.app, name="index")
 app.command("search")(search.search)
 app.command("eval")(evaluate.evaluate)
+app.command("classify")(classify.classify)
 registering.equip(app)

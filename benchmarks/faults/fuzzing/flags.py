@@ -37,6 +37,7 @@ CALLS: dict[str, tuple[tuple[str, ...], ...]] = {
         (QUERY, "--html", "sheet.html"),
     ),
     "eval": ((PHOTOS, "-b", BUNDLE, "--json"),),
+    "classify": ((PHOTOS, "-b", BUNDLE, "--json"), (QUERY, "-k", "3")),
     "index add": ((INDEX, QUERY, "-b", BUNDLE), ("new.fgi", PHOTOS)),
     "index prune": ((INDEX, "--dry-run"), (INDEX, "--missing-folders", "--where", "id > 150")),
     "index remove": ((INDEX, "3", "5"), (INDEX, "--where", "label = 'kite'")),
