@@ -15,7 +15,11 @@ from fgdeploy.core.text import counted
 
 if TYPE_CHECKING:
     from fgdeploy.evaluation import Detail
+    from fgdeploy.evaluation.accuracy import Accuracy
     from fgdeploy.photos import Columns
+
+_ACCURACY = ("queries", "top1", "top5", "without_class")  # entries of --json
+_SHOWN = 3  # labels in a message
 
 
 @lists.takes_list
@@ -48,11 +52,12 @@ def evaluate(
     *,
     columns: Columns,
 ) -> None:
-    """Measure retrieval: mAP, tie-aware mAP, R@1/2/4/8 and P@k, a column for each protocol.
+    """Measure retrieval (mAP, R@1/2/4/8, P@k) by protocol, and the accuracy of class logits.
 
     asym_sign: queries of one split of a CSV against the gallery of another. asym_targets: against
     the target codes of the training images, where the bundle has them. symmetric: among themselves,
-    each photo against all others; the only one for photos without splits.
+    each photo against all others; the only one for photos without splits. Top-1 and top-5 accuracy
+    is that of the queries, where the bundle gives class logits and names the classes.
     """
     from fgdeploy.evaluation import report as reports
     from fgdeploy.evaluation.protocol import evaluate_photos
@@ -83,17 +88,23 @@ def evaluate(
             entry["protocols"] = {
                 name: dataclasses.asdict(detail.scores) for name, detail in result.protocols.items()
             }
+            entry["accuracy"] = _accuracy_json(result.accuracy)
             show.emit_json(entry)
         else:
             show.line(f"{result.protocol}, {hasher.bits} bits, {hasher.engine.describe()}")
             show.rows(_rows(result.protocols), ("measure", *result.protocols))
+            if result.accuracy is not None:
+                title = f"by class logits, {counted(result.accuracy.queries, 'query')}"
+                show.rows(_accuracy_rows(result.accuracy), ("measure", "share"), title)
     for name, reason in result.absent.items():
         show.say(f"no {name}: {reason}")
     for name, detail in result.protocols.items():
         if lonely := detail.scores.without_relevant:
             show.say(f"{name}: {counted(lonely, 'query')} without a photo of the class to find")
+    if result.accuracy is not None:
+        _say_unknown(result.accuracy)
     if report is not None:
-        written = reports.write_report(report, result.protocols)
+        written = reports.write_report(report, result.protocols, result.accuracy)
         show.say(f"wrote {', '.join(path.name for path in written)} in {report}")
     show.report_skipped(result.skipped)
 
@@ -110,6 +121,29 @@ def _rows(protocols: Mapping[str, Detail]) -> list[tuple[str, ...]]:
         for detail in protocols.values()
     ]
     return [(name, *(f"{column[name]:.4f}" for column in columns)) for name in columns[0]]
+
+
+def _accuracy_rows(accuracy: Accuracy) -> list[tuple[str, str]]:
+    shares = {"top-1": accuracy.top1, "top-5": accuracy.top5}
+    return [(f"{name} accuracy", f"{one:.4f}") for name, one in shares.items() if one is not None]
+
+
+def _accuracy_json(accuracy: Accuracy | None) -> dict[str, object] | None:
+    """Return the measures, without the rows of classes."""
+    if accuracy is None:
+        return None
+    return {name: getattr(accuracy, name) for name in _ACCURACY}
+
+
+def _say_unknown(accuracy: Accuracy) -> None:
+    """Say of which labels the model has no class, so that their photos do not count."""
+    if accuracy.without_class:
+        more = ", ..." if len(accuracy.unknown) > _SHOWN else ""
+        show.say(
+            f"accuracy: {counted(accuracy.without_class, 'query')} of "
+            f"{counted(len(accuracy.unknown), 'class')} that the model does not have left out: "
+            f"{', '.join(accuracy.unknown[:_SHOWN])}{more}"
+        )
 
 
 def _check_place(report: Path) -> None:

@@ -18,6 +18,7 @@ from fgdeploy.core.codes import UInt8Array
 from fgdeploy.core.errors import DataError
 from fgdeploy.core.progress import Notify, Progress, no_progress, silent
 from fgdeploy.core.text import counted
+from fgdeploy.evaluation.accuracy import Accuracy, measure_accuracy
 from fgdeploy.evaluation.leaks import check_repeats
 from fgdeploy.evaluation.metrics import Detail, Labels, Scores, evaluate_in_detail
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets, targets_of
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from fgdeploy.hasher import Hasher, HashRun
     from fgdeploy.photos import Photo
 
+ACCURACY = "accuracy"
 ASYM_TARGETS, ASYM_SIGN, SYMMETRIC = "asym_targets", "asym_sign", "symmetric"
 PROTOCOLS = (ASYM_TARGETS, ASYM_SIGN, SYMMETRIC)
 
@@ -34,13 +36,15 @@ PROTOCOLS = (ASYM_TARGETS, ASYM_SIGN, SYMMETRIC)
 class Evaluation:
     """Scores by protocol, the headline in words, and the photos that could not be read.
 
-    protocol: those words. absent: why a protocol is not among `protocols`.
+    protocol: those words. absent: why a protocol is not among `protocols`, or why there is no
+    `accuracy` although the bundle has class logits. accuracy: of the queries.
     """
 
     protocols: Mapping[str, Detail]
     protocol: str
     skipped: list[str]
     absent: Mapping[str, str]
+    accuracy: Accuracy | None = None
 
     @property
     def scores(self) -> Scores:
@@ -130,7 +134,8 @@ def evaluate_photos(
         side = (run.outputs.code, _labels(run))
         detail = evaluate_in_detail(*side, *side, True, precision_at, hasher.bits, threads)
         words = f"each of {counted(detail.scores.queries, 'photo')} against all others"
-        return Evaluation({SYMMETRIC: detail}, words, run.skipped, {})
+        accuracy, why = _accuracy(hasher, run, len(run.photos))
+        return Evaluation({SYMMETRIC: detail}, words, run.skipped, why, accuracy)
     sides = of_split(photos, query_split), of_split(photos, gallery_split)
     if query_split == gallery_split:
         raise DataError(f"queries and gallery are both {query_split!r}; choose two splits")
@@ -142,7 +147,21 @@ def evaluate_photos(
     queries, gallery = (codes[:cut], names[:cut]), (codes[cut:], names[cut:])
     protocols = score_protocols(*queries, *gallery, targets, precision_at, hasher.bits, threads)
     words = f"{cut} {query_split} photos against {len(codes) - cut} {gallery_split} photos"
-    return Evaluation(protocols, words, [*left_out, *run.skipped], why_absent(names[:cut], targets))
+    accuracy, why = _accuracy(hasher, run, cut)
+    absent = why_absent(names[:cut], targets) | why
+    return Evaluation(protocols, words, [*left_out, *run.skipped], absent, accuracy)
+
+
+def _accuracy(hasher: Hasher, run: HashRun, cut: int) -> tuple[Accuracy | None, dict[str, str]]:
+    """Return the accuracy of the first `cut` photos, or why there is none; neither without logits.
+
+    A name of `classes` stands for a label.
+    """
+    if run.outputs.logits is None:
+        return None, {}
+    labels, names = _labels(run)[:cut], hasher.manifest.classes
+    found = measure_accuracy(run.outputs.logits[:cut], labels, names)
+    return (None, {ACCURACY: found}) if isinstance(found, str) else (found, {})
 
 
 def _labels(run: HashRun) -> Labels:

@@ -10,17 +10,22 @@ from typing import TYPE_CHECKING
 
 from fgdeploy.core import atomic, privacy
 from fgdeploy.core.errors import MissingDependency
+from fgdeploy.evaluation.accuracy import Accuracy
 from fgdeploy.evaluation.metrics import Curve, Detail
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLOT_FILE, CLASSES_FILE = "pr_curve.png", "per_class.csv"
+ACCURACY_FILE = "accuracy.csv"
 
 
-def write_report(folder: Path, protocols: Mapping[str, Detail]) -> list[Path]:
+def write_report(
+    folder: Path, protocols: Mapping[str, Detail], accuracy: Accuracy | None = None
+) -> list[Path]:
     """Write curve_<protocol>.csv, per_class.csv and pr_curve.png; return their paths.
 
+    accuracy: written to accuracy.csv, where there is one; an old file of that name goes otherwise.
     The folder is made if its parent exists. Each file is replaced atomically. Raises
     MissingDependency without matplotlib, before anything is written, and OSError.
     """
@@ -32,7 +37,12 @@ def write_report(folder: Path, protocols: Mapping[str, Detail]) -> list[Path]:
         write_curve(path, curve)
     write_classes(folder / CLASSES_FILE, protocols)
     draw_curves(folder / PLOT_FILE, curves)
-    return [*files, folder / CLASSES_FILE, folder / PLOT_FILE]
+    written = [*files, folder / CLASSES_FILE, folder / PLOT_FILE]
+    if accuracy is None:
+        (folder / ACCURACY_FILE).unlink(missing_ok=True)
+        return written
+    write_accuracy(folder / ACCURACY_FILE, accuracy)
+    return [*written, folder / ACCURACY_FILE]
 
 
 def write_curve(target: Path, curve: Curve) -> None:
@@ -50,6 +60,12 @@ def write_classes(target: Path, protocols: Mapping[str, Detail]) -> None:
     )
     header = ("protocol", "class", "queries", "map", "tie_aware_map", "recall_at_1")
     _write_csv(target, header, rows)
+
+
+def write_accuracy(target: Path, accuracy: Accuracy) -> None:
+    """Write a CSV with one row for each class of queries; top5 is empty below five classes."""
+    rows = ((row.name, row.queries, row.top1, row.top5) for row in accuracy.classes)
+    _write_csv(target, ("class", "queries", "top1", "top5"), rows)
 
 
 def _write_csv(target: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 import sys
@@ -14,6 +15,7 @@ from PIL import Image
 
 from fgdeploy.bundle import open_bundle, seal
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets
+from fgdeploy.photos import read
 from tests.fgdeploy.cli.conftest import Run
 from tests.fgdeploy.cli.outcome import fails
 
@@ -28,6 +30,13 @@ def with_targets(bundle: Path, moths: Path, tmp_path: Path) -> Path:
     codes = np.random.default_rng(0).integers(0, 256, (6, 4), dtype=np.uint8)
     Targets(classes, np.arange(6) % len(classes), codes, 32).save(copy / TARGETS_FILE)
     seal(copy, open_bundle(copy).manifest)
+    return copy
+
+
+def _named(source: Path, target: Path, *names: str) -> Path:
+    """Copy a bundle with logits, and give its six classes these names."""
+    copy = Path(shutil.copytree(source, target))
+    seal(copy, dataclasses.replace(open_bundle(copy).manifest, classes=names))
     return copy
 
 
@@ -78,7 +87,8 @@ def test_targets_of_other_classes(run: Run, moths: Path, with_targets: Path) -> 
 def test_json_keeps_its_keys_and_adds_protocols(run: Run, moths: Path, with_targets: Path) -> None:
     result = run("eval", moths / "split.csv", "-b", with_targets, "--json")
     entry = json.loads(result.stdout)
-    assert set(entry) == SCORES | {"bits", "protocol", "skipped", "protocols"}
+    assert set(entry) == SCORES | {"bits", "protocol", "skipped", "protocols", "accuracy"}
+    assert entry["accuracy"] is None
     assert list(entry["protocols"]) == ["asym_targets", "asym_sign", "symmetric"]
     assert all(set(scores) == SCORES for scores in entry["protocols"].values())
     assert {key: entry[key] for key in SCORES} == entry["protocols"]["asym_sign"]
@@ -144,3 +154,54 @@ def test_eval(run: Run, moths: Path, bundle: Path) -> None:
     fails(
         run("eval", moths / "split.csv", "-b", bundle, "--queries", "val"), 1, "no photos of split"
     )
+
+
+def test_accuracy_of_class_logits(
+    run: Run, moths: Path, naming_bundle: Path, tmp_path: Path
+) -> None:
+    kinds = sorted(folder.name for folder in moths.iterdir() if folder.is_dir())
+    named = _named(naming_bundle, tmp_path / "n.fgd", *kinds[:2], "a", "b", "c", "d")
+    given = run("eval", moths / "split.csv", "-b", named, "--report", "report", "--json")
+    assert given.exit_code == 0, given.output
+    entry = json.loads(given.stdout)["accuracy"]
+    assert set(entry) == {"queries", "top1", "top5", "without_class"}
+    with open("report/accuracy.csv", encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["class"] for row in rows] == kinds[:2]
+    assert sum(int(row["queries"]) for row in rows) == entry["queries"] == 6
+    for name in ("top1", "top5"):
+        mean = sum(int(row["queries"]) * float(row[name]) for row in rows) / 6
+        assert mean == pytest.approx(entry[name], abs=1e-12)
+    assert entry["without_class"] == 3
+    said = f"accuracy: 3 queries of 1 class that the model does not have left out: {kinds[2]}"
+    assert said in given.stderr
+    shown = run("eval", moths / "split.csv", "-b", named).stdout.splitlines()
+    title = shown.index("by class logits, 6 queries")
+    assert shown[title + 1].split() == ["measure", "share"]
+    assert [line.split()[-1] for line in shown[title + 2 :]] == [
+        f"{entry[name]:.4f}" for name in ("top1", "top5")
+    ]
+    answers = run("classify", moths / "split.csv", "-b", named, "--json", "-k", "1").stdout
+    test = {str(photo.path) for photo in read(moths / "split.csv") if photo.split == "test"}
+    found = [json.loads(line) for line in answers.splitlines()]
+    right = [
+        one["label"] == one["classes"][0]["name"]
+        for one in found
+        if one["photo"] in test and one["label"] in kinds[:2]
+    ]
+    assert sum(right) / len(right) == entry["top1"]
+
+
+def test_no_accuracy_without_names(
+    run: Run, moths: Path, naming_bundle: Path, bundle: Path, tmp_path: Path
+) -> None:
+    nameless = _named(naming_bundle, tmp_path / "n.fgd")
+    result = run("eval", moths, "-b", nameless, "--report", "report")
+    assert result.exit_code == 0
+    assert "no accuracy: the bundle does not name its classes" in result.stderr
+    assert "by class logits" not in result.stdout
+    assert not (tmp_path / "report" / "accuracy.csv").exists()
+    foreign = run("eval", moths, "-b", naming_bundle, "--json")
+    assert json.loads(foreign.stdout)["accuracy"] is None
+    assert "no accuracy: none of the photos' classes, such as " in foreign.stderr
+    assert "accuracy" not in run("eval", moths, "-b", bundle).output
