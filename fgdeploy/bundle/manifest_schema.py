@@ -73,6 +73,7 @@ LIMITS = table(
 )
 
 _PART = number(0, 1)
+_SHARES = ("top10_overlap", "map_reference", "map_candidate", "top1_agreement")
 PARITY = table(
     {},
     {
@@ -81,7 +82,7 @@ PARITY = table(
         **dict.fromkeys(("max_hash_diff", "mean_hash_diff"), number(0)),
         **dict.fromkeys(("mean_cosine", "min_cosine"), number()),
         **dict.fromkeys(("bit_agreement", "identical_codes"), _PART),
-        **dict.fromkeys(("top10_overlap", "map_reference", "map_candidate"), maybe(_PART)),
+        **dict.fromkeys(_SHARES, maybe(_PART)),
         "map_drop": maybe(number()),
         "output_errors": map_of(number(0)),
     },

@@ -190,6 +190,7 @@ _WORDS = {
     "map_reference": ("mAP, reference", "{:.4f}"),
     "map_candidate": ("mAP, candidate", "{:.4f}"),
     "map_drop": ("mAP drop, points", "{:+.3f}"),
+    "top1_agreement": ("same best class", "{:.2%}"),
 }
 
 

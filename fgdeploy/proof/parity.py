@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fgdeploy.core.codes import code_bytes, hamming, unpack
 from fgdeploy.core.errors import ParityError
+from fgdeploy.core.logits import best
 from fgdeploy.evaluation.metrics import mean_average_precision
 from fgdeploy.proof.limits import FP32_LIMITS, Limits
 
@@ -30,6 +31,7 @@ class Parity:
     among the ten nearest (others of the same set), None below 12 photos, where ten are all; map_*
     and map_drop (points of 100) only where photos carry labels that repeat. output_errors: of each
     further output the mean over photos of |difference| / |reference|, Euclidean lengths.
+    top1_agreement: the share of photos with the same best class, None without class logits.
     """
 
     photos: int
@@ -45,6 +47,7 @@ class Parity:
     map_candidate: float | None
     map_drop: float | None
     output_errors: Mapping[str, float] = field(default_factory=dict)
+    top1_agreement: float | None = None
 
     def _against(self, limits: Limits) -> list[tuple[str, float | None, float, bool]]:
         """Return (name, value, limit, whether the limit is an upper one) for each limit set."""
@@ -96,6 +99,7 @@ def compare(
     cosine = (left * right).sum(axis=1) / np.maximum(lengths, 1e-30)
     equal = unpack(reference_code, bits) == unpack(candidate_code, bits)
     maps = _map_pair(reference_code, candidate_code, labels)
+    pairs = others or {}
     return Parity(
         photos=len(left),
         max_hash_diff=float(gap.max()),
@@ -109,7 +113,8 @@ def compare(
         map_reference=maps[0] if maps else None,
         map_candidate=maps[1] if maps else None,
         map_drop=100 * (maps[0] - maps[1]) if maps else None,
-        output_errors={name: _error(name, *pair) for name, pair in (others or {}).items()},
+        output_errors={name: _error(name, *pair) for name, pair in pairs.items()},
+        top1_agreement=_top1_agreement(*pairs["logits"]) if "logits" in pairs else None,
     )
 
 
@@ -136,6 +141,11 @@ def _error(name: str, left: npt.NDArray[Any], right: npt.NDArray[Any]) -> float:
         raise ParityError(f"an engine gave NaN or infinite {name}; its precision does not hold")
     lengths = np.maximum(np.linalg.norm(one, axis=1), 1e-30)
     return float((np.linalg.norm(one - other, axis=1) / lengths).mean())
+
+
+def _top1_agreement(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> float:
+    """Return how often two sets of class logits (N, C) have one best class; ties by number."""
+    return float((best(left, 1) == best(right, 1)).mean())
 
 
 def _check_shapes(

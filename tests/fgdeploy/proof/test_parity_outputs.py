@@ -87,3 +87,16 @@ def test_outputs_of_other_shapes_or_without_numbers() -> None:
     for pair in ((_outputs(), spoilt), (spoilt, _outputs())):
         with refused(ParityError, "an engine gave NaN or infinite embedding; its precision"):
             _compared(*pair)
+
+
+def test_how_often_the_best_class_is_the_same() -> None:
+    assert _compared(_outputs(), _outputs()).top1_agreement is None
+    logits = np.zeros((6, 4), np.float32)
+    logits[:, 2] = 1
+    other = logits.copy()
+    other[0, 3] = 1  # a tie, in which the lower number is the best
+    other[1, 1] = 1
+    other[2, 0] = 2
+    result = _compared(_outputs(logits=logits), _outputs(logits=other))
+    assert result.top1_agreement == pytest.approx(4 / 6, rel=1e-12)
+    assert result.output_errors["logits"] > 0
