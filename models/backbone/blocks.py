@@ -159,5 +159,6 @@ def take_rows(x: Tensor, rows: Tensor, prefix: int, suffix: int = 0) -> Tensor:
     suffix: how many rows at the end stay.
     """
     index = (rows + prefix).unsqueeze(-1).expand(-1, -1, x.shape[-1])
-    parts = [x[:, :prefix], x.gather(1, index)]
+    taken = x.gather(1, index)
+    parts = [x[:, :prefix], taken] if prefix else [taken]  # engines know no empty parts
     return torch.cat([*parts, x[:, x.shape[1] - suffix :]] if suffix else parts, dim=1)

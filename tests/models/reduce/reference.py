@@ -239,6 +239,8 @@ class ToMe(Reduce):
             likeness[i] = max(products)
             partner[i] = odd[products.index(likeness[i])]
         count = min(self.count, (len(key) - 1) // 2)
+        if count <= 0:
+            return
         merged = sorted(likeness, key=lambda i: (-likeness[i], i))[:count]
         x, size = s.x * s.size[:, None], s.size.copy()
         for i in merged:
