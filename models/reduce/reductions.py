@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from fgdeploy.models.reduce import evit, tome, topk
+from fgdeploy.models.reduce import evit, patchmerger, sit, tome, topk
 from fgdeploy.models.reduce.reduction import Reduction
 
+_ALL = (
+    evit.REDUCTION,
+    topk.REDUCTION,
+    tome.REDUCTION,
+    sit.REDUCTION,
+    patchmerger.REDUCTION,
+)
+
 # Each becomes a method by itself, and one that CLCA builds on.
-REDUCTIONS: dict[str, Reduction] = {
-    one.name: one for one in (evit.REDUCTION, topk.REDUCTION, tome.REDUCTION)
-}
+REDUCTIONS: dict[str, Reduction] = {one.name: one for one in _ALL}

@@ -23,6 +23,7 @@ class State:
 
     x: [T, D]. size: [T], patches that a row stands for. policy: [T], 1 where DynamicViT counts it.
     suffix: rows at the end that are no patches, CLR and cached ones; registers: rows behind CLS.
+    aside: rows that come back before the last block. weights: all of the network's, by name.
     k, v: [H, T, d] and attention [H, T, T] of the block, out [T, D] its output before proj.
     """
 
@@ -31,6 +32,8 @@ class State:
     policy: Array
     suffix: int
     registers: int = 0
+    aside: list[Array] = field(default_factory=list)
+    weights: Weights = field(default_factory=dict)
     k: Array = field(default_factory=lambda: np.zeros(0))
     v: Array = field(default_factory=lambda: np.zeros(0))
     attention: Array = field(default_factory=lambda: np.zeros(0))
@@ -59,6 +62,9 @@ class Reduce:
 
     def between(self, s: State) -> None:
         """Change x between attention and MLP."""
+
+    def after(self, s: State) -> None:
+        """Change x behind the block."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,9 @@ def forward(
             k.split(".", 2)[2]: v for k, v in state.items() if k.startswith(f"blocks.{number - 1}.")
         }
         one = reducing.get(number, Reduce())
+        if number == depth:
+            s.x = np.concatenate([s.x, *s.aside])
+            s.size = np.ones(len(s.x)) if s.aside else s.size
         one.before(s)
         _block(s, p, heads, one, eps)
         rows.append(s.x[0])
@@ -115,7 +124,8 @@ def forward(
             kept = []
         if recovery and number < recovery[-1]:
             if cache.gap:
-                kept.append(s.x[0 if cache.pool_cls else 1 : end].mean(0, keepdims=True))
+                start = 0 if cache.pool_cls or end == 1 else 1  # CLS alone is its own mean
+                kept.append(s.x[start:end].mean(0, keepdims=True))
             if cache.clr:
                 kept.append(s.x[len(s.x) - cache.clr :])
     embedding = rows[-1]
@@ -156,7 +166,8 @@ def _embedded(state: Weights, image: Array, patch: int, eps: float) -> State:
     x = np.concatenate([x, last])
     if "norm_pre.weight" in state:
         x = layer_norm(x, state["norm_pre.weight"], state["norm_pre.bias"], eps)
-    return State(x, np.ones(len(x)), np.ones(len(x)), len(last), len(registers))
+    ones = np.ones(len(x))
+    return State(x, ones, ones, len(last), len(registers), weights=state)
 
 
 def _block(s: State, p: Weights, heads: int, one: Reduce, eps: float) -> None:
@@ -172,6 +183,7 @@ def _block(s: State, p: Weights, heads: int, one: Reduce, eps: float) -> None:
     one.between(s)
     y = gelu(linear(layer_norm(s.x, p["norm2.weight"], p["norm2.bias"], eps), p, "mlp.fc1"))
     s.x = s.x + p.get("ls2.gamma", 1.0) * linear(y, p, "mlp.fc2")
+    one.after(s)
 
 
 def linear(x: Array, p: Weights, name: str) -> Array:

@@ -1,0 +1,66 @@
+"""Reductions with weights of their own in plain numpy: they read them by the names they have."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.models.reduce.reference import (
+    Array,
+    Reduce,
+    State,
+    Weights,
+    gelu,
+    layer_norm,
+    linear,
+    softmax,
+)
+
+
+class _Learned(Reduce):
+    """stage: from 1; its weights are called `stages.S.part.…` with S from 0."""
+
+    part = ""
+
+    def __init__(self, stage: int) -> None:
+        self._start = f"stages.{stage - 1}.{self.part}."
+
+    def weights(self, s: State) -> Weights:
+        """Return the stage's own weights."""
+        start = self._start
+        return {k.removeprefix(start): v for k, v in s.weights.items() if k.startswith(start)}
+
+
+class SiT(_Learned):
+    """count: rows that are left of all behind CLS and registers."""
+
+    part = "cluster"
+
+    def __init__(self, stage: int, count: int) -> None:
+        super().__init__(stage)
+        self.count = count
+
+    def before(self, s: State) -> None:
+        """Put what is made of all rows behind the prefix in their place."""
+        kept = 1 + s.registers
+        rows = self.mixed(s.x[kept:], self.weights(s)) if self.count else s.x[:0]
+        assert len(rows) == self.count
+        s.x = np.concatenate([s.x[:kept], rows])
+        s.size = s.policy = np.ones(len(s.x))
+        s.suffix = 0
+
+    def mixed(self, x: Array, p: Weights) -> Array:
+        """Mix the rows by what a small network says of each."""
+        y = layer_norm(x, p["weight.0.weight"], p["weight.0.bias"], 1e-5)
+        logits = linear(gelu(linear(y, p, "weight.1")), p, "weight.3") * p["scale"].item()
+        found: Array = softmax(logits.T) @ x
+        return found
+
+
+class PatchMerger(SiT):
+    """count: rows that are left of all behind CLS and registers."""
+
+    def mixed(self, x: Array, p: Weights) -> Array:
+        """Gather by queries from normalised rows."""
+        y = layer_norm(x, p["norm.weight"], p["norm.bias"], 1e-5)
+        found: Array = softmax(p["queries"] @ y.T) @ y
+        return found
