@@ -78,7 +78,7 @@ def export_bundle(
             settings.opset,
             _notes(assembly, network),
         )
-        _check_pins(assembly, facts)
+        _check_pins(assembly, network, facts)
         for name, content in head.files().items():
             (folder / name).write_bytes(content)
         if (targets := hash_head.targets(settings, assembly, head)) is not None:
@@ -176,7 +176,7 @@ def describe(
             "opset": facts.opset,
             "inputs": facts.inputs,
             "simplifications": [name for name in names if name not in settings.without],
-            "pins": list(method.pins),
+            "pins": list(method.pinned(assembly.options)),
             "half": list(method.half),
         },
         macs={
@@ -217,23 +217,25 @@ def _notes(assembly: Assembly, network: Network) -> dict[str, str]:
     """Return what the graph says of itself: for calibration its pins, for opening its model."""
     method = assembly.method
     return {
-        "fgdeploy.pins": json.dumps(method.pins),
+        "fgdeploy.pins": json.dumps(method.pinned(assembly.options)),
         "fgdeploy.half": json.dumps(method.half),
         GRAPH_NOTE: _fingerprint(assembly, network.fingerprint()),
     }
 
 
-def _check_pins(assembly: Assembly, facts: graph.GraphFacts) -> None:
+def _check_pins(assembly: Assembly, network: Network, facts: graph.GraphFacts) -> None:
     """Refuse a pin that no node has the name of: it would protect nothing.
 
-    A method's dense form may lack what is pinned, as it reduces nothing.
+    A method's dense form may lack what is pinned, as it reduces nothing; and a module that is
+    pinned may not have run, as where a stage keeps all that arrive.
     """
     method, options = assembly.method, assembly.options
     usual = method.options().resolved(assembly.geometry)
     if options == options.dense() and usual != usual.dense():
         return
-    for pattern in (*method.pins, *method.half):
-        if not fnmatch.filter(facts.nodes, pattern):
+    names = (*facts.nodes, *graph.module_names(network))
+    for pattern in (*method.pinned(options), *method.half):
+        if not fnmatch.filter(names, pattern):
             raise ExportError(
                 f"no node of the graph is called {pattern}, which {method.name} pins; name the "
                 "module that decides, or take the pin out"
@@ -266,8 +268,9 @@ def rebuild(bundle: Bundle, source: Path | None) -> PyTorchEngine:
     assembly = dataclasses.replace(
         assemblies.choose(settings), options=options, preprocess=manifest.preprocess
     )
-    head = _head_of(bundle, assembly)
-    network = Network(assembly.encoder(), head, options).eval().requires_grad_(False)
+    encoder = assembly.encoder()
+    head = _head_of(bundle, assembly, encoder.width)
+    network = Network(encoder, head, options).eval().requires_grad_(False)
     if network.fingerprint() != manifest.weights["sha256"]:
         raise ExportError(
             f"{source or origin} holds other weights than {bundle.path.name} was exported from; "
@@ -288,12 +291,11 @@ def _options_of(bundle: Bundle) -> Options:
         ) from None
 
 
-def _head_of(bundle: Bundle, assembly: Assembly) -> Head:
+def _head_of(bundle: Bundle, assembly: Assembly, width: int) -> Head:
     manifest = bundle.manifest
     if ProjectionHead.FILE in manifest.files:
         return ProjectionHead.read(bundle.path / ProjectionHead.FILE, manifest.head)
-    name = assembly.source.name
-    state, width = assembly.source.state or {}, assembly.geometry.width
+    name, state = assembly.source.name, assembly.source.state or {}
     head = assembly.method.head.from_state(state, width, manifest.bits, name)
     if head is None:
         raise CheckpointError(f"{name} holds no trained head, as {bundle.path.name} has one")

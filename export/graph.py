@@ -183,6 +183,11 @@ def _name_by_module(node: Any) -> None:
     del node.metadata_props[:]
 
 
+def module_names(network: Network) -> list[str]:
+    """Return the names of a network's modules as its nodes have them: `steps.4.select/`."""
+    return [f"{_shortened(name)}/" for name, _ in network.named_modules() if name]
+
+
 def _shortened(module: str) -> str:
     for start in ("network.", "encoder.", "vit.", "walk."):
         module = module.removeprefix(start)

@@ -44,7 +44,7 @@ def choose(
     progress: (done, total) photos while a head is fitted. Raises UsageError, CheckpointError,
     DataError or ImageError.
     """
-    held = _trained(settings, assembly)
+    held = _trained(settings, assembly, encoder.width)
     kind = settings.head
     if kind == "trained" and held is None:
         raise CheckpointError(
@@ -62,12 +62,12 @@ def choose(
     return _fitted(settings, assembly, encoder, kind, progress)
 
 
-def _trained(settings: ExportSettings, assembly: Assembly) -> Head | None:
+def _trained(settings: ExportSettings, assembly: Assembly, width: int) -> Head | None:
     """Return the trained head of the checkpoint, None without one or where another is asked for."""
     state = assembly.source.state
     if state is None or settings.head in ("itq", "lsh"):
         return None
-    name, width = assembly.source.name, assembly.geometry.width
+    name = assembly.source.name
     return assembly.method.head.from_state(state, width, settings.bits, name)
 
 
@@ -88,8 +88,7 @@ def _fitted(
         assert rows is not None
         return ProjectionHead(fit_itq(rows, bits, settings.seed), facts)
     mean = None if rows is None else normalise(rows).mean(axis=0)
-    width = assembly.geometry.width
-    return ProjectionHead(random_hyperplanes(width, bits, settings.seed, mean), facts)
+    return ProjectionHead(random_hyperplanes(encoder.width, bits, settings.seed, mean), facts)
 
 
 def _embeddings(

@@ -90,9 +90,10 @@ class Method:
     state it needs is torch's own, seeded. backbone: the default one, by timm's name. head: the
     trained head's type. rename: an authors' checkpoint to the names of `Network.state`. pins:
     patterns (fnmatch) of graph nodes that stay in float32 in every precision, because they decide
-    (scores, boxes); half: patterns of nodes outside blocks and steps that FP16 graphs may compute
-    in half precision. outputs: extras that are outputs of the graph, by name, with their shape
-    behind B. stride, norm_eps: of the backbone, None for timm's.
+    (scores, boxes), or a function of the options that gives them; half: patterns of nodes outside
+    blocks and steps that FP16 graphs may compute in half precision. outputs: extras that are
+    outputs of the graph, by name, with their shape behind B. stride, norm_eps: of the backbone,
+    None for timm's.
     """
 
     name: str
@@ -102,12 +103,16 @@ class Method:
     photometry: Photometry = Photometry()
     head: type[Head] = ClassHashHead
     rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = _as_it_is
-    pins: tuple[str, ...] = ()
+    pins: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
     half: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     stride: int | None = None
     norm_eps: float | None = None
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
+
+    def pinned(self, options: Options) -> tuple[str, ...]:
+        """Return the pins of a network with these options, which are resolved."""
+        return self.pins(options) if callable(self.pins) else self.pins
 
     def recipe(self, name: str) -> Recipe:
         """Return a recipe by name; `fast` is there for every method. Raises UsageError."""

@@ -91,7 +91,7 @@ def build(vit: ViT, norm: Normalisation, options: CLCAOptions) -> Encoder:
     """Return CLCA on `vit`."""
     shape, reducing = backbones.geometry(vit), options.blocks or ()
     start = shape.patches + shape.prefix_tokens + options.clr
-    reduction = REDUCTIONS.get(options.reduction, _KEEPS_ALL)
+    reduction = _reduction(options)
     steps = reduction.steps(
         _options_of(reduction, options), shape, start=start, cached=options.cache
     )
@@ -99,6 +99,15 @@ def build(vit: ViT, norm: Normalisation, options: CLCAOptions) -> Encoder:
         carriers = Carriers(options.gap, options.clr, options.pool_cls, options.pool_clr)
         steps = cached(steps, reducing, carriers, options.at_last)
     return Reduced(vit, norm, steps, reducing, options.clr, _aggregate(shape, options))
+
+
+def pinned(options: CLCAOptions) -> tuple[str, ...]:
+    """Return the pins of the chosen reduction."""
+    return _reduction(options).pinned(options)
+
+
+def _reduction(options: CLCAOptions) -> Reduction:
+    return REDUCTIONS.get(options.reduction, _KEEPS_ALL)
 
 
 def _options_of(reduction: Reduction, options: CLCAOptions) -> ReducedOptions:
@@ -131,5 +140,5 @@ METHOD = Method(
     build=build,
     options=CLCAOptions,
     photometry=PHOTOMETRY,
-    pins=tuple(dict.fromkeys(pin for one in REDUCTIONS.values() for pin in one.pins)),
+    pins=pinned,
 )

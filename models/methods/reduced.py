@@ -90,5 +90,5 @@ def alone(reduction: Reduction) -> Method:
         build=build,
         options=reduction.options,
         photometry=PHOTOMETRY,
-        pins=reduction.pins,
+        pins=reduction.pinned,
     )

@@ -109,6 +109,10 @@ class Reduction:
     last: Callable[[], LastStep] = LastStep
     floor: str | None = None
 
+    def pinned(self, options: ReducedOptions) -> tuple[str, ...]:
+        """Return the pins that these options need: what reduces nothing decides nothing."""
+        return self.pins if options.reduces else ()
+
     def steps(self, options: ReducedOptions, geometry: Geometry, **slot: Any) -> dict[int, Step]:
         """Return the steps of all blocks by number; options are resolved.
 
