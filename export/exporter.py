@@ -65,6 +65,8 @@ def export_bundle(
     # The folder comes first of all, so that one that cannot be written shows at once.
     with atomic.new_folder(target, replace=overwrite) as folder:
         assembly = assemblies.choose(settings.network(), notify)
+        if caution := assembly.method.caution(assembly.options):
+            notify(caution)
         encoder = assembly.encoder(notify)
         head = hash_head.choose(settings, assembly, encoder, notify, progress)
         network = Network(encoder, head, assembly.options).eval().requires_grad_(False)

@@ -78,6 +78,10 @@ FAST = Recipe(
 )
 
 
+def _nothing_to_say(options: Any) -> str | None:
+    return None
+
+
 def _as_it_is(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(state)
 
@@ -93,7 +97,7 @@ class Method:
     (scores, boxes), or a function of the options that gives them; half: patterns of nodes outside
     blocks and steps that FP16 graphs may compute in half precision. outputs: extras that are
     outputs of the graph, by name, with their shape behind B. stride, norm_eps: of the backbone,
-    None for timm's.
+    None for timm's. caution: what a user must know of these options, or None.
     """
 
     name: str
@@ -108,6 +112,7 @@ class Method:
     outputs: tuple[str, ...] = ()
     stride: int | None = None
     norm_eps: float | None = None
+    caution: Callable[[Any], str | None] = _nothing_to_say
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
 
     def pinned(self, options: Options) -> tuple[str, ...]:

@@ -106,6 +106,11 @@ def pinned(options: CLCAOptions) -> tuple[str, ...]:
     return _reduction(options).pinned(options)
 
 
+def caution(options: CLCAOptions) -> str | None:
+    """Return what a user must know of the chosen reduction."""
+    return _reduction(options).caution(options)
+
+
 def _reduction(options: CLCAOptions) -> Reduction:
     return REDUCTIONS.get(options.reduction, _KEEPS_ALL)
 
@@ -141,4 +146,5 @@ METHOD = Method(
     options=CLCAOptions,
     photometry=PHOTOMETRY,
     pins=pinned,
+    caution=caution,
 )

@@ -91,4 +91,5 @@ def alone(reduction: Reduction) -> Method:
         options=reduction.options,
         photometry=PHOTOMETRY,
         pins=reduction.pinned,
+        caution=reduction.caution,
     )

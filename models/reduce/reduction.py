@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -112,6 +113,14 @@ class Reduction:
     def pinned(self, options: ReducedOptions) -> tuple[str, ...]:
         """Return the pins that these options need: what reduces nothing decides nothing."""
         return self.pins if options.reduces else ()
+
+    def caution(self, options: ReducedOptions) -> str | None:
+        """Return `floor` where a stage should leave less than half of the one before it."""
+        if self.floor is None or not options.reduces:
+            return None
+        rates = (1.0, *options.keep_rate)
+        halved = any(after < before / 2 for before, after in itertools.pairwise(rates))
+        return self.floor if halved else None
 
     def steps(self, options: ReducedOptions, geometry: Geometry, **slot: Any) -> dict[int, Step]:
         """Return the steps of all blocks by number; options are resolved.
