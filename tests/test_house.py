@@ -148,7 +148,7 @@ _ORDER = (
     {"reduce.layers"},
     {"backbone.embedding", "walk", "weights.source", "heads.base", "heads.aggregate"},
     {"heads.hash", "heads.projection", "reduce.scores", "encoder", "reduce.reduction"},
-    {"reduce.keep", "network", "reduce.cross_layer", "reduce.mixing"},
+    {"reduce.keep", "network", "reduce.cross_layer", "reduce.mixing", "reduce.policy"},
     {"methods.base", "plan", "embedder"},
     _reductions(),
     {"reduce.reductions"},

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from fgdeploy.models.reduce import evit, patchmerger, sit, tome, topk
+from fgdeploy.models.reduce import dynamicvit, evit, patchmerger, sit, tome, topk
 from fgdeploy.models.reduce.reduction import Reduction
 
 _ALL = (
     evit.REDUCTION,
     topk.REDUCTION,
     tome.REDUCTION,
+    dynamicvit.REDUCTION,
     sit.REDUCTION,
     patchmerger.REDUCTION,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tests.models.reduce.reference import (
@@ -64,3 +66,34 @@ class PatchMerger(SiT):
         y = layer_norm(x, p["norm.weight"], p["norm.bias"], 1e-5)
         found: Array = softmax(p["queries"] @ y.T) @ y
         return found
+
+
+class DynamicViT(_Learned):
+    """CLS and the best rows. count: of T rows, how many stay behind CLS."""
+
+    part = "predictor"
+
+    def __init__(self, stage: int, count: Callable[[int], int]) -> None:
+        super().__init__(stage)
+        self.count = count
+
+    def before(self, s: State) -> None:
+        """Take the rows that are most probably kept."""
+        keep = self.count(len(s.x))
+        scores = predicted(s.x[1:], s.policy[1:], self.weights(s))[:, 0] if keep else np.zeros(0)
+        best = np.argsort(-scores, kind="stable")[:keep] + 1
+        s.take([0, *(int(row) for row in best)])
+        s.suffix = 0
+
+
+def predicted(x: Array, policy: Array, p: Weights) -> Array:
+    """Return DynamicViT's log probabilities [T, 2] to keep and to drop each row of x [T, D]."""
+    y = layer_norm(x, p["in_conv.0.weight"], p["in_conv.0.bias"], 1e-5)
+    y = gelu(linear(y, p, "in_conv.1"))
+    half = y.shape[1] // 2
+    mean = (y[:, half:] * policy[:, None]).sum(0) / max(policy.sum(), 1) + 1e-6
+    y = np.concatenate([y[:, :half], np.tile(mean, (len(y), 1))], axis=1)
+    for layer in ("out_conv.0", "out_conv.2"):
+        y = gelu(linear(y, p, layer))
+    found: Array = np.log(softmax(linear(y, p, "out_conv.4")))
+    return found
