@@ -117,6 +117,20 @@ def test_the_map_of_the_house_is_complete() -> None:
     assert {name for name in drawn if not (ROOT / name).exists()} == set()
 
 
+def test_the_models_page_names_every_simplification_and_reduction() -> None:
+    from fgdeploy.models.reduce.reductions import REDUCTIONS
+
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "models").rglob("*.py")]
+    declared = [re.findall(r'= Simplification\(\s*"([^"]+)"', source) for source in sources]
+    for heading, names in (
+        ("## Exact simplifications", {name for found in declared for name in found}),
+        ("### Token reductions", set(REDUCTIONS)),
+    ):
+        section = page.partition(f"{heading}\n")[2].partition("\n#")[0]
+        assert set(re.findall(r"^\| `([^`]+)` \|", section, flags=re.MULTILINE)) == names, heading
+
+
 def _commands_in(page: Path) -> Iterator[str]:
     """Yield each command of a page, in blocks and in running text."""
     text = page.read_text(encoding="utf-8")
