@@ -36,7 +36,8 @@ def main() -> None:
             for label, stages in (("dense", ["--set", "stages=none"]), ("EET 98/49/12", [])):
                 bundle = Path(name) / f"{label.split()[0]}-{bits}.fgd"
                 flags = ["--checkpoint", options.weights, "--head", "itq", "--bits", bits]
-                _run("export", *flags, "--fit-data", options.listing, *stages, "-o", bundle)
+                flags += ["--fit-data", options.listing, "--no-time"]
+                _run("export", *flags, *stages, "-o", bundle)
                 macs = json.loads(_run("inspect", bundle, "--json"))["macs"]["exported"]
                 start = time.perf_counter()
                 scores = json.loads(_run("eval", options.listing, "-b", bundle, "--json"))

@@ -93,7 +93,7 @@ def _prepare(backbone: str, batches: str, folder: Path) -> None:
         [sys.executable, "-c", code, str(folder / "plain.onnx")], check=True, capture_output=True
     )
     for name, stages in (("dense.fgd", ["--set", "stages=none"]), ("eet.fgd", [])):
-        command = [sys.executable, "-m", "fgdeploy", "export", "--weights", "random"]
+        command = [sys.executable, "-m", "fgdeploy", "export", "--no-time", "--weights", "random"]
         command += ["--backbone", backbone, "--head", "lsh", *stages, "-o", str(folder / name)]
         subprocess.run(command, check=True, capture_output=True)
     from fgdeploy.demo.tour import draw

@@ -31,7 +31,7 @@ def main() -> None:
         write_moths(folder / "photos", 10, 20)
         bundle, index = folder / "eet.fgd", folder / "g.fgi"
         for setup in (
-            ["export", "--weights", "random", "--head", "lsh", "-o", str(bundle)],
+            ["export", "--no-time", "--weights", "random", "--head", "lsh", "-o", str(bundle)],
             ["index", "add", str(index), str(folder / "photos"), "-b", str(bundle)],
         ):
             subprocess.run([script, *setup], check=True, capture_output=True)

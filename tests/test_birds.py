@@ -47,7 +47,7 @@ def listing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_birds_end_to_end(listing: Path) -> None:
     folder = listing.parent
-    export = ["export", "--method", "eet", "--backbone", "deit_tiny_patch16_224"]
+    export = ["export", "--no-time", "--method", "eet", "--backbone", "deit_tiny_patch16_224"]
     export += ["--checkpoint", WEIGHTS, "--head", "itq", "--bits", 64, "--fit-data", listing]
     _fgdeploy(folder, *export)
     _fgdeploy(folder, *export, "--set", "stages=none", "-o", "dense.fgd")
@@ -82,9 +82,9 @@ def test_training_on_birds_beats_the_label_free_head(listing: Path) -> None:
     folder = listing.parent
     command = ["train", listing, "--weights", WEIGHTS, "--bits", 32, "--epochs", 3, "--batch", 24]
     trained = json.loads(_fgdeploy(folder, *command, "-o", "birds-run", "--json"))
-    before = ["export", "--checkpoint", WEIGHTS, "--head", "itq", "--bits", 32]
+    before = ["export", "--no-time", "--checkpoint", WEIGHTS, "--head", "itq", "--bits", 32]
     _fgdeploy(folder, *before, "--fit-data", listing, "-o", "before.fgd")
-    _fgdeploy(folder, "export", "--checkpoint", "birds-run", "-o", "after.fgd")
+    _fgdeploy(folder, "export", "--no-time", "--checkpoint", "birds-run", "-o", "after.fgd")
     scores = {
         name: json.loads(_fgdeploy(folder, "eval", listing, "-b", f"{name}.fgd", "--json"))["map"]
         for name in ("before", "after")

@@ -13,7 +13,10 @@ from fgdeploy.core.errors import MissingDependency
 from fgdeploy.core.text import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fgdeploy.bundle import Manifest
+    from fgdeploy.export.against_dense import AgainstDense
     from fgdeploy.photos import Columns
     from fgdeploy.proof.parity import Parity
 
@@ -79,6 +82,9 @@ def export(
     without: Annotated[
         str, typer.Option(help="Exact simplifications to leave out, by name, with commas.")
     ] = "",
+    timed: Annotated[
+        bool, typer.Option("--time/--no-time", help="Measure against the dense ViT.")
+    ] = True,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a bundle of that name.")
     ] = False,
@@ -89,6 +95,7 @@ def export(
     """Export a model as a bundle, proven equal to PyTorch."""
     options = method_options.parse(chosen, stages)
     try:
+        from fgdeploy.export import against_dense
         from fgdeploy.export.export_settings import ExportSettings
         from fgdeploy.export.exporter import default_target, export_bundle
     except ModuleNotFoundError as error:
@@ -120,12 +127,17 @@ def export(
         settings, target, overwrite, notify=show.say, progress=show.progress("fitting the head")
     )
     manifest = done.bundle.manifest
+    if timed:
+        show.say("measuring it against the dense ViT")
+    paces = against_dense.measure(done.bundle) if timed else []
     if as_json:
         facts = {"path": str(target), "fingerprint": manifest.fingerprint, "bits": manifest.bits}
         facts |= {"macs": dict(manifest.macs), "parity": dataclasses.asdict(done.parity)}
+        facts |= {"against_dense": [dataclasses.asdict(one) for one in paces]}
         show.emit_json({**facts, "weights": dict(manifest.weights)})
     else:
-        show.rows(_rows(manifest, done.parity))
+        show.rows([*_rows(manifest, done.parity), *_paces(paces)])
+    _warn(manifest, paces)
     if manifest.weights["source"] == "random":
         show.say("random weights: good for trying the way through, not for ranking")
     show.say(f"wrote {target}; next: fgdeploy index add gallery.fgi PHOTOS --bundle {target}")
@@ -140,7 +152,8 @@ def _rows(manifest: Manifest, parity: Parity) -> list[tuple[str, str]]:
         ("head", f"{manifest.head['kind']}, {manifest.bits} bits"),
         (
             "MACs",
-            f"{show.macs(macs['exported'])} exported, {show.macs(macs['dense'])} dense in timm",
+            f"{show.macs(macs['exported'])} exported, {show.macs(macs['published'])} as published, "
+            f"{show.macs(macs['dense'])} dense in timm",
         ),
         (
             "parity",
@@ -148,6 +161,37 @@ def _rows(manifest: Manifest, parity: Parity) -> list[tuple[str, str]]:
             f"{parity.bit_agreement:.2%} of bits equal on {counted(parity.photos, 'image')}",
         ),
     ]
+
+
+def _paces(paces: Sequence[AgainstDense]) -> list[tuple[str, str]]:
+    rows = [
+        (
+            f"batch {one.batch}",
+            f"{one.exported_ms:.2f} ms, dense {one.dense_ms:.2f} ms in ONNX Runtime: "
+            f"{one.times:.2f}x as fast",
+        )
+        for one in paces
+    ]
+    if len(paces) == 1:
+        rows.append(("batch 8", "not measured, as one dense image takes long already"))
+    return rows
+
+
+def _warn(manifest: Manifest, paces: Sequence[AgainstDense]) -> None:
+    """Say where the exported graph costs as much as the dense ViT, or more."""
+    macs = manifest.macs
+    advice = "reduce more, or deploy the dense model"
+    if macs["exported"] >= macs["dense"]:
+        show.say(
+            f"no cheaper than the dense ViT: {show.macs(macs['exported'])} against "
+            f"{show.macs(macs['dense'])} MACs; {advice}"
+        )
+    for one in paces:
+        if one.times < 1:
+            show.say(
+                f"slower than the dense ViT in ONNX Runtime at batch {one.batch}: "
+                f"{one.exported_ms:.2f} against {one.dense_ms:.2f} ms; {advice}"
+            )
 
 
 def _chose_weights(ctx: typer.Context) -> bool:

@@ -145,7 +145,8 @@ def _bundles(room: Path, given: Sequence[Path], run: Run) -> None:
             continue
         options = ["--backbone", "test_vit", "--weights", "random", "--image-size", "32"]
         options += ["--stages", "2:3", "--head", "lsh", "--bits", str(BITS), "--seed", str(number)]
-        done = as_process(["export", "--method", "eet", *options, "-o", name])  # torch stays out
+        options += ["--no-time", "-o", name]
+        done = as_process(["export", "--method", "eet", *options])  # torch stays out
         assert done.code == 0, done.err
     if not given:
         _do(run, "build-engine", BUNDLE, "--fp32", "--backend", "openvino", "--data", PHOTOS)

@@ -32,7 +32,7 @@ def test_inspect(run: Run, bundle: Path) -> None:
 
 def test_inspect_counts_blocks_that_do_the_same_together(run: Run, tmp_path: Path) -> None:
     flags = ["--backbone", "test_vit", "--weights", "random", "--image-size", "64"]
-    result = run("export", *flags, "--head", "lsh", "--set", "stages=3:8")
+    result = run("export", "--no-time", *flags, "--head", "lsh", "--set", "stages=3:8")
     assert result.exit_code == 0, result.output
     table = run("inspect").stdout.partition("token rows through the blocks\n")[2]
     assert [line.split() for line in table.partition("\n\n")[0].splitlines()][-4:] == [

@@ -64,7 +64,9 @@ def test_values_are_shown_in_one_line(value: object, text: str) -> None:
 
 
 def test_options_reach_the_bundle_and_its_description(run: Run, tmp_path: Path) -> None:
-    result = run("export", *FLAGS, "--set", "stages=2:9,5:3", "--set", "transposed_mask=true")
+    result = run(
+        "export", "--no-time", *FLAGS, "--set", "stages=2:9,5:3", "--set", "transposed_mask=true"
+    )
     assert result.exit_code == 0, result.output
     manifest = json.loads((tmp_path / "eet.fgd" / "manifest.json").read_text())
     assert manifest["options"] == {"stages": [[2, 9], [5, 3]], "transposed_mask": True}

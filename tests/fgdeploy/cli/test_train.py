@@ -49,7 +49,7 @@ def test_train_then_export_then_eval(run: Run, table: Path) -> None:
     assert trained.stderr.splitlines()[-1] == (
         "wrote eet-run/model.safetensors; next: fgdeploy export eet-run -o eet-run.fgd"
     )
-    exported = run("export", "eet-run/model.safetensors", "-o", "eet-run.fgd")
+    exported = run("export", "--no-time", "eet-run/model.safetensors", "-o", "eet-run.fgd")
     assert exported.exit_code == 0, exported.output
     scored = run("eval", table, "--json")
     assert scored.exit_code == 0, scored.output
