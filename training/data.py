@@ -6,6 +6,7 @@ training was interrupted.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -91,12 +92,30 @@ def crop_and_flip(size: int, least: float) -> Augment:
 
 
 def plan(
-    labels: npt.NDArray[np.int64], batch: int, per_class: int | None, epoch: int, seed: int
+    labels: npt.NDArray[np.int64],
+    batch: int,
+    per_class: int | None,
+    epoch: int,
+    seed: int,
+    even: bool = False,
 ) -> list[list[tuple[int, int]]]:
-    """Return the batches of an epoch: in no order of class, or `per_class` of one side by side."""
-    if per_class is None:
-        return order(len(labels), batch, epoch, seed)
-    return balanced_order(labels, batch, per_class, epoch, seed)
+    """Return the batches of an epoch: in no order of class, or `per_class` of one side by side.
+
+    even: batches in no order of class are as many, but of one size or one less, and none has a
+    single photo: for networks that normalise over a batch.
+    """
+    if per_class is not None:
+        return balanced_order(labels, batch, per_class, epoch, seed)
+    planned = order(len(labels), batch, epoch, seed)
+    return _evened(planned) if even else planned
+
+
+def _evened(planned: list[list[tuple[int, int]]]) -> list[list[tuple[int, int]]]:
+    """Return the same photos in as many batches of even sizes; the first joins one left alone."""
+    every = [item for batch in planned for item in batch]
+    sizes = np.linspace(0, len(every), len(planned) + 1).round().astype(int).tolist()
+    cut = [every[start:end] for start, end in itertools.pairwise(sizes)]
+    return [batch if len(batch) > 1 else [*batch, every[0]] for batch in cut]
 
 
 def order(count: int, batch: int, epoch: int, seed: int) -> list[list[tuple[int, int]]]:

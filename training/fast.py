@@ -8,6 +8,8 @@ What each choice is worth is measured in benchmarks/README.md.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -15,8 +17,11 @@ from torch import Tensor
 
 from fgdeploy.core.errors import TrainingError
 from fgdeploy.models.heads.hash import ClassHashHead
+from fgdeploy.models.methods.base import Recipe
 from fgdeploy.models.network import Network
 from fgdeploy.training import losses
+from fgdeploy.training.auxiliary import AuxiliaryHeads
+from fgdeploy.training.looking import look
 from fgdeploy.training.objective import STUDENT, Batch, Objective, Setup
 from fgdeploy.training.target_codes import Signs, class_codes, label_codes
 
@@ -39,7 +44,8 @@ class FastObjective(Objective):
         self.teacher = setup.teacher
         if self.teacher is not None:
             self.teacher.requires_grad_(False)
-        embeddings = setup.embed(self.student)
+        self.auxiliary = AuxiliaryHeads(self.student, setup.classes, setup.seed)
+        embeddings = look(self.student, setup.embed)
         if not np.isfinite(embeddings).all():
             raise TrainingError(
                 "the network gives NaN or infinite features before any training; check --weights, "
@@ -76,18 +82,27 @@ class FastObjective(Objective):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms of the loss."""
         codes: Tensor = self.codes  # type: ignore[assignment]
-        hashes = self._hash(self.student, batch)
+        features = self.student(batch.images)
+        hashes = self.student.hashes(features)["hash"]
         terms = {"code": losses.code_cosine(hashes, batch.labels, codes, SCALE)}
+        terms |= self.auxiliary(features, batch.labels)
         if self.teacher is not None:
             with torch.no_grad():
-                teacher_hashes = self._hash(self.teacher, batch)
+                teacher_hashes = self.teacher.hashes(self.teacher(batch.images))["hash"]
             transfer = losses.knowledge_transfer(hashes, teacher_hashes)
             terms["transfer"] = TRANSFER_WEIGHT * transfer
         return terms
 
-    @staticmethod
-    def _hash(net: Network, batch: Batch) -> Tensor:
-        return net.hashes(net(batch.images))["hash"]
+    def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:
+        """Return the groups of the student, and one of the auxiliary heads where there are any."""
+        return super().parameter_groups(recipe) + self.auxiliary.groups(recipe)
+
+    def train(self, mode: bool = True) -> FastObjective:
+        """Switch all but the teacher, which is as deployed."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
 
 
 def start_heads(

@@ -87,7 +87,8 @@ class Loop:
 
     def _order(self, epoch: int) -> list[list[tuple[int, int]]]:
         recipe, labels = self._recipe, self._views.labels
-        return data.plan(labels, recipe.batch, recipe.per_class, epoch, self._seed)
+        even = self._objective.compares_photos
+        return data.plan(labels, recipe.batch, recipe.per_class, epoch, self._seed, even)
 
     def run(self, state: RunState, hooks: Hooks) -> None:
         """Train from `state` on (step 0: from the start) and keep it up to date.

@@ -55,6 +55,12 @@ class Objective(nn.Module, ABC):
         """
         return None
 
+    @property
+    def compares_photos(self) -> bool:
+        """Return whether a network that is trained normalises over its batch."""
+        nets = self.networks().values()
+        return any(isinstance(part, nn.BatchNorm1d) for net in nets for part in net.modules())
+
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms of the loss by name; their sum is what is minimised."""

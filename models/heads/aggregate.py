@@ -36,6 +36,29 @@ class Aggregate(Simplifiable):
         feature: Tensor = self.act(self.norm_out(self.conv(self.norm_in(rows))).squeeze(2))
         return feature
 
+    def begin(self) -> None:
+        """Start so that CLS of the last block comes through whole, and no other block's.
+
+        Its channel goes into `kernels` channels, as x and -x in turn: gelu(x) - gelu(-x) = x. Our
+        choice: the authors' start is random and needs a longer training.
+        """
+        with torch.no_grad():
+            self.conv.weight.zero_()
+            self.conv.weight[0::2, :, -1] = 1.0
+            self.conv.weight[1::2, :, -1] = -1.0
+            assert self.conv.bias is not None
+            self.conv.bias.zero_()
+
+    def settle(self, rows: Tensor) -> Tensor:
+        """Take the statistics of CLS rows [n, D, blocks], n > 1; return the features they get."""
+        training = self.training
+        with torch.no_grad():
+            _settle(self.norm_in, rows)
+            _settle(self.norm_out, self.conv(self.norm_in(rows)))
+            feature: Tensor = self.eval()(rows)
+        self.train(training)
+        return feature
+
     def folded(self) -> nn.Module:
         """Return the one weighted sum that gives the same."""
         return FoldedAggregate(self) if self.acts(FOLD_AGGREGATE) else self
@@ -69,6 +92,14 @@ class FoldedAggregate(nn.Module):
         summed = (rows.unsqueeze(2) * self.weight).sum(dim=3).flatten(1)
         feature: Tensor = self.act(summed + self.bias)
         return feature
+
+
+def _settle(norm: nn.BatchNorm1d, rows: Tensor) -> None:
+    """Take mean and variance of rows as the statistics, and leave training mode."""
+    momentum, norm.momentum = norm.momentum, 1.0
+    norm.train()(rows)
+    norm.momentum = momentum
+    norm.eval()
 
 
 def _affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:

@@ -53,7 +53,9 @@ class Reduced(Encoder):
         return super().width if self.aggregate is None else self.aggregate.width
 
     def begin(self) -> None:
-        """Start CLR as CLS with a random position."""
+        """Start CLR as CLS with a random position, the aggregate as the last block's CLS."""
+        if isinstance(self.aggregate, Aggregate):
+            self.aggregate.begin()
         if (suffix := self.embed.suffix) is not None:
             with torch.no_grad():
                 suffix.add_(self.vit.cls_token)

@@ -154,3 +154,30 @@ def test_a_balanced_order_depends_on_seed_and_epoch_alone() -> None:
     assert rows(0, 0) == rows(0, 0)
     assert rows(0, 0) != rows(1, 0)
     assert rows(0, 0) != rows(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "sizes"),
+    [
+        (9, 4, {3}),
+        (12, 4, {4}),
+        (2999, 64, {63, 64}),
+        (5, 4, {2, 3}),
+        (6, 5, {3}),
+        (5, 2, {2}),
+        (2, 64, {2}),
+    ],
+)
+def test_even_batches_leave_no_photo_alone(count: int, batch: int, sizes: set[int]) -> None:
+    labels = np.zeros(count, np.int64)
+    plain = data.plan(labels, batch, None, 3, 7)
+    even = data.plan(labels, batch, None, 3, 7, even=True)
+    assert {len(one) for one in even} == sizes
+    assert len(even) == len(plain)
+    every = [item for one in plain for item in one]
+    flat = [item for one in even for item in one]
+    assert set(flat) == set(every)
+    again = [every[0]] if batch == 2 and count % 2 else []  # in company of the one left alone
+    assert sorted(flat) == sorted(every + again)
+    if not again:
+        assert flat == every
