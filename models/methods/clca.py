@@ -32,7 +32,8 @@ class CLCAOptions(ReducedOptions):
 
     kernels: channels that the head makes of one; 0 is the older head. gap: the cache holds the mean
     token of each block; pool_cls, pool_clr: CLS and the first CLR are in that mean. at_last: the
-    cache comes back behind the last block but one too. neighbours, equal_weight: of DPC-KNN.
+    cache comes back behind the last block but one too. neighbours, equal_weight: of DPC-KNN. fuse:
+    of Cropr.
     """
 
     reduction: str = "evit"
@@ -46,6 +47,7 @@ class CLCAOptions(ReducedOptions):
     at_last: bool = True
     neighbours: int = 5
     equal_weight: bool = False
+    fuse: bool = True
 
     @classmethod
     def parse(cls, given: Mapping[str, str]) -> CLCAOptions:

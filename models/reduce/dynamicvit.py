@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fgdeploy.models.backbone import blocks
 from fgdeploy.models.backbone.blocks import Block
 from fgdeploy.models.reduce.layers import SmallLinear
-from fgdeploy.models.reduce.order import Best
+from fgdeploy.models.reduce.order import Chosen, best
 from fgdeploy.models.reduce.policy import PolicyLast, PolicyStep
 from fgdeploy.models.reduce.reduction import ReducedOptions, Reduction, Slot
 from fgdeploy.models.tokens import Tokens
@@ -61,6 +61,14 @@ class Predictor(nn.Module):
         return logits
 
 
+class Likeliest(nn.Module):
+    """The rows most probably kept; a module, so that its nodes have a name in the graph."""
+
+    def forward(self, logits: Tensor, keep: int) -> Chosen:
+        """Return `keep` rows by logits [B, N, 2]: log softmax rises with their difference."""
+        return best(logits[:, :, 0] - logits[:, :, 1], keep)
+
+
 class DynamicViT(PolicyStep):
     """Keep the best rows before the block; in training draw which of them count.
 
@@ -71,7 +79,7 @@ class DynamicViT(PolicyStep):
         super().__init__()
         self.slot, self.share = slot, _RATIO_WEIGHT / stages
         self.predictor = Predictor(slot.width)
-        self.select = Best()
+        self.select = Likeliest()
 
     def keep(self, count: int) -> int:
         """Return how many of `count` rows, CLS among them, stay behind CLS."""
@@ -97,9 +105,7 @@ class DynamicViT(PolicyStep):
             policy = x.new_ones(x.shape[0], 1)
         if keep == 0:
             return tokens.having(x[:, :1], prefix=1, suffix=0, policy=policy)
-        logits = self._scored(tokens)
-        # Log softmax rises with the difference of its two logits.
-        chosen = self.select(logits[:, :, 0] - logits[:, :, 1], keep)
+        chosen = self.select(self._scored(tokens), keep)
         if policy is not None:
             held = chosen.mask if tokens.policy is None else tokens.policy[:, 1:]
             policy = torch.cat([policy, held.gather(1, chosen.rows)], dim=1)

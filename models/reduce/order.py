@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,6 @@ def best(scores: Tensor, keep: int) -> Chosen:
     room = keep - above.sum(dim=1, keepdim=True)
     mask = above + level * (level.cumsum(dim=1) <= room).to(scores.dtype)
     return Chosen(positions(mask, keep), mask)
-
-
-class Best(nn.Module):
-    """`best` as a module, so that its nodes have a name in the graph."""
-
-    def forward(self, scores: Tensor, keep: int) -> Chosen:
-        """Return the `keep` greatest of scores [B, N]."""
-        return best(scores, keep)
 
 
 def positions(mask: Tensor, count: int) -> Tensor:

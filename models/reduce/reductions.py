@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fgdeploy.models.reduce import dynamicvit, evit, patchmerger, sit, tome, topk
+from fgdeploy.models.reduce import cropr, dynamicvit, evit, patchmerger, sit, tome, topk
 from fgdeploy.models.reduce.reduction import Reduction
 
 _ALL = (
@@ -12,6 +12,7 @@ _ALL = (
     dynamicvit.REDUCTION,
     sit.REDUCTION,
     patchmerger.REDUCTION,
+    cropr.REDUCTION,
 )
 
 # Each becomes a method by itself, and one that CLCA builds on.

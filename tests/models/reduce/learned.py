@@ -97,3 +97,22 @@ def predicted(x: Array, policy: Array, p: Weights) -> Array:
         y = gelu(linear(y, p, layer))
     found: Array = np.log(softmax(linear(y, p, "out_conv.4")))
     return found
+
+
+class Cropr(_Learned):
+    """CLS and the `count` rows that a query likes most; the others come back at last if `fuse`."""
+
+    part = "scorer"
+
+    def __init__(self, stage: int, count: int, fuse: bool = True) -> None:
+        super().__init__(stage)
+        self.count, self.fuse = count, fuse
+
+    def after(self, s: State) -> None:
+        """Take the rows, and keep the others aside."""
+        scores = s.x[1:] @ self.weights(s)["queries"].sum(0)
+        order = np.argsort(-scores, kind="stable") + 1
+        if self.fuse:
+            s.aside.append(s.x[order[self.count :]])
+        s.take([0, *sorted(int(row) for row in order[: self.count])])
+        s.suffix = 0
