@@ -51,7 +51,7 @@ from fgdeploy.training.precision import choose as choose_precision
 from fgdeploy.training.run_state import RunState
 from fgdeploy.training.train_settings import TrainSettings
 
-SEED, EMBED = 0, 256
+SEED, EMBED = 0, 64
 NEEDS_NO_RATE = ("dense", "eet")
 Codes = npt.NDArray[np.uint8]
 
@@ -95,6 +95,7 @@ def jobs(options: argparse.Namespace) -> list[Job]:
     known = [name for name in registry.METHODS if name not in ("eet", "clca")]
     every = [*NEEDS_NO_RATE, *known]
     methods = every if options.methods == "all" else _words(options.methods)
+    under = known if options.with_clca == "all" else _words(options.with_clca)
     found = []
     if "dense" in methods:
         found.append(Job("dense", "eet", (("stages", "none"),)))
@@ -105,7 +106,7 @@ def jobs(options: argparse.Namespace) -> list[Job]:
     for rate in _words(options.rates):
         given = (("keep_rate", rate), *more)
         found += [Job(f"{m} {rate}", m, given) for m in methods if m not in NEEDS_NO_RATE]
-        for name in _words(options.with_clca):
+        for name in under:
             held = (("reduction", name), *given)
             found.append(Job(f"clca({name}) {rate}", "clca", held))
             if name in _words(options.random_aggregate):
@@ -278,7 +279,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs.jsonl"))
     parser.add_argument("--table", type=Path, help="print the runs of a file and end")
     parser.add_argument("--methods", default="all", help="dense, eet and reductions, by commas")
-    parser.add_argument("--with-clca", default="", help="reductions to run under clca too")
+    parser.add_argument("--with-clca", default="", help="reductions to run under clca too, or all")
     parser.add_argument("--random-aggregate", default="", help="of these, PyTorch's start too")
     parser.add_argument("--rates", default="0.25,0.5,0.7")
     parser.add_argument("--set", default="", help="further options of reductions, name=value")
@@ -321,12 +322,15 @@ def gather(options: argparse.Namespace) -> Shared:
 def main() -> None:
     """Run what is missing in --out, and print the table."""
     options = parse()
-    if options.table:
-        print(table(read(options.table)))
+    if options.table or not options.listing:
+        print(table(read(options.table or options.out)))
         return
     shared, start = gather(options), time.perf_counter()
     done = {line["label"] for line in read(options.out) if "error" not in line}
     wanted = [job for job in jobs(options) if job.label not in done]
+    if not wanted:
+        print(table(read(options.out)))
+        return
     usual = {(job.method == "eet"): job for job in wanted}.values()  # one of each photometry
     chosen = [assembly.choose(settings_of(job, shared).network()) for job in usual]
     shared.cache.fill([one.preprocess for one in chosen], os.cpu_count() or 1)
