@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
 
+import onnx
 import pytest
 import torch
 
 from fgdeploy.core.errors import UsageError
+from fgdeploy.export.graph import DeployGraph, write_onnx
 from fgdeploy.models.heads.base import NoHead
+from fgdeploy.models.heads.hash import ClassHashHead
 from fgdeploy.models.methods import registry
 from fgdeploy.models.network import Network
 from fgdeploy.models.plan import record
@@ -102,3 +106,15 @@ def test_fuse_is_an_option_of_its_own_and_of_clca() -> None:
     for method in ("cropr", "clca"):
         fields = {field.name for field in dataclasses.fields(registry.get(method).options)}
         assert "fuse" in fields
+
+
+def test_no_graph_has_the_aggregator(tmp_path: Path) -> None:
+    made = proof.encoder("cropr", {"keep_rate": "0.5"}).float()
+    network = Network(made, ClassHashHead.fresh(made.width, 3, 8)).eval()
+    facts = write_onnx(DeployGraph(network.deployed()), 64, tmp_path / "a.onnx", 18)
+    for block in proof.BLOCKS:
+        for part in ("scorer", "select"):
+            assert any(node.startswith(f"steps.{block}.{part}") for node in facts.nodes)
+    held = onnx.load(tmp_path / "a.onnx").graph.initializer
+    assert not any("aggregate" in one.name for one in held)
+    assert not any("aggregate" in node for node in facts.nodes)

@@ -159,3 +159,14 @@ def test_a_policy_of_ones_is_a_softmax_but_for_its_epsilon() -> None:
     assert float(hidden[:, :, 0, 1:].max()) < 1e-5
     own = hidden.diagonal(dim1=2, dim2=3)
     assert torch.allclose(hidden[:, :, 1:, 0] + own[:, :, 1:], torch.ones(2, 3, 6), atol=1e-5)
+
+
+def test_training_runs_in_half_precision() -> None:
+    made = proof.encoder("clca", {"reduction": "dynamicvit"}).float().requires_grad_(True).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        features = made(images(2, 64, torch.float32))
+    (features.embedding.float().square().sum() + torch.stack(features.penalties).sum()).backward()
+    for name in made.own():
+        grad = made.state()[name].grad
+        assert grad is None or bool(grad.isfinite().all()), name
+    assert made.state()["stages.0.predictor.in_conv.1.weight"].grad.any()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 
+from fgdeploy.export.graph import DeployGraph, write_onnx
 from fgdeploy.models.heads.base import NoHead
+from fgdeploy.models.heads.hash import ClassHashHead
 from fgdeploy.models.network import Network
 from fgdeploy.models.plan import record
 from fgdeploy.models.reduce.patchmerger import Merger
@@ -105,3 +108,13 @@ def test_weights_start_as_the_authors_start_them() -> None:
     assert slimming.scale.shape == (1, 1, 1) and slimming.scale.item() == 1
     for layer in (slimming.weight[1], slimming.weight[3]):
         assert 0.018 < layer.weight.std() < 0.022 and not layer.bias.any()
+
+
+def test_a_graph_has_no_empty_tensors(tmp_path: Path) -> None:
+    encoder = proof.encoder("clca", {"reduction": "sit", "keep_rate": "0.3"}).float()
+    network = Network(encoder, ClassHashHead.fresh(encoder.width, 3, 8)).eval()
+    write_onnx(DeployGraph(network.deployed()), 64, tmp_path / "a.onnx", 18)
+    graph = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "a.onnx")).graph
+    assert graph.initializer and not any(0 in one.dims for one in graph.initializer)
+    sides = [one.type.tensor_type.shape.dim for one in graph.value_info]
+    assert not any(not side.dim_param and side.dim_value == 0 for one in sides for side in one)
