@@ -116,7 +116,7 @@ def _without(settings: ExportSettings, network: Network) -> frozenset[str]:
 def _extras(settings: ExportSettings, method: Method, head: Head) -> tuple[str, ...]:
     """Return the outputs beside code, hash and embedding. Raises UsageError."""
     if settings.logits and "logits" not in head.outputs():
-        raise UsageError("--logits needs the trained head; a fitted head has no classes")
+        raise UsageError("--logits: this head has no classes; leave --logits out")
     return (*(["logits"] if settings.logits else []), *method.outputs)
 
 
@@ -294,10 +294,13 @@ def _options_of(bundle: Bundle) -> Options:
 
 
 def _head_of(bundle: Bundle, assembly: Assembly, width: int) -> Head:
-    manifest = bundle.manifest
+    manifest, name = bundle.manifest, assembly.source.name
     if ProjectionHead.FILE in manifest.files:
-        return ProjectionHead.read(bundle.path / ProjectionHead.FILE, manifest.head)
-    name, state = assembly.source.name, assembly.source.state or {}
+        classes = hash_head.class_head(assembly, width) if "logits" in manifest.outputs else None
+        if "logits" in manifest.outputs and classes is None:
+            raise CheckpointError(f"{name} holds no class head, as {bundle.path.name} has one")
+        return ProjectionHead.read(bundle.path / ProjectionHead.FILE, manifest.head, classes)
+    state = assembly.source.state or {}
     head = assembly.method.head.from_state(state, width, manifest.bits, name)
     if head is None:
         raise CheckpointError(f"{name} holds no trained head, as {bundle.path.name} has one")

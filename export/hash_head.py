@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from fgdeploy import photos
 from fgdeploy.core.errors import CheckpointError, DataError, UsageError
@@ -17,6 +18,7 @@ from fgdeploy.export.export_settings import ExportSettings
 from fgdeploy.models.assembly import Assembly
 from fgdeploy.models.embedder import Embedder
 from fgdeploy.models.encoder import Encoder
+from fgdeploy.models.heads import class_head as class_heads
 from fgdeploy.models.heads.base import Head, NoHead
 from fgdeploy.models.heads.projection import (
     ProjectionHead,
@@ -62,6 +64,11 @@ def choose(
     return _fitted(settings, assembly, encoder, kind, progress)
 
 
+def class_head(assembly: Assembly, width: int) -> nn.Linear | None:
+    """Return the class head that lies with the weights, None where none fits an embedding."""
+    return class_heads.class_head(assembly.source.tensors() or {}, width)
+
+
 def _trained(settings: ExportSettings, assembly: Assembly, width: int) -> Head | None:
     """Return the trained head of the checkpoint, None without one or where another is asked for."""
     state = assembly.source.state
@@ -80,15 +87,32 @@ def _fitted(
 ) -> ProjectionHead:
     bits = DEFAULT_BITS if settings.bits is None else settings.bits
     facts: dict[str, Any] = {"kind": kind, "seed": settings.seed}
+    classes = _classes(settings, assembly, encoder.width)
+    if classes is not None:
+        facts["classes"] = classes.out_features
     rows = None
     if settings.fit_data is not None:
         rows, skipped = _embeddings(settings, assembly, encoder, progress)
         facts |= {"photos": len(rows), "skipped": skipped}
     if kind == "itq":
         assert rows is not None
-        return ProjectionHead(fit_itq(rows, bits, settings.seed), facts)
+        return ProjectionHead(fit_itq(rows, bits, settings.seed), facts, classes)
     mean = None if rows is None else normalise(rows).mean(axis=0)
-    return ProjectionHead(random_hyperplanes(encoder.width, bits, settings.seed, mean), facts)
+    planes = random_hyperplanes(encoder.width, bits, settings.seed, mean)
+    return ProjectionHead(planes, facts, classes)
+
+
+def _classes(settings: ExportSettings, assembly: Assembly, width: int) -> nn.Linear | None:
+    """Return the class head that logits are asked of. Raises CheckpointError without one."""
+    if not settings.logits:
+        return None
+    head = class_head(assembly, width)
+    if head is None:
+        raise CheckpointError(
+            f"--logits needs a class head, and {assembly.source.name} has none on an embedding of "
+            f"{width} values (head.weight); leave --logits out"
+        )
+    return head
 
 
 def _embeddings(

@@ -5,7 +5,6 @@ The one way for training and export.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from fgdeploy.core.errors import CheckpointError, UsageError
 from fgdeploy.core.progress import Notify, silent
 from fgdeploy.core.text import counted
+from fgdeploy.models import trained_options
 from fgdeploy.models.backbone import vit as backbones
 from fgdeploy.models.backbone.embedding import Normalisation, normalisation
 from fgdeploy.models.backbone.vit import Geometry
@@ -25,6 +25,7 @@ from fgdeploy.models.network import Network
 from fgdeploy.models.options import Options
 from fgdeploy.models.weights import checkpoint, source, state_dicts, trained
 from fgdeploy.models.weights.source import WeightSource
+from fgdeploy.models.weights.told import Told
 from fgdeploy.models.weights.trained import TrainedConfig
 from fgdeploy.photos import Preprocess
 
@@ -144,19 +145,20 @@ def choose(settings: NetworkSettings, notify: Notify = silent, as_trained: bool 
         settings.weights,
         notify,
         settings.weights_key,
+        method.told if config is None else None,
     )
     vit = backbones.create(
         given.backbone, given.size, 0, settings.seed, method.stride, method.norm_eps
     )
+    told = given.told if as_trained else None
     geometry, norm = backbones.geometry(vit), normalisation(vit)
-    options = _options(settings, method, config if as_trained else None, given.size)
-    ratio = method.photometry.resize_ratio if settings.crop is None else 1 / settings.crop
-    resize = round(given.size * ratio)
-    if as_trained and config is not None and settings.crop is None:
-        resize = round(given.size * config.preprocess.resize / config.preprocess.size)
+    if told is not None and told.colours is not None:
+        norm = Normalisation(*told.colours)
+    trained_as = config if as_trained else None
+    options = trained_options.choose(method, settings.options, given, trained_as, told, notify)
     preprocess = Preprocess(
         given.size,
-        resize,
+        _resize(settings, method, given.size, trained_as, told),
         method.photometry.interpolation,
         norm.mean,
         norm.std,
@@ -193,15 +195,18 @@ def _check_same(settings: NetworkSettings, config: TrainedConfig, path: Path) ->
         )
 
 
-def _options(
-    settings: NetworkSettings, method: Method, config: TrainedConfig | None, size: int
-) -> Options:
-    """Return the options given, on top of those that a checkpoint was trained with."""
-    given = method.options.parse(settings.options)
-    if config is None:
-        return given
-    held = config.options if size == config.image_size else config.options.resized()
-    mixed: Options = dataclasses.replace(
-        held, **{name: getattr(given, name) for name in settings.options}
-    )
-    return mixed
+def _resize(
+    settings: NetworkSettings,
+    method: Method,
+    size: int,
+    config: TrainedConfig | None,
+    told: Told | None,
+) -> int:
+    """Return the photo's side in pixels that `size` is cut from."""
+    if settings.crop is not None:
+        return round(size / settings.crop)
+    if config is not None:
+        return round(size * config.preprocess.resize / config.preprocess.size)
+    if told is not None and told.resize and told.size:
+        return round(size * told.resize / told.size)
+    return round(size * method.photometry.resize_ratio)

@@ -72,8 +72,8 @@ class Network(nn.Module):
         checkpoint.load_matching(self.state(), given, name)
 
     def fingerprint(self) -> str:
-        """Return the sha256 of all weights, the encoder's before the head's."""
-        return checkpoint.digest(self.encoder.state(), self.head.state_dict())
+        """Return the sha256 of all weights that decide a code, the encoder's before the head's."""
+        return checkpoint.digest(self.encoder.state(), self.head.deciding())
 
     def simplifications(self) -> dict[str, Simplification]:
         """Return the exact simplifications that its modules declare, by name."""

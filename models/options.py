@@ -25,14 +25,17 @@ class Options:
     """
 
     @classmethod
-    def parse(cls: type[_O], given: Mapping[str, str]) -> _O:
-        """Return options from texts by name. Raises UsageError for an unknown name or value."""
+    def parse(cls: type[_O], given: Mapping[str, str], on: _O | None = None) -> _O:
+        """Return options from texts by name. Raises UsageError for an unknown name or value.
+
+        on: what the others are, None for the defaults.
+        """
         known = {f.name: f for f in dataclasses.fields(cls)}
         if unknown := sorted(set(given) - set(known)):
             names = ", ".join(known) or "none"
             raise UsageError(f"--set {unknown[0]}: the method's options are {names}")
         values = {name: cls.read(name, text) for name, text in given.items()}
-        return cls(**values)
+        return dataclasses.replace(cls() if on is None else on, **values)
 
     @classmethod
     def read(cls, name: str, text: str) -> Any:

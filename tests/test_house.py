@@ -143,7 +143,8 @@ def _reductions() -> set[str]:
 # Within the models: backbone -> tokens -> walk -> encoder -> network -> methods -> assembly.
 _ORDER = (
     {"backbone.plain"},
-    {"simplify", "backbone.vit", "backbone.blocks", "reduce.stages", "weights.state_dicts"},
+    {"simplify", "backbone.vit", "backbone.blocks", "reduce.stages", "weights.state_dicts"}
+    | {"weights.arguments", "weights.told", "heads.class_head"},
     {"backbone.hub", "tokens", "weights.checkpoint", "options", "reduce.rates", "reduce.order"},
     {"reduce.layers"},
     {"backbone.embedding", "walk", "weights.source", "heads.base", "heads.aggregate"},
@@ -152,10 +153,12 @@ _ORDER = (
     {"methods.base", "plan", "embedder"},
     _reductions(),
     {"reduce.reductions"},
+    {"methods.clca_keys", "methods.clca_files"},
     {"methods.eet", "methods.reduced"},
     {"methods.clca"},
     {"methods.registry"},
     {"weights.trained"},
+    {"trained_options"},
     {"assembly"},
 )
 

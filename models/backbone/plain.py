@@ -75,6 +75,10 @@ _other_block, _other_attention, _other_patches = _of("Block"), _of("Attention"),
 
 # In the order of asking: each may rely on those before it.
 _REASONS: dict[str, Callable[[Any], bool]] = {
+    "is of the family {model}, no plain ViT: its positions are rotations within attention, which a "
+    "plain ViT's blocks and merged tokens do not have": lambda model: (
+        getattr(model, "rope", None) is not None
+    ),
     "is of the family {model}, no plain ViT": lambda model: (
         not isinstance(model, timm.models.VisionTransformer) or not len(model.blocks)
     ),

@@ -61,6 +61,10 @@ class Head(Simplifiable):
         """Return the files that a bundle must carry to make this head again."""
         return {}
 
+    def deciding(self) -> dict[str, Tensor]:
+        """Return its tensors that decide a code, by name: what the weights' digest is of."""
+        return dict(self.state_dict())
+
     @classmethod
     def from_state(
         cls, state: Mapping[str, Tensor], width: int, bits: int | None, name: str

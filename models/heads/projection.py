@@ -39,13 +39,20 @@ class Projection:
 class ProjectionHead(Head):
     """A fitted head (ITQ, LSH): hash = W (embedding / |embedding|) + b.
 
-    facts: how it was made, for the manifest. Raises ValueError for values that do not fit.
+    facts: how it was made, for the manifest. class_head: the checkpoint's, for logits beside the
+    hash. Raises ValueError for values that do not fit.
     """
 
     FILE = "head.npz"
 
-    def __init__(self, projection: Projection, facts: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        projection: Projection,
+        facts: Mapping[str, Any],
+        class_head: nn.Linear | None = None,
+    ) -> None:
         super().__init__()
+        self.head = class_head
         bits, width = projection.weight.shape
         self.linear = nn.Linear(width, bits)
         self._facts = dict(facts)
@@ -58,9 +65,21 @@ class ProjectionHead(Head):
         """Return the bits of a code."""
         return self.linear.out_features
 
+    @property
+    def classes(self) -> int:
+        """Return how many logits there are, 0 without a class head."""
+        return 0 if self.head is None else self.head.out_features
+
+    def deciding(self) -> dict[str, Tensor]:
+        """Return the projection: logits change no code."""
+        return {name: value for name, value in self.state_dict().items() if "head." not in name}
+
     def forward(self, features: Features) -> dict[str, Tensor]:
-        """Return the hash [B, bits]."""
-        return {"hash": self.linear(F.normalize(features.embedding, dim=-1, eps=1e-12))}
+        """Return the hash [B, bits], and logits [B, C] where there is a class head."""
+        found = {"hash": self.linear(F.normalize(features.embedding, dim=-1, eps=1e-12))}
+        if self.head is not None:
+            found["logits"] = self.head(features.embedding)
+        return found
 
     def facts(self) -> dict[str, Any]:
         """Return how it was made."""
@@ -73,10 +92,12 @@ class ProjectionHead(Head):
         return {self.FILE: content.getvalue()}
 
     @classmethod
-    def read(cls, path: Path, facts: Mapping[str, Any]) -> ProjectionHead:
+    def read(
+        cls, path: Path, facts: Mapping[str, Any], class_head: nn.Linear | None = None
+    ) -> ProjectionHead:
         """Return the head that `files` wrote to `path`."""
         with np.load(path, allow_pickle=False) as data:
-            return cls(Projection(data["weight"], data["bias"]), facts)
+            return cls(Projection(data["weight"], data["bias"]), facts, class_head)
 
 
 def normalise(embeddings: npt.NDArray[np.floating]) -> FloatArray:

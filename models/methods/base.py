@@ -15,6 +15,7 @@ from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.heads.base import Head
 from fgdeploy.models.heads.hash import ClassHashHead
 from fgdeploy.models.options import Options
+from fgdeploy.models.weights.told import Teller
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class Method:
 
     build: makes the encoder on a ViT from its mean and std and resolved options; what random
     state it needs is torch's own, seeded. backbone: the default one, by timm's name. head: the
-    trained head's type. rename: an authors' checkpoint to the names of `Network.state`. pins:
+    trained head's type. rename: an authors' checkpoint to the names of `Network.state`. told: what
+    an authors' checkpoint says of itself. pins:
     patterns (fnmatch) of graph nodes that stay in float32 in every precision, because they decide
     (scores, boxes), or a function of the options that gives them; half: patterns of nodes outside
     blocks and steps that FP16 graphs may compute in half precision. outputs: extras that are
@@ -107,6 +109,7 @@ class Method:
     photometry: Photometry = Photometry()
     head: type[Head] = ClassHashHead
     rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = _as_it_is
+    told: Teller | None = None
     pins: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
     half: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()

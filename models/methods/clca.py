@@ -17,13 +17,14 @@ from fgdeploy.models.backbone.embedding import Normalisation
 from fgdeploy.models.backbone.vit import Geometry, ViT
 from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.heads.aggregate import Aggregate, WeightedAggregate
+from fgdeploy.models.methods import clca_files, clca_keys
 from fgdeploy.models.methods.base import Method
 from fgdeploy.models.methods.reduced import BACKBONE, PHOTOMETRY, Reduced
 from fgdeploy.models.reduce.cross_layer import Carriers, cached
 from fgdeploy.models.reduce.reduction import ReducedOptions, Reduction
 from fgdeploy.models.reduce.reductions import REDUCTIONS
 
-NONE = "none"
+NONE = clca_files.NONE
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,11 @@ class CLCAOptions(ReducedOptions):
     fuse: bool = True
 
     @classmethod
-    def parse(cls, given: Mapping[str, str]) -> CLCAOptions:
+    def parse(cls, given: Mapping[str, str], on: CLCAOptions | None = None) -> CLCAOptions:
         """Return options from texts by name. Raises UsageError for what does not go together."""
-        options = super().parse(given)
-        if options.cache and not options.cla:
+        options = super().parse(given, on)
+        same = on is not None and (on.cache, on.cla) == (options.cache, options.cla)
+        if options.cache and not options.cla and not same:  # a file is run as it was trained
             raise UsageError(
                 "--set cla=false: the cache feeds the CLA head and needs it; add --set cache=false"
             )
@@ -147,6 +149,8 @@ METHOD = Method(
     build=build,
     options=CLCAOptions,
     photometry=PHOTOMETRY,
+    rename=clca_keys.rename,
+    told=clca_files.teller(None, [f.name for f in dataclasses.fields(CLCAOptions)]),
     pins=pinned,
     caution=caution,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -13,6 +14,7 @@ from fgdeploy.models.backbone.vit import ViT
 from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.heads.aggregate import Aggregate, WeightedAggregate
 from fgdeploy.models.heads.base import Features
+from fgdeploy.models.methods import clca_files, clca_keys
 from fgdeploy.models.methods.base import Method, Photometry
 from fgdeploy.models.reduce.reduction import ReducedOptions, Reduction
 from fgdeploy.models.walk import CLSRows, Observer, Step
@@ -86,12 +88,15 @@ def alone(reduction: Reduction) -> Method:
         steps = reduction.steps(options, shape, start=start)
         return Reduced(vit, norm, steps, options.blocks or ())
 
+    names = [f.name for f in dataclasses.fields(reduction.options)]
     return Method(
         name=reduction.name,
         backbone=BACKBONE,
         build=build,
         options=reduction.options,
         photometry=PHOTOMETRY,
+        rename=clca_keys.rename,
+        told=clca_files.teller(reduction.name, names),
         pins=reduction.pinned,
         caution=reduction.caution,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import pickle
 import re
@@ -17,22 +16,28 @@ from torch import Tensor
 from fgdeploy.core.errors import CheckpointError
 from fgdeploy.core.progress import Notify, silent
 from fgdeploy.models.backbone.vit import ViT
-from fgdeploy.models.weights import state_dicts
+from fgdeploy.models.weights import arguments, state_dicts
 from fgdeploy.models.weights.state_dicts import HEADS, Rename, StateDict
 
 
 def read(
     path: Path, rename: Rename = dict, key: str | None = None, notify: Notify = silent
 ) -> StateDict:
-    """Return the network in a .safetensors, .pth, .pt or .bin file, its tensors renamed.
+    """Return the network in a file, its tensors renamed. Raises CheckpointError.
 
-    rename, key, notify: as in `state_dicts.pick`. torch files are read with `weights_only=True`:
-    pickled objects are refused, not run. Raises CheckpointError.
+    rename, key, notify: as in `state_dicts.pick`.
+    """
+    return rename(state_dicts.pick(load(path), path.name, rename, key, notify))
+
+
+def load(path: Path) -> Any:
+    """Return all that a .safetensors, .pth, .pt or .bin file holds. Raises CheckpointError.
+
+    torch files are read with `weights_only=True`: pickled objects are refused, not run.
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}; check --checkpoint")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    return rename(state_dicts.pick(content, path.name, rename, key, notify))
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -47,8 +52,7 @@ def _read_safetensors(path: Path) -> Any:
 
 def _read_torch(path: Path) -> Any:
     try:
-        # The arguments that timm's trainings keep: a plain record, made without running anything.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(list(arguments.STAND_INS)):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"Unsupported (?:global|class).*?GLOBAL (\S+)", str(error))

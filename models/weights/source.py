@@ -8,8 +8,9 @@ from pathlib import Path
 
 from fgdeploy.core.progress import Notify, silent
 from fgdeploy.models.backbone import hub, vit
-from fgdeploy.models.weights import checkpoint
+from fgdeploy.models.weights import arguments, checkpoint, state_dicts
 from fgdeploy.models.weights.state_dicts import Rename, StateDict
+from fgdeploy.models.weights.told import Teller, Told
 
 DEFAULT_SIZE = 224
 
@@ -19,7 +20,7 @@ class WeightSource:
     """A backbone by timm's name and input size, and its weights: `state`, or by `weights`.
 
     weights: `pretrained` (timm's hub) or `random`; not read where there is a state. name: what to
-    call the source in messages.
+    call the source in messages. told: what a file of the method's authors says of itself.
     """
 
     backbone: str
@@ -27,6 +28,7 @@ class WeightSource:
     weights: str
     state: StateDict | None
     name: str
+    told: Told | None = None
 
     def tensors(self) -> StateDict | None:
         """Return the weights by name, None for random ones. Raises CheckpointError."""
@@ -46,26 +48,33 @@ def choose(
     weights: str,
     notify: Notify = silent,
     key: str | None = None,
+    teller: Teller | None = None,
 ) -> WeightSource:
     """Return the source that is meant, telling from the checkpoint `path` what is None.
 
     default: the backbone where nothing else tells; rename: a method's key map. notify: told what
-    was chosen. key: which of the checkpoint's networks (`state_dicts.pick`). Raises CheckpointError
-    where the checkpoint cannot tell.
+    was chosen. key: which of the checkpoint's networks (`state_dicts.pick`). teller: reads what the
+    checkpoint says of itself, None where a config does. Raises CheckpointError where the checkpoint
+    cannot tell.
     """
-    state = checkpoint.read(path, rename, key, notify) if path is not None else None
-    name = path.name if path is not None else weights
+    if path is None:
+        chosen = backbone or default
+        usual = DEFAULT_SIZE if backbone is None else _size_in(backbone)
+        return WeightSource(chosen, size or usual, weights, None, weights)
+    content, name = checkpoint.load(path), path.name
+    state = rename(state_dicts.pick(content, name, rename, key, notify))
+    told = None if teller is None else teller(arguments.of(content), state, name)
+    if told is not None:
+        backbone, size = backbone or told.backbone, size or told.size
     if backbone is not None:
-        trained = vit.trained_size(state) if state is not None else None
-        return WeightSource(backbone, size or trained or _size_in(backbone), weights, state, name)
-    if state is None:
-        return WeightSource(default, size or DEFAULT_SIZE, weights, None, name)
+        size = size or vit.trained_size(state) or _size_in(backbone)
+        return WeightSource(backbone, size, weights, state, name, told)
     guessed, side = vit.guess_backbone(state)
     notify(
         f"backbone {guessed} at {side} pixels, told from the checkpoint's shapes, with its "
         "mean and std; name --backbone if it is another ViT of these shapes"
     )
-    return WeightSource(guessed, size or side, weights, state, name)
+    return WeightSource(guessed, size or side, weights, state, name, told)
 
 
 def _size_in(backbone: str) -> int:

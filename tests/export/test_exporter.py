@@ -174,7 +174,7 @@ def test_the_fingerprint_is_that_of_all_bundles_so_far(random_export: Exported) 
         ({"head": "itq"}, UsageError, "--head itq is fitted on photos.*--fit-data"),
         ({"head": "trained"}, CheckpointError, "trained head needs a --checkpoint"),
         ({"without": frozenset({"speed"})}, UsageError, "--without speed: choose from fold-"),
-        ({"logits": True}, UsageError, "--logits needs the trained head"),
+        ({"logits": True}, CheckpointError, "--logits needs a class head, and random has none on"),
         ({"options": {"stages": "2:17"}}, StageError, "keeps 17 patch tokens, but 16 arrive"),
         ({"options": {"stages": "6:3"}}, StageError, "below 6"),
         ({"fit_data": Path("nowhere")}, DataError, "no folder, image or CSV at nowhere"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,14 @@ def _write(path: Path, content: bytes) -> Path:
 
 
 def test_unreadable_files(tmp_path: Path, state: Any) -> None:
-    torch.save({"model": state, "args": Path("x")}, tmp_path / "objects.pth")
+    torch.save({"model": state, "args": Fraction(1, 2)}, tmp_path / "objects.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
     torch.save(state, tmp_path / "whole.pth")
     whole = (tmp_path / "whole.pth").read_bytes()
     cases = {
         tmp_path / "missing.pth": "no checkpoint at .*missing.pth; check --checkpoint",
-        tmp_path / "objects.pth": r"Python objects \(pathlib\.PosixPath\), which fgdeploy never",
+        tmp_path / "objects.pth": r"Python objects \(fractions\.Fraction\), which fgdeploy never",
         tmp_path / "list.pth": "expected a state dict, got list",
         tmp_path / "empty.pth": "empty.pth holds no tensors by name",
         _write(tmp_path / "cut.pth", whole[:5000]): "cut.pth is not a whole PyTorch",
