@@ -83,8 +83,17 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
             f"{scaled} to {photo.resize}, middle {photo.size} square, {photo.interpolation}",
         ),
         ("graph", f"opset {manifest.graph['opset']}, {', '.join(manifest.outputs)}"),
+        *_classes(manifest),
         ("made by", manifest.created_by),
     ]
+
+
+def _classes(manifest: Manifest) -> list[tuple[str, str]]:
+    """Return a row on the classes where the graph gives logits."""
+    if "logits" not in manifest.outputs:
+        return []
+    names = f"such as {manifest.classes[0]}" if manifest.classes else "without names"
+    return [("classes", f"{manifest.outputs['logits'].shape[0]:,}, {names}")]
 
 
 def _macs(macs: Mapping[str, int]) -> list[tuple[str, str, str]]:

@@ -12,7 +12,8 @@ from fgdeploy.evaluation.metrics import Labels
 
 FIVE = 5
 NO_NAMES = (
-    "the bundle does not name its classes, so that labels cannot be compared; export it with names"
+    "the bundle does not name its classes, so labels cannot be compared; export it again with "
+    "--class-names"
 )
 
 

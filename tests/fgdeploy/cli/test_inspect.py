@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,8 +10,19 @@ from typing import Any
 
 import pytest
 
+from fgdeploy.bundle import open_bundle, seal
 from tests.fgdeploy.cli.conftest import Run
 from tests.fgdeploy.cli.outcome import fails
+
+
+def test_classes_where_the_graph_gives_logits(
+    run: Run, naming_bundle: Path, toy_bundle: Path, tmp_path: Path
+) -> None:
+    assert "classes      6, such as kind 0\n" in run("inspect", naming_bundle).stdout
+    assert "classes" not in run("inspect", toy_bundle).stdout
+    nameless = Path(shutil.copytree(naming_bundle, tmp_path / "n.fgd"))
+    seal(nameless, dataclasses.replace(open_bundle(nameless).manifest, classes=()))
+    assert "classes      6, without names\n" in run("inspect", nameless).stdout
 
 
 def test_inspect(run: Run, bundle: Path) -> None:
