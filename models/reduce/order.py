@@ -50,3 +50,8 @@ def first_least(values: Tensor) -> Tensor:
     least = values.amin(dim=-1, keepdim=True)
     at = torch.where(values == least, rising, float(length)).amin(dim=-1)
     return at.to(torch.int64)
+
+
+def rising(values: Tensor) -> Tensor:
+    """Return values [B, N] in rising order: sorted as values, which no tie can change."""
+    return -(-values).topk(values.shape[1], dim=1).values

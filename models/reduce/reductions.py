@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from fgdeploy.models.reduce import cropr, dynamicvit, evit, patchmerger, sit, tome, topk
+from fgdeploy.models.reduce import (
+    ats,
+    cropr,
+    dpcknn,
+    dynamicvit,
+    evit,
+    patchmerger,
+    sit,
+    tome,
+    topk,
+)
 from fgdeploy.models.reduce.reduction import Reduction
 
 _ALL = (
     evit.REDUCTION,
     topk.REDUCTION,
     tome.REDUCTION,
+    ats.REDUCTION,
+    dpcknn.REDUCTION,
     dynamicvit.REDUCTION,
     sit.REDUCTION,
     patchmerger.REDUCTION,

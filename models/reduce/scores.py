@@ -17,6 +17,12 @@ CLS_ROW = Simplification(
     "writing out the whole attention matrix of a pruning block",
 )
 
+FEW_QUERIES = Simplification(
+    "few-queries",
+    "a row of attention needs its own query alone, and the query of CLS tells which rows stay",
+    "queries, attention and proj of the rows that go",
+)
+
 # (CLS attention [B, H, T], attention output [B, H, T, d], prefix, suffix) -> scores [B, N].
 Score = Callable[[Tensor, Tensor, int, int], Tensor]
 

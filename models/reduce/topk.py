@@ -11,16 +11,9 @@ import math
 from fgdeploy.models.backbone import blocks
 from fgdeploy.models.backbone.blocks import Block
 from fgdeploy.models.reduce.reduction import ReducedOptions, Reduction, Slot
-from fgdeploy.models.reduce.scores import ByCLS
-from fgdeploy.models.simplify import Simplification
+from fgdeploy.models.reduce.scores import FEW_QUERIES, ByCLS
 from fgdeploy.models.tokens import Tokens
 from fgdeploy.models.walk import Step
-
-FEW_QUERIES = Simplification(
-    "few-queries",
-    "a row of attention needs its own query alone, and the query of CLS tells which rows stay",
-    "queries, attention and proj of the rows that go",
-)
 
 
 class TopK(Step):

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 
@@ -112,6 +113,12 @@ def _tome(case: Case) -> int:
     return case.rows - min(merged, (case.rows - 1) // 2)
 
 
+def _ats(case: Case) -> int:
+    """CLS and a row for each sample point: K - 1 of them, but K for some K."""
+    count = case.part() + 1
+    return 1 + len(np.arange(1 / (2 * count), (2 * count - 1) / (2 * count), 1 / count))
+
+
 def _dynamicvit(case: Case) -> int:
     if case.cache:
         return 1 + int((case.rows - 2) * case.rate)
@@ -128,7 +135,7 @@ RULES: dict[str, tuple[Callable[[Case], int], bool]] = {
     "evit": (_evit, False),
     "topk": (_topk, False),
     "tome": (_tome, False),
-    "ats": (lambda case: case.part() + 1, False),
+    "ats": (_ats, False),
     "dynamicvit": (_dynamicvit, True),
     "dpcknn": (_dpcknn, True),
     "sit": (lambda case: 1 + case.part(), True),
