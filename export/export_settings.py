@@ -27,7 +27,8 @@ class ExportSettings:
     head: `trained` (in the checkpoint), `itq` (fitted on `fit_data`), `lsh` (seeded), or `auto`:
     the first of these that is possible. crop: the middle part of the photo's short side that the
     model sees, 0..1. columns: what those of `fit_data`, a CSV, are
-    called. without: names of exact simplifications to leave out, for comparison.
+    called. class_names: a text file with a name a line, where a checkpoint's class head has no
+    names. without: names of exact simplifications to leave out, for comparison.
     """
 
     method: str | None = None
@@ -44,6 +45,7 @@ class ExportSettings:
     fit_images: int = 4096
     columns: Columns = AS_NAMED
     logits: bool = False
+    class_names: Path | None = None
     opset: int = 18
     seed: int = 0
     without: frozenset[str] = frozenset()

@@ -69,6 +69,7 @@ def export_bundle(
             notify(caution)
         encoder = assembly.encoder(notify)
         head = hash_head.choose(settings, assembly, encoder, notify, progress)
+        classes = hash_head.names(settings, assembly, head, encoder.width)
         network = Network(encoder, head, assembly.options).eval().requires_grad_(False)
         extras = _extras(settings, assembly.method, head)
         deployed = network.deployed(_without(settings, network), settings.logits)
@@ -85,7 +86,7 @@ def export_bundle(
             (folder / name).write_bytes(content)
         if (targets := hash_head.targets(settings, assembly, head)) is not None:
             targets.save(folder / TARGETS_FILE)
-        draft = seal(folder, describe(settings, assembly, network, facts, deployed))
+        draft = seal(folder, describe(settings, assembly, network, facts, deployed, classes))
         notify("comparing it with PyTorch")
         reference = PyTorchEngine(graph.DeployGraph(network.published(), extras), draft.manifest)
         parity = verify.prove(draft, reference, _frames(assembly, settings))
@@ -149,6 +150,7 @@ def describe(
     network: Network,
     facts: graph.GraphFacts,
     deployed: Network,
+    classes: tuple[str, ...] = (),
 ) -> Manifest:
     """Return the manifest of a network and its graph, files and parity not yet known."""
     method, shape, size = assembly.method, assembly.geometry, assembly.source.size
@@ -168,7 +170,7 @@ def describe(
         bits=network.head_bits,
         blocks=rows.runs,
         head=network.head.facts(),
-        classes=assembly.config.classes if assembly.config is not None else (),
+        classes=classes,
         preprocess=assembly.preprocess,
         outputs={
             name: Output(one["type"], tuple(one["shape"][1:]))

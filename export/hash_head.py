@@ -14,6 +14,7 @@ from fgdeploy.core.errors import CheckpointError, DataError, UsageError
 from fgdeploy.core.progress import Notify, Progress, no_progress, silent
 from fgdeploy.core.text import counted
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets
+from fgdeploy.export import class_names
 from fgdeploy.export.export_settings import ExportSettings
 from fgdeploy.models.assembly import Assembly
 from fgdeploy.models.embedder import Embedder
@@ -67,6 +68,30 @@ def choose(
 def class_head(assembly: Assembly, width: int) -> nn.Linear | None:
     """Return the class head that lies with the weights, None where none fits an embedding."""
     return class_heads.class_head(assembly.source.tensors() or {}, width)
+
+
+def names(settings: ExportSettings, assembly: Assembly, head: Head, width: int) -> tuple[str, ...]:
+    """Return the names of the classes: the training's, or those that are given for a class head.
+
+    Raises UsageError, CheckpointError or DataError.
+    """
+    given = settings.class_names
+    if assembly.config is not None:
+        if given is not None:
+            raise UsageError(
+                f"--class-names {given}: {assembly.source.name} was trained with "
+                f"{counted(len(assembly.config.classes), 'class')} by name; leave it out"
+            )
+        return assembly.config.classes
+    if given is None:
+        return ()
+    held = None if head.classes else class_head(assembly, width)
+    count = held.out_features if held is not None else head.classes
+    if not count:
+        raise CheckpointError(
+            f"--class-names {given}: {assembly.source.name} has no class head; leave it out"
+        )
+    return class_names.read(given, count)
 
 
 def _trained(settings: ExportSettings, assembly: Assembly, width: int) -> Head | None:

@@ -77,6 +77,12 @@ def export(
     logits: Annotated[
         bool, typer.Option("--logits", help="Keep the class logits as output.")
     ] = False,
+    class_names: Annotated[
+        Path | None,
+        typer.Option(
+            help="Names of the classes, one a line, for a checkpoint whose class head has none."
+        ),
+    ] = None,
     opset: Annotated[int, typer.Option(min=18, max=20, help="ONNX opset.")] = 18,
     seed: show.SeedOption = 0,
     without: Annotated[
@@ -118,6 +124,7 @@ def export(
         fit_images=fit_images,
         columns=columns,
         logits=logits,
+        class_names=class_names,
         opset=opset,
         seed=seed,
         without=frozenset(name.strip() for name in without.split(",") if name.strip()),
