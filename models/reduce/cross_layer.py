@@ -53,7 +53,7 @@ class Cached(Step):
     def forward(self, block: Block, tokens: Tokens) -> Tokens:
         """Run the block's own step, then see to the cache."""
         tokens = self.inner(block, tokens)
-        if self.recovers:
+        if self.recovers and tokens.cache:  # at the first block nothing was kept yet
             # The authors' predictor counts these rows in training, and not outside it.
             tokens = tokens.followed_by(torch.cat(tokens.cache, dim=1), float(self.training))
             tokens = tokens.having(tokens.x, cache=())

@@ -101,3 +101,12 @@ def test_rows_that_come_back_count_for_a_predictor_in_training_alone() -> None:
     for training, last in ((True, 1), (False, 0)):
         policy = step.train(training)(nn.Identity(), tokens).policy
         assert policy is not None and policy.tolist() == [[1, 0, 1, last]]
+
+
+def test_nothing_comes_back_behind_the_first_block() -> None:
+    x = torch.randn(2, 5, 3)
+    tokens = Cached(Shift(), Carriers(), recovers=True, keeps=True, behind=0)(
+        nn.Identity(), Tokens(x)
+    )
+    assert torch.equal(tokens.x, x + 1)
+    assert len(tokens.cache) == 2
