@@ -146,7 +146,7 @@ _ORDER = (
     {"simplify", "backbone.vit", "backbone.blocks", "reduce.stages", "weights.state_dicts"}
     | {"weights.arguments", "weights.told", "heads.class_head"},
     {"backbone.hub", "tokens", "weights.checkpoint", "options", "reduce.rates", "reduce.order"},
-    {"reduce.layers"},
+    {"reduce.layers", "reduce.means"},
     {"backbone.embedding", "walk", "weights.source", "heads.base", "heads.aggregate"},
     {"heads.hash", "heads.projection", "reduce.scores", "encoder", "reduce.reduction"},
     {"reduce.keep", "network", "reduce.cross_layer", "reduce.mixing", "reduce.policy"},

@@ -34,7 +34,7 @@ class CLCAOptions(ReducedOptions):
     kernels: channels that the head makes of one; 0 is the older head. gap: the cache holds the mean
     token of each block; pool_cls, pool_clr: CLS and the first CLR are in that mean. at_last: the
     cache comes back behind the last block but one too. neighbours, equal_weight: of DPC-KNN. fuse:
-    of Cropr.
+    of Cropr. threshold: of MaMe.
     """
 
     reduction: str = "evit"
@@ -49,6 +49,7 @@ class CLCAOptions(ReducedOptions):
     neighbours: int = 5
     equal_weight: bool = False
     fuse: bool = True
+    threshold: float = 0.8
 
     @classmethod
     def parse(cls, given: Mapping[str, str], on: CLCAOptions | None = None) -> CLCAOptions:

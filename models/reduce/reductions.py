@@ -8,6 +8,7 @@ from fgdeploy.models.reduce import (
     dpcknn,
     dynamicvit,
     evit,
+    mame,
     patchmerger,
     sit,
     tome,
@@ -24,6 +25,7 @@ _ALL = (
     dynamicvit.REDUCTION,
     sit.REDUCTION,
     patchmerger.REDUCTION,
+    mame.REDUCTION,
     cropr.REDUCTION,
 )
 

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from fgdeploy.models.backbone import blocks
-from fgdeploy.models.backbone.blocks import Attended, Block
+from fgdeploy.models.backbone.blocks import Block
 from fgdeploy.models.reduce.layers import Product
+from fgdeploy.models.reduce.means import MERGE_EARLY, merged
 from fgdeploy.models.reduce.order import Chosen, best, first_least, positions
 from fgdeploy.models.reduce.reduction import ReducedOptions, Reduction, Slot
 from fgdeploy.models.simplify import Simplification
@@ -28,11 +29,6 @@ MERGE_BY_PRODUCT = Simplification(
     "merge-by-product",
     "adding rows to chosen rows is a product with ones and zeros, and weights may come before it",
     "a scatter-add, which engines run row by row or not at all",
-)
-MERGE_EARLY = Simplification(
-    "merge-early",
-    "proj is linear and the weights of a mean sum to one, so rows may become one before it",
-    "proj of every row that is merged",
 )
 
 
@@ -84,22 +80,13 @@ class ToMe(Step):
             return tokens.having(blocks.complete(block, attended), attended=attended)
         pairs = self.select(attended.k, count)
         size = tokens.x.new_ones(tokens.x.shape[:2]) if tokens.size is None else tokens.size
-        x, size = self._merged(block, attended, pairs, size)
-        x = blocks.feed_forward(block, x)
-        return tokens.having(x, prefix=1, suffix=0, size=size, attended=attended)
-
-    def _merged(
-        self, block: Block, attended: Attended, pairs: Pairs, size: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the rows behind attention and proj, and their sizes."""
         by_product = self.acts(MERGE_BY_PRODUCT)
         mean = functools.partial(_by_product, self.product) if by_product else _by_scatter
-        if self.acts(MERGE_EARLY) and isinstance(block.attn.norm, nn.Identity):
-            both = torch.cat([attended.x, attended.out], dim=2)
-            rows, size = mean(both, pairs, size)
-            width = attended.x.shape[2]
-            return blocks.merge(block, rows[..., :width], rows[..., width:]), size
-        return mean(blocks.merge(block, attended.x, attended.out), pairs, size)
+        x, total = merged(
+            block, attended, lambda rows: mean(rows, pairs, size), self.acts(MERGE_EARLY)
+        )
+        x = blocks.feed_forward(block, x)
+        return tokens.having(x, prefix=1, suffix=0, size=total, attended=attended)
 
 
 def _by_product(

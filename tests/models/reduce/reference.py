@@ -263,3 +263,37 @@ class ToMe(Reduce):
         s.size = size
         s.take(order)
         s.suffix = 0
+
+
+class MaMe(Reduce):
+    """Of the patches `keep` are targets; each other one is shared out among those like it."""
+
+    def __init__(self, keep: int, threshold: float, first: bool) -> None:
+        self.keep, self.threshold, self.first = keep, threshold, first
+
+    def between(self, s: State) -> None:
+        """Merge sources into targets; all rows that are no patches stay."""
+        begin, end = 1 + s.registers, len(s.x) - s.suffix
+        at = list(range(begin, end))
+        side = math.isqrt(len(at))
+        if self.first:
+            grid = np.array(at).reshape(side, side)
+            grid[1::2] = grid[1::2, ::-1].copy()
+            at = list(grid.reshape(-1))
+        targets = [at[i * len(at) // self.keep] for i in range(self.keep)]
+        key = s.k.mean(0)
+        key = key / np.sqrt((key**2).sum(1, keepdims=True))
+        x, size = s.x * s.size[:, None], s.size.copy()
+        for source in set(at) - set(targets):
+            like = np.array([float(key[t] @ key[source]) for t in targets])
+            parts = np.maximum(like - self.threshold, 0)
+            if parts.any():
+                parts = parts / parts.sum()
+                parts = np.where(parts >= parts[parts > 0].mean() - 1e-6, parts, 0)
+            else:
+                parts = (like == like.max()).astype(float)
+            for target, part in zip(targets, parts / parts.sum(), strict=True):
+                x[target] += part * s.size[source] * s.x[source]
+                size[target] += part * s.size[source]
+        s.x, s.size = x / size[:, None], size
+        s.take([*range(begin), *targets, *range(end, len(s.x))])

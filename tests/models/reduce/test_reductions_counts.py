@@ -130,6 +130,10 @@ def _dpcknn(case: Case) -> int:
     return 1 + max(case.part(), least) + case.behind
 
 
+def _mame(case: Case) -> int:
+    return 1 + max(case.part(), 1) + case.behind
+
+
 # Rows behind the reduction, and whether it acts before its block.
 RULES: dict[str, tuple[Callable[[Case], int], bool]] = {
     "evit": (_evit, False),
@@ -140,6 +144,7 @@ RULES: dict[str, tuple[Callable[[Case], int], bool]] = {
     "dpcknn": (_dpcknn, True),
     "sit": (lambda case: 1 + case.part(), True),
     "patchmerger": (lambda case: 1 + case.part(), True),
+    "mame": (_mame, False),
     "none": (lambda case: case.rows, False),
 }
 
