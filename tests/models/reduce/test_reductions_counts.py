@@ -138,11 +138,6 @@ def _mame(case: Case) -> int:
     return 1 + max(case.part(), 1) + case.behind
 
 
-def _ats(case: Case) -> int:
-    slots = case.part() + 1
-    return slots + (slots in (197, 385))  # there a float range has one sample point more
-
-
 def _cropr(case: Case) -> int:
     kept = 1 + min(max(case.part(), 1), case.rows - 1)
     case.aside += case.rows - kept
