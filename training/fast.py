@@ -15,7 +15,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fgdeploy.core.errors import TrainingError
 from fgdeploy.models.heads.hash import ClassHashHead
 from fgdeploy.models.methods.base import Recipe
 from fgdeploy.models.network import Network
@@ -46,11 +45,6 @@ class FastObjective(Objective):
             self.teacher.requires_grad_(False)
         self.auxiliary = AuxiliaryHeads(self.student, setup.classes, setup.seed)
         embeddings = look(self.student, setup.embed)
-        if not np.isfinite(embeddings).all():
-            raise TrainingError(
-                "the network gives NaN or infinite features before any training; check --weights, "
-                "or pass --precision fp32"
-            )
         by_class = self._class_codes(setup, embeddings)
         self._labels = setup.labels
         self.register_buffer("codes", torch.from_numpy(by_class.astype(np.float32)))

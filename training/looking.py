@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fgdeploy.core.errors import TrainingError
 from fgdeploy.models.heads.aggregate import Aggregate
 from fgdeploy.models.network import Network
 
@@ -20,11 +21,22 @@ def look(net: Network, embed: Callable[[Network], Embeddings]) -> Embeddings:
     """Return the embeddings (n, D) of the training photos by a network, from one pass over them.
 
     A new aggregate has no statistics yet: it gets those of all the photos first. Its rows are kept
-    for that in the computer's memory, twice the size of the embeddings.
+    for that in the computer's memory, twice the size of the embeddings. Raises TrainingError for
+    embeddings that are no numbers.
     """
     aggregate = next((part for part in net.modules() if isinstance(part, Aggregate)), None)
-    if aggregate is None:
-        return embed(net)
+    rows = embed(net) if aggregate is None else _settled(net, aggregate, embed)
+    if not np.isfinite(rows).all():
+        raise TrainingError(
+            "the network gives NaN or infinite features before any training; check --weights, "
+            "or pass --precision fp32"
+        )
+    return rows
+
+
+def _settled(
+    net: Network, aggregate: Aggregate, embed: Callable[[Network], Embeddings]
+) -> Embeddings:
     kept: list[Tensor] = []
 
     def keep(module: nn.Module, given: tuple[Any, ...]) -> None:

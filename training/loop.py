@@ -13,14 +13,13 @@ from types import FrameType
 
 import timm.optim
 import torch
-from timm.scheduler import CosineLRScheduler
 from torch import Tensor
 
 from fgdeploy.core.errors import TrainingError
 from fgdeploy.core.text import counted
 from fgdeploy.models.backbone.embedding import Normalisation, Pixels
 from fgdeploy.models.methods.base import Recipe
-from fgdeploy.training import data, losses
+from fgdeploy.training import data, losses, schedule
 from fgdeploy.training.data import Views
 from fgdeploy.training.objective import Batch, Objective
 from fgdeploy.training.precision import Precision
@@ -75,20 +74,16 @@ class Loop:
             weight_decay=recipe.weight_decay,
             momentum=recipe.momentum,
         )
-        self._scheduler = CosineLRScheduler(
-            self._optimizer,
-            t_initial=max(1, self.steps * recipe.epochs - recipe.warmup) + 1,
-            warmup_t=recipe.warmup,
-            warmup_prefix=True,
-            t_in_epochs=False,
-        )
+        self._scheduler = schedule.make(self._optimizer, recipe, self.steps)
         self._scaler = precision.scaler()
         self._pixels = Pixels(norm).to(device)
 
     def _order(self, epoch: int) -> list[list[tuple[int, int]]]:
         recipe, labels = self._recipe, self._views.labels
         even = self._objective.compares_photos
-        return data.plan(labels, recipe.batch, recipe.per_class, epoch, self._seed, even)
+        return data.plan(
+            labels, recipe.batch, recipe.per_class, epoch, self._seed, even, recipe.drop_last
+        )
 
     def run(self, state: RunState, hooks: Hooks) -> None:
         """Train from `state` on (step 0: from the start) and keep it up to date.
@@ -120,6 +115,7 @@ class Loop:
         done = state.step - epoch * self.steps
         saved = time.monotonic()
         self._objective.train()
+        self._scheduler.step(epoch)
         for batch in data.batches(self._views, plan[done:], self._workers):
             try:
                 terms = self._step(batch, state.step)

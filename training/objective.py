@@ -149,9 +149,14 @@ class Setup:
 
 def build(recipe: Recipe, setup: Setup) -> Objective:
     """Return the objective that a recipe names, for this setup."""
-    kind = recipe.objective
-    if isinstance(kind, str):
-        module, _, name = kind.partition(":")
-        kind = getattr(importlib.import_module(module), name)
-    made: Objective = kind(setup)
+    made: Objective = found(recipe.objective)(setup)
     return made
+
+
+def found(what: str | Callable[..., Any]) -> Callable[..., Any]:
+    """Return what a recipe names as `module:name`, or what it holds itself."""
+    if not isinstance(what, str):
+        return what
+    module, _, name = what.partition(":")
+    named: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return named

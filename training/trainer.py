@@ -27,12 +27,11 @@ from fgdeploy.evaluation.targets import TARGETS_FILE, Targets
 from fgdeploy.models import assembly
 from fgdeploy.models.embedder import Embedder
 from fgdeploy.models.methods import registry
-from fgdeploy.models.methods.base import Recipe
 from fgdeploy.models.network import Network
 from fgdeploy.models.weights import trained
 from fgdeploy.models.weights.trained import TrainedConfig
 from fgdeploy.photos import Photo
-from fgdeploy.training import data, division, objective, results
+from fgdeploy.training import data, division, objective, results, schedule
 from fgdeploy.training import run_state as states
 from fgdeploy.training.data import Views
 from fgdeploy.training.loop import Hooks, Loop, Tick
@@ -131,7 +130,7 @@ class _Run:
             settings.allow_leaks,
         )
         self.labels = self.division.labels(self.division.train)
-        self.recipe = self._sized(published)
+        self.recipe = schedule.fitted(published, settings, self.labels, reporter.notify)
         digest = self._digest()
         self.state = RunState(digest)
         if resume:
@@ -151,30 +150,12 @@ class _Run:
             results.begin(folder, settings.to_json(), digest)
         results.write_split(folder, self.division)
 
-    def _sized(self, recipe: Recipe) -> Recipe:
-        """Return the recipe with the user's numbers, and a warm-up that fits."""
-        chosen = {
-            name: value
-            for name in ("epochs", "batch", "lr", "warmup", "least_area")
-            if (value := getattr(self.settings, name)) is not None
-        }
-        recipe = dataclasses.replace(recipe, **chosen)
-        plan = data.plan(self.labels, recipe.batch, recipe.per_class, 0, self.settings.seed)
-        steps = len(plan) * recipe.epochs
-        if recipe.warmup > steps // 4 and "warmup" not in chosen:
-            shorter = max(1, steps // 6)
-            self.reporter.notify(
-                f"warm-up shortened from {recipe.warmup} to {shorter} of "
-                f"{counted(steps, 'step')}; --warmup "
-                "sets it"
-            )
-            recipe = dataclasses.replace(recipe, warmup=shorter)
-        return recipe
-
     def _digest(self) -> str:
         """Return a hash of all that decides the outcome: settings as resolved, weights, photos."""
         settings, recipe = self.settings, self.recipe
-        values = [getattr(recipe, f.name) for f in dataclasses.fields(recipe)]
+        later = ("by_epoch", "drop_last")  # not among the facts of runs before there were any
+        named = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
+        values = [value for name, value in named.items() if value or name not in later]
         facts: list[Any] = [_named(value) if callable(value) else value for value in values]
         chosen = self.assembly
         facts += [chosen.method.name, settings.recipe, settings.bits, settings.seed]
@@ -250,7 +231,8 @@ class _Run:
         division, settings = self.division, self.settings
         size = self.assembly.source.size
         shortest = round(size / self.recipe.least_area**0.5)
-        augment = (self.recipe.augment or data.crop_and_flip)(size, self.recipe.least_area)
+        make_views = objective.found(self.recipe.augment or data.crop_and_flip)
+        augment = make_views(size, self.recipe.least_area)
         views = Views(division.train, self.labels, augment, shortest, settings.seed)
         on_gpu = self.precision.device.type == "cuda"
         workers = settings.workers

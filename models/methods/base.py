@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,25 @@ class Photometry:
 
 
 @dataclass(frozen=True)
+class ByEpoch:
+    """A rate that changes from epoch to epoch: warm-up, half a cosine over all but `cooldown`.
+
+    warmup, cooldown: epochs. start: where the warm-up begins; least: where the cosine ends and
+    the cooldown stays; both over lr. Epoch e of the cosine counts from the first of the warm-up.
+    """
+
+    warmup: int
+    start: float
+    least: float
+    cooldown: int
+
+    def scaled(self, factor: float) -> ByEpoch:
+        """Return the same for a training of `factor` times the epochs."""
+        warmup, cooldown = (round(number * factor) for number in (self.warmup, self.cooldown))
+        return dataclasses.replace(self, warmup=warmup, cooldown=cooldown)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How a method is trained: its objective and the settings that go with it.
 
@@ -55,10 +75,12 @@ class Recipe:
     head_rate: float
     warmup: int
     least_area: float
-    augment: Callable[[int, float], Any] | None = None
+    augment: str | Callable[[int, float], Any] | None = None
     per_class: int | None = None
     clip_norm: float | None = None
     parts: Sequence[str] = ()
+    by_epoch: ByEpoch | None = None
+    drop_last: bool = False
 
 
 # The recipe for small budgets, which needs nothing of a method but its network; measured in

@@ -19,7 +19,7 @@ from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.heads.aggregate import Aggregate, WeightedAggregate
 from fgdeploy.models.methods import clca_files, clca_keys
 from fgdeploy.models.methods.base import Method
-from fgdeploy.models.methods.reduced import BACKBONE, PHOTOMETRY, Reduced
+from fgdeploy.models.methods.reduced import BACKBONE, PAPER, PHOTOMETRY, Reduced
 from fgdeploy.models.reduce.cross_layer import Carriers, cached
 from fgdeploy.models.reduce.reduction import ReducedOptions, Reduction
 from fgdeploy.models.reduce.reductions import REDUCTIONS
@@ -154,4 +154,5 @@ METHOD = Method(
     told=clca_files.teller(None, [f.name for f in dataclasses.fields(CLCAOptions)]),
     pins=pinned,
     caution=caution,
+    recipes={"paper": PAPER},
 )

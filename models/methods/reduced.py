@@ -15,13 +15,31 @@ from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.heads.aggregate import Aggregate, WeightedAggregate
 from fgdeploy.models.heads.base import Features
 from fgdeploy.models.methods import clca_files, clca_keys
-from fgdeploy.models.methods.base import Method, Photometry
+from fgdeploy.models.methods.base import ByEpoch, Method, Photometry, Recipe
 from fgdeploy.models.reduce.reduction import ReducedOptions, Reduction
 from fgdeploy.models.walk import CLSRows, Observer, Step
 
 # The authors evaluate on squares scaled by 1 / 0.875, bicubic, with ImageNet's mean and std.
 PHOTOMETRY = Photometry(resize_ratio=1 / 0.875, interpolation="bicubic", square=True)
 BACKBONE = "deit_small_patch16_224"
+# CLCA's training, for every reduction; its 45 epochs of cosine and 5 of cooldown are 50 here.
+PAPER = Recipe(
+    objective="fgdeploy.training.class_first:ClassFirst",
+    epochs=50,
+    batch=32,
+    optimizer="adamw",
+    lr=1e-4,
+    momentum=0.9,
+    weight_decay=0.05,
+    layer_decay=None,
+    head_rate=1.0,
+    warmup=0,
+    least_area=0.875**2,
+    augment="fgdeploy.training.data:square_crop_and_flip",
+    parts=("ctp",),
+    by_epoch=ByEpoch(warmup=2, start=0.01, least=0.1, cooldown=5),
+    drop_last=True,
+)
 
 
 class Reduced(Encoder):
@@ -99,4 +117,5 @@ def alone(reduction: Reduction) -> Method:
         told=clca_files.teller(reduction.name, names),
         pins=reduction.pinned,
         caution=reduction.caution,
+        recipes={"paper": PAPER},
     )

@@ -181,3 +181,29 @@ def test_even_batches_leave_no_photo_alone(count: int, batch: int, sizes: set[in
     assert sorted(flat) == sorted(every + again)
     if not again:
         assert flat == every
+
+
+def test_what_fills_no_batch_may_wait_for_the_next_epoch() -> None:
+    labels = np.zeros(11, np.int64)
+    plain = data.plan(labels, 4, None, 3, 7)
+    assert data.plan(labels, 4, None, 3, 7, drop_last=True) == plain[:2]
+    assert data.plan(labels[:8], 4, None, 3, 7, drop_last=True) == data.plan(
+        labels[:8], 4, None, 3, 7
+    )
+    assert data.plan(labels, 64, None, 3, 7, drop_last=True) == data.plan(labels, 64, None, 3, 7)
+
+
+def test_square_views_are_crops_of_the_photo_scaled_to_a_square() -> None:
+    """With every crop tried, one equals what Pillow cuts; at least 1 there is but one."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    square = np.array(image.resize((32, 32), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    torch.manual_seed(0)
+    whole = [data.square_crop_and_flip(32, 1.0)(image) for _ in range(8)]
+    ways = [np.array_equal(np.asarray(one), square) for one in whole]
+    turned = [np.array_equal(np.asarray(one)[:, :, ::-1], square) for one in whole]
+    assert any(ways) and any(turned)
+    assert all(one != other for one, other in zip(ways, turned, strict=True))
+    cut = np.asarray(data.square_crop_and_flip(28, 0.875**2)(image))
+    places = [square[:, y : y + 28, x : x + 28] for y in range(5) for x in range(5)]
+    assert sum(np.array_equal(way, one) for one in places for way in (cut, cut[:, :, ::-1])) == 1

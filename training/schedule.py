@@ -1,0 +1,70 @@
+"""How a recipe's rate changes over a training, and a recipe fitted to what a user asks for."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+from timm.scheduler import CosineLRScheduler
+from torch.optim import Optimizer
+
+from fgdeploy.core.errors import UsageError
+from fgdeploy.core.progress import Notify
+from fgdeploy.core.text import counted
+from fgdeploy.models.methods.base import Recipe
+from fgdeploy.training import data
+from fgdeploy.training.train_settings import TrainSettings
+
+
+def make(optimizer: Optimizer, recipe: Recipe, steps: int) -> CosineLRScheduler:
+    """Return the scheduler of an optimiser: per step, or per epoch where the recipe says so.
+
+    steps: of an epoch. Both kinds are told of each step and each epoch, and heed one of them.
+    """
+    by_epoch = recipe.by_epoch
+    if by_epoch is None:
+        return CosineLRScheduler(
+            optimizer,
+            t_initial=max(1, steps * recipe.epochs - recipe.warmup) + 1,
+            warmup_t=recipe.warmup,
+            warmup_prefix=True,
+            t_in_epochs=False,
+        )
+    return CosineLRScheduler(
+        optimizer,
+        t_initial=max(1, recipe.epochs - by_epoch.cooldown),
+        lr_min=recipe.lr * by_epoch.least,
+        warmup_t=by_epoch.warmup,
+        warmup_lr_init=recipe.lr * by_epoch.start,
+    )
+
+
+def fitted(
+    recipe: Recipe, settings: TrainSettings, labels: npt.NDArray[np.int64], notify: Notify
+) -> Recipe:
+    """Return the recipe with the user's numbers, and a warm-up that fits. Raises UsageError."""
+    chosen = {
+        name: value
+        for name in ("epochs", "batch", "lr", "warmup", "least_area")
+        if (value := getattr(settings, name)) is not None
+    }
+    sized = dataclasses.replace(recipe, **chosen)
+    if recipe.by_epoch is not None:
+        if "warmup" in chosen:
+            raise UsageError(
+                f"--warmup {settings.warmup}: it counts steps, and recipe {settings.recipe} of "
+                f"{settings.method} warms up by epochs; leave it out, --epochs scales it"
+            )
+        scaled = recipe.by_epoch.scaled(sized.epochs / recipe.epochs)
+        return dataclasses.replace(sized, by_epoch=scaled)
+    plan = data.plan(labels, sized.batch, sized.per_class, 0, settings.seed)
+    steps = len(plan) * sized.epochs
+    if sized.warmup > steps // 4 and "warmup" not in chosen:
+        shorter = max(1, steps // 6)
+        notify(
+            f"warm-up shortened from {sized.warmup} to {shorter} of {counted(steps, 'step')}; "
+            "--warmup sets it"
+        )
+        sized = dataclasses.replace(sized, warmup=shorter)
+    return sized
