@@ -24,6 +24,8 @@ from tests.checks import refused
 from tests.models.methods import authors
 from tests.models.reduce import learned, reference
 from tests.models.reduce.reference import Cache, Reduce, ToMe, TopK
+from tests.models.reduce.test_ats import Sampled
+from tests.models.reduce.test_dpcknn import Clustered
 from tests.models.samples import images
 
 BLOCKS, DEPTH, RATE = (2, 3, 4), 6, 0.5
@@ -59,6 +61,32 @@ def _merger(width: int) -> dict[str, Tensor]:
     return found
 
 
+def _predictors(width: int) -> dict[str, Tensor]:
+    found = {}
+    layers = {"in_conv.1": (width, width), "out_conv.0": (width // 2, width)}
+    layers |= {"out_conv.2": (width // 4, width // 2), "out_conv.4": (2, width // 4)}
+    for stage in range(3):
+        start = f"score_predictor.{stage}."
+        found[f"{start}in_conv.0.weight"], found[f"{start}in_conv.0.bias"] = torch.ones(2, width)
+        for name, shape in layers.items():
+            found[f"{start}{name}.weight"] = torch.zeros(shape)
+            found[f"{start}{name}.bias"] = torch.zeros(shape[0])
+    return found
+
+
+def _scores(width: int) -> dict[str, Tensor]:
+    shapes = {"weight": (1, width), "bias": (1,)}
+    return {
+        f"cluster_layers.{stage}.score.{part}": torch.zeros(shape)
+        for stage in range(3)
+        for part, shape in shapes.items()
+    }
+
+
+def _predicted(stage: int) -> Reduce:
+    return learned.DynamicViT(stage, lambda count: int((count - 2) * RATE))
+
+
 def _tome(stage: int) -> Reduce:
     return ToMe([authors.PATCHES, *LEFT][stage - 1] - LEFT[stage - 1])
 
@@ -68,9 +96,14 @@ KINDS: dict[str, tuple[Callable[[int], dict[str, Tensor]], Callable[[int], Reduc
     "evit": (lambda _: {}, lambda _: TopK(RATE, True)),
     "topk": (lambda _: {}, lambda _: TopK(RATE)),
     "tome": (lambda _: {}, _tome),
+    "dyvit": (_predictors, _predicted),
+    "ats": (lambda _: {}, lambda stage: Sampled(LEFT[stage - 1] + 1)),
+    "dpcknn": (
+        _scores,
+        lambda stage: Clustered(stage, max(LEFT[stage - 1], 5 if stage < 3 else 1)),
+    ),
     "sit": (_sit, lambda stage: learned.SiT(stage, LEFT[stage - 1])),
     "patchmerger": (_merger, lambda stage: learned.PatchMerger(stage, LEFT[stage - 1])),
-    "": (lambda _: {}, lambda _: Reduce()),
 }
 
 
@@ -93,13 +126,15 @@ def _expected(theirs: Mapping[str, Tensor], kind: str, photos: Tensor, cache: Ca
     for key in [key for key in state if key.startswith("cluster_layers.")]:
         _, stage, rest = key.split(".", 2)
         state[f"stages.{stage}.cluster.{rest}"] = state[key]
-    blocks = BLOCKS if kind else (4, 7, 10)
-    steps = {block: KINDS[kind][1](stage) for stage, block in enumerate(blocks, 1)}
+    for key in [key for key in state if key.startswith("score_predictor.")]:
+        _, stage, rest = key.split(".", 2)
+        state[f"stages.{stage}.predictor.{rest}"] = state[key]
+    steps = {block: KINDS[kind][1](stage) for stage, block in enumerate(BLOCKS, 1)}
     head, bias = state["ifa_head.0.4.weight"][..., 0], state["ifa_head.0.4.bias"]
     found = []
     for image in photos.double().numpy():
         run = reference.forward(state, image, 2, 16, steps, cache)
-        cla = [run.rows[block - 1] for block in (*blocks, DEPTH)]
+        cla = [run.rows[block - 1] for block in (*BLOCKS, DEPTH)]
         found.append(head @ reference.aggregated(state, cla) + bias)
     return np.stack(found)
 
@@ -112,7 +147,7 @@ def _logits(chosen: Assembly, photos: Tensor) -> Any:
         return head(encoder(photos).embedding).numpy()
 
 
-@pytest.mark.parametrize("kind", [name for name in KINDS if name])
+@pytest.mark.parametrize("kind", list(KINDS))
 @pytest.mark.parametrize("clr", [1, 2])
 def test_logits_are_those_of_the_reference(tmp_path: Path, kind: str, clr: int) -> None:
     theirs = _state(kind, clr=clr)
@@ -121,7 +156,10 @@ def test_logits_are_those_of_the_reference(tmp_path: Path, kind: str, clr: int) 
     photos = images(2, authors.SIZE, torch.float32)
     want = _expected(theirs, kind, photos, Cache(clr=clr))
     assert np.abs(_logits(chosen, photos) - want).max() < 1e-4 * max(1, np.abs(want).max())
-    assert f"reduction={kind}" in said[0] and "keep_rate=0.5" in said[0]
+    assert (
+        f"reduction={'dynamicvit' if kind == 'dyvit' else kind}" in said[0]
+        and "keep_rate=0.5" in said[0]
+    )
     assert said[0].startswith("best.pth was trained with test_vit, ")
 
 
