@@ -234,7 +234,7 @@ def _check_pins(assembly: Assembly, network: Network, facts: graph.GraphFacts) -
     pinned may not have run, as where a stage keeps all that arrive.
     """
     method, options = assembly.method, assembly.options
-    usual = method.options().resolved(assembly.geometry)
+    usual = method.options()
     if options == options.dense() and usual != usual.dense():
         return
     names = (*facts.nodes, *graph.module_names(network))
