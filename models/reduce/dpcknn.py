@@ -22,6 +22,8 @@ from fgdeploy.models.walk import Step
 
 # Every stage but the last leaves this many clusters or more.
 _LEAST = 5
+# Its power is 0 in float32 and float64.
+_NONE = -1e30
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,13 @@ class Cluster(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the means in the order of their centres."""
-        weights = self.select(x)
-        if self.score is not None:
-            weights = weights * self.score(x).exp()
-        weights = weights / (weights.sum(dim=1, keepdim=True) + 1e-6)
+        weights, most = self.select(x), None
+        if self.score is not None:  # a factor of a cluster, so that no power overflows
+            powers = torch.where(weights > 0, self.score(x), _NONE)
+            most = powers.amax(dim=1, keepdim=True).clamp(min=0)
+            weights = (powers - most).exp()
+        little = 1e-6 if most is None else 1e-6 * (-most).exp()
+        weights = weights / (weights.sum(dim=1, keepdim=True) + little)
         merged: Tensor = self.product(weights.transpose(1, 2), x)
         return merged
 

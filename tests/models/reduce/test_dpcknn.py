@@ -11,7 +11,7 @@ import torch
 
 from fgdeploy.core.errors import UsageError
 from fgdeploy.models.backbone.vit import Geometry
-from fgdeploy.models.reduce.dpcknn import Assign, DPCKNNOptions, squared_distances
+from fgdeploy.models.reduce.dpcknn import Assign, Cluster, DPCKNNOptions, squared_distances
 from fgdeploy.models.reduce.layers import Product
 from tests.checks import refused
 from tests.models.reduce import proof
@@ -123,3 +123,13 @@ def test_distances_do_not_hang_on_what_all_rows_share() -> None:
 def test_neighbours_are_bounded() -> None:
     with refused(UsageError, "--set neighbours=0: expected a number from 1 to 64"):
         DPCKNNOptions(neighbours=0).resolved(Geometry(64, 12, 16, (4, 4)))
+
+
+def test_weights_that_float32_cannot_hold() -> None:
+    """A row of the greatest power decides its cluster; others are not lost beside it."""
+    cluster = Cluster(2, Assign(2, 3), equal_weight=False)
+    assert cluster.score is not None
+    with torch.no_grad():
+        cluster.score.weight.copy_(torch.tensor([[400.0, 0.0]]))
+        found = cluster(torch.tensor([[[0.0, 0], [0.1, 0], [0.25, 0], [2.0, 0], [2.2, 0]]]))
+    assert torch.allclose(found[0, :, 0], torch.tensor([0.25, 2.2]))
