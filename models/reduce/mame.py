@@ -62,7 +62,9 @@ class Share(nn.Module):
         among them is needed.
         """
         key = key / torch.linalg.vector_norm(key, dim=-1, keepdim=True)
-        like = self.product(key[:, targets], key[:, sources].transpose(1, 2))
+        like = self.product(
+            key.index_select(1, targets), key.index_select(1, sources).transpose(1, 2)
+        )
         nearest = _parts((like == like.amax(dim=1, keepdim=True)).to(like.dtype))
         if self.threshold == 1:
             return nearest
@@ -120,11 +122,11 @@ class MaMe(Step):
     ) -> tuple[Tensor, Tensor]:
         """Return prefix, merged rows and suffix, with their sizes; no weight is above one."""
         targets, sources = self.targets + tokens.prefix, self.sources + tokens.prefix
-        weights = parts * size[:, sources].unsqueeze(1)
-        own = size[:, targets]
+        weights = parts * size.index_select(1, sources).unsqueeze(1)
+        own = size.index_select(1, targets)
         total = own + weights.sum(dim=2)
-        mean = rows[:, targets] * (own / total).unsqueeze(2)
-        mean = mean + self.product(weights / total.unsqueeze(2), rows[:, sources])
+        mean = rows.index_select(1, targets) * (own / total).unsqueeze(2)
+        mean = mean + self.product(weights / total.unsqueeze(2), rows.index_select(1, sources))
         end = tokens.count - tokens.suffix
         found, sizes = [rows[:, : tokens.prefix], mean], [size[:, : tokens.prefix], total]
         if tokens.suffix:
