@@ -28,25 +28,30 @@ def best(scores: Tensor, keep: int) -> Chosen:
     there is room for, from the first on. 1 <= keep <= N < 2**24.
     """
     cut = scores.topk(keep, dim=1).values[:, keep - 1 :]
-    above = (scores > cut).to(scores.dtype)
-    level = (scores == cut).to(scores.dtype)
+    kind = _counts(scores)
+    above, level = (scores > cut).to(kind), (scores == cut).to(kind)
     room = keep - above.sum(dim=1, keepdim=True)
-    mask = above + level * (level.cumsum(dim=1) <= room).to(scores.dtype)
-    return Chosen(positions(mask, keep), mask)
+    mask = above + level * (level.cumsum(dim=1) <= room).to(kind)
+    return Chosen(positions(mask, keep), mask.to(scores.dtype))
+
+
+def _counts(values: Tensor) -> torch.dtype:
+    """Return a float type that holds every position: bfloat16 has whole numbers to 256 alone."""
+    return torch.promote_types(values.dtype, torch.float32)
 
 
 def positions(mask: Tensor, count: int) -> Tensor:
     """Return where a mask [B, N] that has exactly `count` ones has them, [B, count], rising."""
-    length = mask.shape[1]
-    falling = torch.arange(length, 0, -1, device=mask.device).to(mask.dtype)
-    keys = (mask * falling).topk(count, dim=1).values  # no two of them are equal
-    return (length - keys).to(torch.int64)
+    kind = _counts(mask)
+    falling = torch.arange(mask.shape[1], 0, -1, device=mask.device).to(kind)
+    # No two keys above zero are equal, so this order too hangs on no tie.
+    return (mask.to(kind) * falling).topk(count, dim=1).indices
 
 
 def first_least(values: Tensor) -> Tensor:
     """Return where the last axis [..., N] has its least value; the first of equal ones."""
     length = values.shape[-1]
-    rising = torch.arange(length, device=values.device).to(values.dtype)
+    rising = torch.arange(length, device=values.device).to(_counts(values))
     least = values.amin(dim=-1, keepdim=True)
     at = torch.where(values == least, rising, float(length)).amin(dim=-1)
     return at.to(torch.int64)

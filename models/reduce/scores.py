@@ -56,13 +56,13 @@ class Select(Simplifiable):
         self.score = score
 
     def forward(self, attended: Attended, prefix: int, suffix: int) -> Tensor:
-        """Return the rows, in no order."""
+        """Return the rows in rising order; of equal scores the first."""
         if self.acts(CLS_ROW):
             cls_attention = attended.cls_attention()
         else:
             cls_attention = attended.full_attention()[:, :, 0]
         scores = self.score(cls_attention, attended.out_by_head, prefix, suffix)
-        return scores.topk(self.keep, dim=1, sorted=False).indices
+        return best(scores, self.keep).rows
 
 
 class ByCLS(Simplifiable):

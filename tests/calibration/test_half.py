@@ -73,7 +73,7 @@ def test_each_op_has_the_precision_it_needs(pair: tuple[onnx.ModelProto, onnx.Mo
             assert kinds[node.input[1]] == kind == (FULL if reader.op_type == "Conv" else HALF)
             seen["back"] += 1
     assert seen["norm"] == 13
-    assert seen["score"] == 3 * 5  # softmax, norm, two sums and TopK of each stage
+    assert seen["score"] == 3 * 7  # softmax, norm, three sums and two TopKs of each stage
     # Products: four layers and two of attention in each block, and the last query.
     assert (seen["MatMul"], seen["Softmax"], seen["Erf"], seen["Conv"]) == (37, 6, 6, 1)
     assert seen["Add"] >= 25 + 12 + 6  # biases, residuals, GELU

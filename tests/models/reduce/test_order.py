@@ -27,7 +27,7 @@ def test_best_is_a_stable_sort(row: list[float], data: st.DataObject) -> None:
         assert mask == [float(at in rows) for at in range(len(scores))]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_equal_scores_keep_the_first(dtype: torch.dtype) -> None:
     chosen = order.best(torch.full((2, 784), 0.125, dtype=dtype), 393)
     assert chosen.rows.tolist() == [list(range(393))] * 2
