@@ -127,7 +127,7 @@ def choose(settings: NetworkSettings, notify: Notify = silent, as_trained: bool 
         raise UsageError("--weights-key chooses in a checkpoint, and none was given; name one")
     path = None if settings.checkpoint is None else trained.locate(settings.checkpoint)
     config = trained.load_config(path) if path is not None else None
-    method = _method(settings, config if as_trained else None, path)
+    method = _method(settings, config, path, as_trained)
     if as_trained and config is not None and path is not None:
         _check_same(settings, config, path)
         recipe = config.training.get("recipe", "unknown")
@@ -145,7 +145,7 @@ def choose(settings: NetworkSettings, notify: Notify = silent, as_trained: bool 
         settings.weights,
         notify,
         settings.weights_key,
-        method.told if config is None else None,
+        registry.teller(settings.method) if config is None else None,
     )
     vit = backbones.create(
         given.backbone, given.size, 0, settings.seed, method.stride, method.norm_eps
@@ -176,10 +176,17 @@ def choose(settings: NetworkSettings, notify: Notify = silent, as_trained: bool 
     )
 
 
-def _method(settings: NetworkSettings, config: TrainedConfig | None, path: Path | None) -> Method:
+def _method(
+    settings: NetworkSettings, config: TrainedConfig | None, path: Path | None, as_trained: bool
+) -> Method:
     asked = registry.get(settings.method)
-    if config is None:
+    if config is None or (settings.method is not None and not as_trained):
         return asked
+    if not as_trained and config.method != asked.name:
+        raise CheckpointError(
+            f"{path} was trained as {config.method}, not {asked.name}; pass --method "
+            f"{config.method}"
+        )
     if settings.method not in (None, config.method):
         raise CheckpointError(
             f"{path} was trained as {config.method}, not {settings.method}; pass --method "

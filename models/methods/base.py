@@ -16,7 +16,7 @@ from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.heads.base import Head
 from fgdeploy.models.heads.hash import ClassHashHead
 from fgdeploy.models.options import Options
-from fgdeploy.models.weights.told import Teller
+from fgdeploy.models.weights.told import Claim, Teller
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,10 @@ def _nothing_to_say(options: Any) -> str | None:
     return None
 
 
+def _claims_nothing(arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
+    return False
+
+
 def _as_it_is(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(state)
 
@@ -116,7 +120,7 @@ class Method:
     build: makes the encoder on a ViT from its mean and std and resolved options; what random
     state it needs is torch's own, seeded. backbone: the default one, by timm's name. head: the
     trained head's type. rename: an authors' checkpoint to the names of `Network.state`. told: what
-    an authors' checkpoint says of itself. pins:
+    an authors' checkpoint says of itself; claims: whether one is surely of this method. pins:
     patterns (fnmatch) of graph nodes that stay in float32 in every precision, because they decide
     (scores, boxes), or a function of the options that gives them; half: patterns of nodes outside
     blocks and steps that FP16 graphs may compute in half precision. outputs: extras that are
@@ -132,6 +136,7 @@ class Method:
     head: type[Head] = ClassHashHead
     rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = _as_it_is
     told: Teller | None = None
+    claims: Claim = _claims_nothing
     pins: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
     half: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()

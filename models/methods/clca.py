@@ -152,6 +152,7 @@ METHOD = Method(
     photometry=PHOTOMETRY,
     rename=clca_keys.rename,
     told=clca_files.teller(None, [f.name for f in dataclasses.fields(CLCAOptions)]),
+    claims=clca_files.claim(None),
     pins=pinned,
     caution=caution,
     recipes={"paper": PAPER},

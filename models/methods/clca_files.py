@@ -15,8 +15,9 @@ from torch import Tensor
 
 from fgdeploy.core.errors import CheckpointError
 from fgdeploy.core.text import shown
+from fgdeploy.models.methods import clca_keys
 from fgdeploy.models.reduce import rates
-from fgdeploy.models.weights.told import Channels, Teller, Told
+from fgdeploy.models.weights.told import Channels, Claim, Teller, Told
 
 # The start of the model's name says which reduction it has; without one it has none.
 _REDUCTIONS = {
@@ -53,7 +54,7 @@ def teller(own: str | None, known: Sequence[str]) -> Teller:
     """
 
     def tell(arguments: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> Told | None:
-        words = _Words(arguments if _OWN_FIELDS & arguments.keys() else {}, name)
+        words = _words(arguments, name)
         parts = _parts(state)
         reduction = _reduction(words, state)
         if not words.given and not parts["cla"] and not parts["clr"] and reduction is None:
@@ -69,6 +70,23 @@ def teller(own: str | None, known: Sequence[str]) -> Teller:
         return Told(options, fixed, left, told.backbone, size, told.resize, colours)
 
     return tell
+
+
+def claim(own: str | None) -> Claim:
+    """Return what says whether a file is of the reduction `own` alone, or of CLCA where None."""
+
+    def claims(arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
+        words, renamed = _words(arguments, ""), clca_keys.rename(state)
+        parts = _parts(renamed)
+        more = parts["cla"] or parts["clr"] > 0 or words.given.get("clc") is True
+        said = _REDUCTIONS.get(words.split_model[0]) or _held(renamed)
+        return bool(more) if own is None else not more and said == own
+
+    return claims
+
+
+def _words(arguments: Mapping[str, Any], name: str) -> _Words:
+    return _Words(arguments if _OWN_FIELDS & arguments.keys() else {}, name)
 
 
 @dataclass(frozen=True)
@@ -133,9 +151,7 @@ def _width(state: Mapping[str, Tensor]) -> int:
 
 def _reduction(words: _Words, state: Mapping[str, Tensor]) -> str | None:
     """Return the reduction that words and weights tell of, None where neither does."""
-    staged = [key.split(".", 2)[-1] for key in state if key.startswith("stages.")]
-    fits = (name for start, name in _WEIGHTS.items() if any(k.startswith(start) for k in staged))
-    held = next(fits, None)
+    held = _held(state)
     if not words.model:
         return held
     prefix = words.split_model[0]
@@ -146,6 +162,13 @@ def _reduction(words: _Words, state: Mapping[str, Tensor]) -> str | None:
             "was put together from two, use one as it was saved"
         )
     return said
+
+
+def _held(state: Mapping[str, Tensor]) -> str | None:
+    """Return the reduction that the weights are of, None where they do not tell."""
+    staged = [key.split(".", 2)[-1] for key in state if key.startswith("stages.")]
+    fits = (name for start, name in _WEIGHTS.items() if any(k.startswith(start) for k in staged))
+    return next(fits, None)
 
 
 def _told(

@@ -115,6 +115,7 @@ def alone(reduction: Reduction) -> Method:
         photometry=PHOTOMETRY,
         rename=clca_keys.rename,
         told=clca_files.teller(reduction.name, names),
+        claims=clca_files.claim(reduction.name),
         pins=reduction.pinned,
         caution=reduction.caution,
         recipes={"paper": PAPER},

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from fgdeploy.core.errors import UsageError
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fgdeploy.core.errors import CheckpointError, UsageError
 from fgdeploy.models.methods import clca, eet
 from fgdeploy.models.methods.base import Method
 from fgdeploy.models.methods.reduced import alone
 from fgdeploy.models.reduce.reductions import REDUCTIONS
+from fgdeploy.models.weights.told import Teller, Told
 
 # The first is the default.
 METHODS: dict[str, Method] = {
@@ -29,3 +35,25 @@ def get(name: str | None) -> Method:
     if name not in METHODS:
         raise UsageError(f"there is no method {name!r}; choose one of {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def teller(name: str | None) -> Teller | None:
+    """Return what reads a checkpoint of the method `name`.
+
+    For None, the default one, it refuses with CheckpointError a file that another method claims:
+    such a file is not taken as what it is not because nobody named its method.
+    """
+    return _tell_default if name is None else get(name).told
+
+
+def _tell_default(
+    arguments: Mapping[str, Any], state: Mapping[str, Tensor], name: str
+) -> Told | None:
+    default = get(None)
+    for method in METHODS.values():
+        if method is not default and method.claims(arguments, state):
+            raise CheckpointError(
+                f"{name} was trained with {method.name}, not {default.name}; pass --method "
+                f"{method.name}"
+            )
+    return None if default.told is None else default.told(arguments, state, name)

@@ -33,3 +33,5 @@ class Told:
 # (arguments kept beside the tensors, renamed tensors, the file's name) -> what is told, None where
 # the file is of no known author. Raises CheckpointError for another method's.
 Teller = Callable[[Mapping[str, Any], Mapping[str, Tensor], str], Told | None]
+# (arguments, tensors under the names in the file) -> whether the file is surely of one method.
+Claim = Callable[[Mapping[str, Any], Mapping[str, Tensor]], bool]

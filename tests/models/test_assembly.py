@@ -168,6 +168,11 @@ def test_what_it_was_not_trained_as_is_refused(run: Path, monkeypatch: pytest.Mo
         assembly.choose(NetworkSettings(method="other", checkpoint=run))
     with refused(CheckpointError, "was trained on test_vit; leave --backbone .* out"):
         assembly.choose(NetworkSettings(backbone="deit_tiny_patch16_224", checkpoint=run))
+    monkeypatch.setattr(registry, "METHODS", {"other": _method(), **registry.METHODS})
+    with refused(CheckpointError, "was trained as eet, not other; pass --method eet"):
+        assembly.choose(NetworkSettings(checkpoint=run), as_trained=False)
+    given = NetworkSettings(method="other", checkpoint=run)
+    assert assembly.choose(given, as_trained=False).method.name == "other"
 
 
 class _Routed(Encoder):
