@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from fgdeploy.core.errors import CheckpointError
 from fgdeploy.core.progress import Notify
@@ -31,17 +31,19 @@ def choose(
     """
     if config is not None:
         same = source.size == config.image_size
-        return method.options.parse(texts, config.options if same else config.options.resized())
+        trained = config.options if same else config.options.resized()
+        options = method.options.parse(texts, trained)
+        for name, text, before in _changed(texts, trained, options):
+            notify(f"{source.name}: {name}={text} as given, trained with {before}")
+        return options
     if told is None:
         return method.options.parse(texts)
     held = dataclasses.replace(method.options(), **told.options)
     _say(told, held, texts, source, notify)
     options = method.options.parse(texts, held)
-    for name, text in texts.items():
-        before = _shown(held, name)
-        if name in told.open or _shown(options, name) == before:
+    for name, given, before in _changed(texts, held, options):
+        if name in told.open:
             continue
-        given = one_line(text, 80)
         if name in told.fixed:
             raise CheckpointError(
                 f"--set {name}={given}: {source.name} was trained with {name}={before} and its "
@@ -49,6 +51,16 @@ def choose(
             )
         notify(f"{source.name}: {name}={given} as given, trained with {before}")
     return options
+
+
+def _changed(
+    texts: Mapping[str, str], before: Options, after: Options
+) -> Iterator[tuple[str, str, str]]:
+    """Yield each option that is given otherwise than it was: name, text, and what it was."""
+    for name, text in texts.items():
+        was = _shown(before, name)
+        if _shown(after, name) != was:
+            yield name, one_line(text, 80), was
 
 
 def _say(
@@ -70,5 +82,5 @@ def _shown(options: Options, name: str) -> str:
     if value is None:
         return "as published"
     if isinstance(value, (list, tuple)):
-        return ",".join(map(str, value))
+        return ",".join(map(str, value)) or "none"
     return str(value).lower() if isinstance(value, bool) else str(value)

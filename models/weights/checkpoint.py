@@ -87,8 +87,8 @@ def load_matching(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], nam
         if keys:
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
             raise CheckpointError(
-                f"{name} {what} {'; '.join(keys[:3])}{more}; it is of another backbone, size or "
-                "method: check --backbone, --image-size and --method"
+                f"{name} {what} {'; '.join(keys[:3])}{more}; it is of another backbone, size, "
+                "method or option: check --backbone, --image-size, --method and --set"
             )
     broken = [key for key in wanted if not bool(torch.isfinite(given[key]).all())]
     if broken:

@@ -9,9 +9,12 @@ import pytest
 from fgdeploy.core.errors import CheckpointError, UsageError
 from fgdeploy.models import trained_options
 from fgdeploy.models.methods import registry
+from fgdeploy.models.methods.clca import CLCAOptions
 from fgdeploy.models.options import Options
 from fgdeploy.models.weights.source import WeightSource
 from fgdeploy.models.weights.told import Told
+from fgdeploy.models.weights.trained import TrainedConfig
+from fgdeploy.photos import Preprocess
 from tests.checks import refused
 
 SOURCE = WeightSource("test_vit", 64, "random", {}, "best.pth")
@@ -77,3 +80,22 @@ def test_a_cache_without_cla_is_a_file_s_right_and_not_a_user_s() -> None:
         _choose({"cache": "true"}, Told({"cla": False, "cache": False}))
     with refused(UsageError, words):
         _choose({"cla": "false"}, None)
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        ({}, []),
+        ({"cache": "true", "keep_rate": "0.70"}, []),
+        ({"cache": "false"}, ["best.pth: cache=false as given, trained with true"]),
+        ({"reduction": "topk"}, ["best.pth: reduction=topk as given, trained with evit"]),
+    ],
+)
+def test_what_differs_from_a_training_is_said(texts: dict[str, str], words: list[str]) -> None:
+    method, said = registry.get("clca"), list[str]()
+    options = CLCAOptions(keep_rate=(0.7,), blocks=(2, 4, 5))
+    frames = Preprocess(64, 73, "bicubic", (0.5,) * 3, (0.5,) * 3, True)
+    config = TrainedConfig("clca", "test_vit", 64, 16, options, frames, ("a", "b"), {})
+    found = trained_options.choose(method, texts, SOURCE, config, None, said.append)
+    assert said == words
+    assert found == CLCAOptions.parse(texts, options)
