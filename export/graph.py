@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from fgdeploy.core.codes import code_bytes
-from fgdeploy.core.errors import ExportError
+from fgdeploy.core.errors import ExportError, FgdeployError
 from fgdeploy.models.network import Network
 
 # The outputs that every graph has, in order; then its extras.
@@ -128,12 +128,22 @@ def write_onnx(
                 verbose=False,
             )
     except Exception as error:  # the exporter raises many kinds
+        if (ours := _told_in(error)) is not None:
+            raise ours from None
         raise ExportError(
             f"torch's exporter failed: {' '.join(str(error).split())[:300]}; "
             "run again with --debug for its full report"
         ) from error
     assert program is not None
     return _save(program, target, opset, notes or {})
+
+
+def _told_in(error: BaseException) -> FgdeployError | None:
+    """Return the error of ours that the exporter wrapped in its own, None where there is none."""
+    wrapped: BaseException | None = error
+    while wrapped is not None and not isinstance(wrapped, FgdeployError):
+        wrapped = wrapped.__cause__ or wrapped.__context__
+    return wrapped
 
 
 def _save(

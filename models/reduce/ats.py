@@ -80,7 +80,7 @@ class ATS(Step):
 
     def forward(self, block: Block, tokens: Tokens) -> Tokens:
         """Run the block and return the tokens that stay, with their mask."""
-        if self.select is None:  # no point, no row
+        if self.select is None or tokens.count == 1:  # no point, or nothing left to sample
             row = blocks.run_cls_only(block, tokens.x, tokens.bias())
             return tokens.having(row, prefix=1, suffix=0, mask=None, attended=None)
         x, out, new, attended = self._sampled(self.select, block, tokens)

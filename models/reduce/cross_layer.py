@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fgdeploy.core.errors import StageError
+from fgdeploy.core.text import counted
 from fgdeploy.models.backbone.blocks import Block
 from fgdeploy.models.tokens import Tokens
 from fgdeploy.models.walk import LastStep, Step
@@ -51,7 +53,10 @@ class Cached(Step):
         self.carriers, self.recovers, self.keeps, self.behind = carriers, recovers, keeps, behind
 
     def forward(self, block: Block, tokens: Tokens) -> Tokens:
-        """Run the block's own step, then see to the cache."""
+        """Run the block's own step, then see to the cache.
+
+        Raises StageError where fewer rows are left than CLR tokens: the cache takes the last ones.
+        """
         tokens = self.inner(block, tokens)
         if self.recovers and tokens.cache:  # at the first block nothing was kept yet
             # The authors' predictor counts these rows in training, and not outside it.
@@ -70,6 +75,11 @@ class Cached(Step):
                 _mean(tokens.x[:, span], None if tokens.mask is None else tokens.mask[:, span])
             )
         if self.carriers.clr:
+            if tokens.count < self.carriers.clr:
+                raise StageError(
+                    f"clr={self.carriers.clr}: only {counted(tokens.count, 'row')} left before any "
+                    "come back; use fewer CLR tokens, a higher keep_rate or later blocks"
+                )
             rows.append(tokens.x[:, tokens.count - self.carriers.clr :])
         return rows
 

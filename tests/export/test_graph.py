@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fgdeploy.core.codes import code_bytes
+from fgdeploy.core.errors import StageError
 from fgdeploy.engines import open_engine
 from fgdeploy.export import graph
 from fgdeploy.export.export_settings import ExportSettings
@@ -21,6 +22,7 @@ from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.heads.base import Features
 from fgdeploy.models.heads.hash import ClassHashHead
 from fgdeploy.models.network import Network
+from tests.checks import refused
 from tests.export.small import NAMES, RANDOM, frames_of
 
 
@@ -150,3 +152,20 @@ def test_a_method_s_own_outputs_follow_the_others(tmp_path: Path) -> None:
     assert facts.inputs == {"frames": ["batch", 64, 64, 3]}
     assert (facts.opset, facts.ops["LayerNormalization"]) == (18, 13)
     assert len(facts.nodes) == sum(facts.ops.values())
+
+
+class _Refusing(Encoder):
+    """Finds out while it runs that its options cannot be."""
+
+    def forward(self, pixels: torch.Tensor, observers: object = ()) -> Features:
+        """Raise an error for the user."""
+        raise StageError("clr=3: only 2 rows left")
+
+
+def test_an_error_for_the_user_is_told_as_it_is(tmp_path: Path) -> None:
+    chosen = assembly.choose(RANDOM.network())
+    network = Network(_Refusing(chosen.encoder().vit, chosen.norm), ClassHashHead.fresh(64, 5, 16))
+    module = graph.DeployGraph(network.eval().requires_grad_(False).deployed())
+    with refused(StageError, "^clr=3: only 2 rows left$"):
+        graph.write_onnx(module, 64, tmp_path / "m.onnx", 18)
+    assert not list(tmp_path.iterdir())

@@ -14,6 +14,7 @@ from fgdeploy.models.reduce.ats import Samples, sample_points
 from fgdeploy.models.tokens import Tokens
 from tests.models.reduce import proof
 from tests.models.reduce.reference import Reduce, State
+from tests.models.samples import images
 
 
 class Sampled(Reduce):
@@ -46,6 +47,15 @@ def _reducing(*rates: float, patches: int = 16) -> proof.Make:
 def test_alone(rates: tuple[float, ...]) -> None:
     """0.25 leaves nothing but CLS in the last stage."""
     proof.check("ats", _reducing(*rates), {"keep_rate": ",".join(map(str, rates))})
+
+
+def test_a_list_may_rise_where_nothing_is_left() -> None:
+    photos = images(2, 64)
+    left, risen = (
+        proof.encoder("ats", {"keep_rate": rates}, blocks=(2, 3, 4))
+        for rates in ("0.05", "0.05,0.9,0.5")
+    )
+    assert torch.equal(risen(photos).embedding, left(photos).embedding)
 
 
 @pytest.mark.parametrize(

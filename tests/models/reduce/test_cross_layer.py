@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fgdeploy.core.errors import StageError
 from fgdeploy.models.reduce.cross_layer import Cached, Carriers, cached
 from fgdeploy.models.tokens import Tokens
 from fgdeploy.models.walk import LastStep, Step
+from tests.checks import refused
 
 DEPTH, REDUCING = 8, (3, 5)
 
@@ -110,3 +112,11 @@ def test_nothing_comes_back_behind_the_first_block() -> None:
     )
     assert torch.equal(tokens.x, x + 1)
     assert len(tokens.cache) == 2
+
+
+def test_more_clr_tokens_than_rows_left_are_refused() -> None:
+    step = Cached(Shift(7), Carriers(clr=3), recovers=True, keeps=True, behind=0)
+    with refused(StageError, "^clr=3: only 2 rows left before any come back; use fewer"):
+        step(nn.Identity(), Tokens(torch.zeros(1, 9, 4), 1))
+    enough = Cached(Shift(6), Carriers(clr=3), recovers=True, keeps=True, behind=0)
+    assert len(enough(nn.Identity(), Tokens(torch.zeros(1, 9, 4), 1)).cache) == 2
