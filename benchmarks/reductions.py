@@ -124,12 +124,32 @@ def measure(bundles: dict[str, Path], runs: list[str], rounds: int, results: Res
                 print(f"round {number}: {name} {run}", file=sys.stderr, flush=True)
 
 
-def table(bundles: dict[str, Path], runs: list[str], results: Results) -> str:
+SCORES = ("ITQ: mAP", "R@1", "after fast: mAP", "R@1")
+
+
+def quality(path: Path | None) -> dict[str, list[str]]:
+    """Return what `reductions_quality.py` found by label: mAP and R@1, untrained and trained."""
+    found: dict[str, list[str]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path else ():
+        run = json.loads(line)
+        if "error" not in run:
+            parts = (run[name]["asym_sign"] for name in ("untrained", "trained"))
+            scores = [f"{part[key]:.3f}" for part in parts for key in ("map", "r1")]
+            found[run["label"].replace("eet 98/49/12", "eet").replace("clca(evit)", "clca")] = (
+                scores
+            )
+    return found
+
+
+def table(
+    bundles: dict[str, Path], runs: list[str], results: Results, scores: dict[str, list[str]]
+) -> str:
     """Return the markdown table; a ratio below 1 is slower than the dense ViT."""
     columns = [(run, batch) for run in runs for batch in BATCHES]
     titles = [f"{run.replace(':', ' ')}, batch {batch}, ms" for run, batch in columns]
+    titles += SCORES if scores else ()
     lines = [f"| method, keep rate | GMACs | {' | '.join(titles)} |"]
-    lines.append("|---" * (len(columns) + 2) + "|")
+    lines.append("|---" * (len(titles) + 2) + "|")
     for name, bundle in bundles.items():
         macs = open_bundle(bundle).manifest.macs["exported"] / 1e9
         cells = []
@@ -139,6 +159,7 @@ def table(bundles: dict[str, Path], runs: list[str], results: Results) -> str:
                 cells.append("-")
             else:
                 cells.append(f"{mine:.1f} ({dense / mine:.2f}x)")
+        cells += scores.get(name, ["-"] * len(SCORES)) if scores else []
         lines.append(f"| {name} | {macs:.2f} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -155,6 +176,7 @@ def main() -> None:
     parser.add_argument("--precisions", default="fp32,int8")
     parser.add_argument("--images", type=int, default=16, help="photos that calibrate")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quality", type=Path, help="runs of reductions_quality.py, to add scores")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     options.precisions = options.precisions.split(",")
@@ -164,7 +186,7 @@ def main() -> None:
     results = Results(options.folder / "results.json")
     measure(bundles, runs, options.rounds, results)
     results.save()
-    text = table(bundles, runs, results)
+    text = table(bundles, runs, results, quality(options.quality))
     (options.folder / "table.md").write_text(text, encoding="utf-8")
     print(text, end="")
 
