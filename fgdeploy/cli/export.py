@@ -79,9 +79,7 @@ def export(
     ] = False,
     class_names: Annotated[
         Path | None,
-        typer.Option(
-            help="Names of the classes, one a line, for a checkpoint whose class head has none."
-        ),
+        typer.Option(help="Names of the classes, one a line. Default: those that a training left."),
     ] = None,
     opset: Annotated[int, typer.Option(min=18, max=20, help="ONNX opset.")] = 18,
     seed: show.SeedOption = 0,

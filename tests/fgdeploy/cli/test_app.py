@@ -29,6 +29,7 @@ COMMANDS = [
     ["hash"],
     ["search"],
     ["eval"],
+    ["classify"],
     ["index"],
     ["index", "add"],
     ["index", "remove"],

@@ -30,7 +30,7 @@ LENIENT = ("--min-bit-agreement", "0.8")
 PARITY = {
     *("photos", "max_hash_diff", "mean_hash_diff", "mean_cosine", "min_cosine", "bit_agreement"),
     *("identical_codes", "clear_bits_differ", "top10_overlap", "map_reference", "map_candidate"),
-    *("map_drop", "output_errors"),
+    *("map_drop", "output_errors", "top1_agreement"),
 }
 
 

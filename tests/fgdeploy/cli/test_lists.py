@@ -28,7 +28,16 @@ def table(moths: Path, tmp_path: Path) -> Path:
 
 
 def test_every_command_that_takes_a_list_knows_its_columns() -> None:
-    expected = {"train", "export", "calibrate", "build-engine", "parity", "hash", "eval"}
+    expected = {
+        "train",
+        "export",
+        "calibrate",
+        "build-engine",
+        "parity",
+        "hash",
+        "eval",
+        "classify",
+    }
     for option, others in (("label_column", set()), ("bit_depth", {"search"})):
         taking = {
             command.name
