@@ -56,12 +56,14 @@ class Select(Simplifiable):
         self.score = score
 
     def forward(self, attended: Attended, prefix: int, suffix: int) -> Tensor:
-        """Return the rows in rising order; of equal scores the first."""
+        """Return the rows in rising order, of equal scores the first; in training in any order."""
         if self.acts(CLS_ROW):
             cls_attention = attended.cls_attention()
         else:
             cls_attention = attended.full_attention()[:, :, 0]
         scores = self.score(cls_attention, attended.out_by_head, prefix, suffix)
+        if self.training:  # as the authors train; the order of rows would change the last digits
+            return scores.topk(self.keep, dim=1, sorted=False).indices
         return best(scores, self.keep).rows
 
 
