@@ -25,6 +25,12 @@ def examples(count: int) -> settings:
     return settings(derandomize=True, deadline=None, max_examples=some)
 
 
+# For a whole grid, of which a part stands for all in the normal run.
+thorough = pytest.mark.skipif(
+    not os.environ.get("THOROUGH"), reason="the whole grid: THOROUGH=1, an hour or more"
+)
+
+
 @contextlib.contextmanager
 def refused(kind: type[BaseException], words: str) -> Iterator[None]:
     """Expect exactly this kind of error, in one line that `words` (a pattern) is found in."""

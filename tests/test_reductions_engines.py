@@ -30,6 +30,7 @@ from fgdeploy.export.exporter import export_bundle, rebuild
 from fgdeploy.models.reduce.reductions import REDUCTIONS
 from fgdeploy.photos import read
 from fgdeploy.proof.parity import Limits, compare, further
+from tests.checks import thorough
 
 Frames = npt.NDArray[np.uint8]
 BACKENDS = ("onnxruntime", "openvino")
@@ -211,6 +212,7 @@ def test_a_calibrated_one_runs_in_every_precision(
 
 
 @pytest.mark.slow
+@thorough
 @pytest.mark.parametrize("name", REDUCTIONS)
 def test_all_reductions_run_in_every_precision(
     exports: Exports, photos: Path, tmp_path: Path, name: str
@@ -237,6 +239,7 @@ def _grid() -> list[Case]:
 
 
 @pytest.mark.slow
+@thorough
 @pytest.mark.parametrize("case", _grid(), ids=str)
 def test_the_whole_grid(case: Case, tmp_path: Path) -> None:
     bundle = Exports(tmp_path).of(case)
