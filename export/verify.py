@@ -88,4 +88,7 @@ def _advice(
             "choice hangs on rounding; use trained weights, other --fit-data or another --seed"
         )
     names = ",".join(bundle.manifest.graph.get("simplifications", ()))
-    return f"try another --opset, or --without {names}"
+    return (
+        f"try another --opset, or --without {names}; with random weights a token choice may hang "
+        "on rounding: try another --seed"
+    )
