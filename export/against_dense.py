@@ -44,8 +44,9 @@ def measure(bundle: Bundle, patience_ms: float = _PATIENCE_MS) -> list[AgainstDe
     """
     manifest = bundle.manifest
     size = manifest.image_size
-    stride = registry.get(manifest.method).stride
-    vit = backbones.create(manifest.backbone, size, stride=stride)
+    method = registry.get(manifest.method)
+    variant = method.varied(method.options.from_json(manifest.options))
+    vit = backbones.create(manifest.backbone, size, variant=variant)
     dense = _session(backbones.geometry(vit), vit.blocks[0].attn.num_heads, size)
     frames = np.random.default_rng(0).integers(0, 256, (max(BATCHES), size, size, 3), np.uint8)
     found: list[AgainstDense] = []

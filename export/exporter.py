@@ -270,7 +270,7 @@ def rebuild(bundle: Bundle, source: Path | None) -> PyTorchEngine:
     )
     options = _options_of(bundle)
     assembly = dataclasses.replace(
-        assemblies.choose(settings), options=options, preprocess=manifest.preprocess
+        assemblies.choose(settings, held=options), preprocess=manifest.preprocess
     )
     encoder = assembly.encoder()
     head = _head_of(bundle, assembly, encoder.width)

@@ -74,7 +74,7 @@ class Assembly:
         """
         method, given = self.method, self.source
         vit = backbones.create(
-            given.backbone, given.size, 0, self.seed, method.stride, method.norm_eps
+            given.backbone, given.size, 0, self.seed, method.varied(self.options)
         )
         options = self.options.dense() if dense else self.options
         with torch.random.fork_rng(devices=[]):
@@ -116,8 +116,15 @@ class Assembly:
         checkpoint.load_matching(wanted, given, self.source.name)
 
 
-def choose(settings: NetworkSettings, notify: Notify = silent, as_trained: bool = True) -> Assembly:
+def choose(
+    settings: NetworkSettings,
+    notify: Notify = silent,
+    as_trained: bool = True,
+    held: Options | None = None,
+) -> Assembly:
     """Return what `settings` mean.
+
+    held: resolved options, as a manifest holds them, in place of all that is said of them.
 
     as_trained: a training's checkpoint is taken as what it was trained as (method, options,
     preprocessing); without, it only gives backbone and weights to go on from. notify: told what
@@ -147,15 +154,15 @@ def choose(settings: NetworkSettings, notify: Notify = silent, as_trained: bool 
         settings.weights_key,
         registry.teller(settings.method) if config is None else None,
     )
-    vit = backbones.create(
-        given.backbone, given.size, 0, settings.seed, method.stride, method.norm_eps
-    )
     told = given.told if as_trained else None
+    trained_as = config if as_trained else None
+    options = held
+    if options is None:
+        options = trained_options.choose(method, settings.options, given, trained_as, told, notify)
+    vit = backbones.create(given.backbone, given.size, 0, settings.seed, method.varied(options))
     geometry, norm = backbones.geometry(vit), normalisation(vit)
     if told is not None and told.colours is not None:
         norm = Normalisation(*told.colours)
-    trained_as = config if as_trained else None
-    options = trained_options.choose(method, settings.options, given, trained_as, told, notify)
     preprocess = Preprocess(
         given.size,
         _resize(settings, method, given.size, trained_as, told),
@@ -166,7 +173,7 @@ def choose(settings: NetworkSettings, notify: Notify = silent, as_trained: bool 
     )
     return Assembly(
         method,
-        options.resolved(geometry),
+        options.resolved(geometry) if held is None else options,
         given,
         geometry,
         norm,

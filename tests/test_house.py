@@ -142,7 +142,7 @@ def _reductions() -> set[str]:
 
 # Within the models: backbone -> tokens -> walk -> encoder -> network -> methods -> assembly.
 _ORDER = (
-    {"backbone.plain"},
+    {"backbone.plain", "backbone.variant"},
     {"simplify", "backbone.vit", "backbone.blocks", "reduce.stages", "weights.state_dicts"}
     | {"weights.arguments", "weights.told", "heads.class_head"},
     {"backbone.hub", "tokens", "weights.checkpoint", "options", "reduce.rates", "reduce.order"},

@@ -8,13 +8,15 @@ from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fgdeploy.core.errors import CheckpointError, UsageError
 from fgdeploy.models.backbone import plain
+from fgdeploy.models.backbone.variant import Variant
 
 # A timm VisionTransformer; its class carries no types.
 ViT = Any
+TIMMS = Variant()
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,18 @@ def create(
     image_size: int,
     classes: int = 0,
     seed: int = 0,
-    stride: int | None = None,
-    norm_eps: float | None = None,
+    variant: Variant = TIMMS,
 ) -> ViT:
     """Make a timm ViT with seeded random weights, in eval mode, that pools its CLS token.
 
-    classes: outputs of the class head; 0 for none. stride: pixels from patch to patch, None for
-    the patch's side (patches that overlap are AFTrans' and TransFG's). norm_eps: of every
-    LayerNorm, None for timm's. Raises UsageError for a name that timm does not know, an
-    architecture that is no plain ViT with a CLS token, or a size that the patches do not divide.
+    classes: outputs of the class head; 0 for none. variant: what it has otherwise. Raises
+    UsageError for a name that timm does not know, an architecture that is no plain ViT with a CLS
+    token, or a size that the patches do not divide.
     """
     plain.check_name(backbone)
     if image_size < 1:
         raise UsageError(f"expected an image size above zero, got {image_size}")
+    arguments = variant.arguments()
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -66,6 +67,7 @@ def create(
                 img_size=image_size,
                 global_pool="token",
                 dynamic_img_size=False,
+                **arguments,
             )
     except (TypeError, AssertionError, ValueError, RuntimeError):
         plain.check_kind(backbone)
@@ -75,12 +77,7 @@ def create(
         ) from None
     _check_plain(vit, backbone, image_size)
     _open_layer_scales(vit)
-    if stride is not None:
-        _set_stride(vit, image_size, stride, seed)
-    if norm_eps is not None:
-        for module in vit.modules():
-            if isinstance(module, nn.LayerNorm):
-                module.eps = norm_eps
+    variant.apply(vit, image_size, seed)
     return vit.eval()
 
 
@@ -91,24 +88,6 @@ def _open_layer_scales(vit: Any) -> None:
             for scale in (block.ls1, block.ls2):
                 if hasattr(scale, "gamma"):
                     scale.gamma.fill_(1.0)
-
-
-def _set_stride(vit: Any, image_size: int, stride: int, seed: int) -> None:
-    """Cut patches every `stride` pixels; positions of the larger grid are new random rows."""
-    patch, conv = patch_size(vit), vit.patch_embed.proj
-    if not 1 <= stride <= patch or (image_size - patch) % stride:
-        raise UsageError(
-            f"a stride of {stride} does not cut {image_size} pixels into patches of {patch}; "
-            f"expected 1 to {patch}, dividing {image_size - patch}"
-        )
-    side = (image_size - patch) // stride + 1
-    conv.stride = (stride, stride)
-    vit.patch_embed.grid_size = (side, side)
-    vit.patch_embed.num_patches = side * side
-    rows = side * side + (0 if vit.no_embed_class else int(vit.num_prefix_tokens))
-    generator = torch.Generator().manual_seed(seed)
-    fresh = torch.randn(1, rows, int(vit.embed_dim), generator=generator) * 0.02
-    vit.pos_embed = nn.Parameter(fresh.to(vit.pos_embed))
 
 
 def _check_plain(vit: Any, backbone: str, image_size: int) -> None:

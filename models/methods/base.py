@@ -10,7 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from fgdeploy.core.errors import UsageError
+from fgdeploy.models.backbone import vit as backbones
 from fgdeploy.models.backbone.embedding import Normalisation
+from fgdeploy.models.backbone.variant import Variant
 from fgdeploy.models.backbone.vit import ViT
 from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.heads.base import Head
@@ -124,8 +126,9 @@ class Method:
     patterns (fnmatch) of graph nodes that stay in float32 in every precision, because they decide
     (scores, boxes), or a function of the options that gives them; half: patterns of nodes outside
     blocks and steps that FP16 graphs may compute in half precision. outputs: extras that are
-    outputs of the graph, by name, with their shape behind B. stride, norm_eps: of the backbone,
-    None for timm's. caution: what a user must know of these options, or None.
+    outputs of the graph, by name, with their shape behind B. variant: what the backbone has
+    otherwise than timm's, or a function of the options that gives it. caution: what a user must
+    know of these options, or None.
     """
 
     name: str
@@ -140,14 +143,17 @@ class Method:
     pins: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
     half: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
-    stride: int | None = None
-    norm_eps: float | None = None
+    variant: Variant | Callable[[Any], Variant] = backbones.TIMMS
     caution: Callable[[Any], str | None] = _nothing_to_say
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
 
     def pinned(self, options: Options) -> tuple[str, ...]:
         """Return the pins of a network with these options, which are resolved."""
         return self.pins(options) if callable(self.pins) else self.pins
+
+    def varied(self, options: Options) -> Variant:
+        """Return what the backbone of a network with these options has otherwise than timm's."""
+        return self.variant(options) if callable(self.variant) else self.variant
 
     def recipe(self, name: str) -> Recipe:
         """Return a recipe by name; `fast` is there for every method. Raises UsageError."""

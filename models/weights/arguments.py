@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 # Where scripts keep them, as torch.save({"model": ..., "args": args}).
-_PLACE = "args"
+_PLACES = ("args", "config")
 _DEEPEST = 8  # lists in lists; a file may even hold a list that holds itself
 _NUMBERS = frozenset("?bBhHiIlLqQefd")
 
@@ -66,10 +66,12 @@ def of(content: Any) -> dict[str, Any]:
 
     Plain are None, bool, int, float, str and lists, tuples and dicts of them.
     """
-    held = content.get(_PLACE) if isinstance(content, Mapping) else None
-    values = vars(held) if isinstance(held, argparse.Namespace) else held
-    found = _plain(values)
-    return found if isinstance(found, dict) else {}
+    for place in _PLACES:
+        held = content.get(place) if isinstance(content, Mapping) else None
+        found = _plain(vars(held) if isinstance(held, argparse.Namespace) else held)
+        if isinstance(found, dict):
+            return found
+    return {}
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

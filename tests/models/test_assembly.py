@@ -15,6 +15,7 @@ from fgdeploy.models import assembly
 from fgdeploy.models.assembly import NetworkSettings
 from fgdeploy.models.backbone import vit
 from fgdeploy.models.backbone.embedding import Normalisation
+from fgdeploy.models.backbone.variant import Variant
 from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.heads.hash import ClassHashHead
 from fgdeploy.models.methods import registry
@@ -194,8 +195,7 @@ def _method() -> Method:
         build=lambda net, norm, options: _Routed(net, norm),
         photometry=Photometry(1.25, "bicubic", square=True),
         head=_OwnHead,
-        stride=12,
-        norm_eps=1e-5,
+        variant=Variant(stride=12, norm_eps=1e-5),
     )
 
 

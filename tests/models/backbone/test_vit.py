@@ -8,7 +8,6 @@ import torch
 from fgdeploy.core.errors import CheckpointError, UsageError
 from fgdeploy.models.backbone import vit
 from fgdeploy.models.backbone.vit import Geometry
-from tests.checks import refused
 
 
 def test_random_weights_follow_the_seed() -> None:
@@ -81,40 +80,3 @@ def test_unknown_shapes_ask_for_the_backbone() -> None:
 def test_the_sizes_of_a_backbone(backbone: str, size: int, expected: Geometry) -> None:
     assert vit.geometry(vit.create(backbone, size)) == expected
     assert expected.patches == expected.grid[0] * expected.grid[1]
-
-
-def test_patches_may_overlap() -> None:
-    net = vit.create("test_vit", 64, stride=12)
-    shape = vit.geometry(net)
-    assert (shape.grid, shape.patches, shape.stride, shape.patch_size) == ((5, 5), 25, 12, 16)
-    assert net.pos_embed.shape[1] == net.num_prefix_tokens + 25
-    with torch.no_grad():
-        tokens = net.patch_embed(torch.randn(2, 3, 64, 64))
-        assert tokens.shape == (2, 25, 64)
-        assert net(torch.randn(2, 3, 64, 64)).shape[0] == 2
-    again, other = (vit.create("test_vit", 64, seed=seed, stride=12) for seed in (0, 1))
-    assert torch.equal(net.pos_embed, again.pos_embed)
-    assert not torch.equal(net.pos_embed, other.pos_embed)
-    # A token sees the pixels of its place, at steps of the stride.
-    picture = torch.zeros(1, 3, 64, 64)
-    picture[:, :, 12:28, 24:40] = 1.0
-    conv = net.patch_embed.proj
-    with torch.no_grad():
-        seen = net.patch_embed(picture)[0, 1 * 5 + 2]
-        expected = conv.weight.sum(dim=(1, 2, 3)) + conv.bias
-    assert torch.allclose(seen, expected, atol=1e-4)
-
-
-@pytest.mark.parametrize("stride", [0, -1, 7, 17, 32])
-def test_strides_that_do_not_fit(stride: int) -> None:
-    words = f"a stride of {stride} does not cut 64 pixels into patches of 16; expected 1 to 16, div"
-    with refused(UsageError, words):
-        vit.create("test_vit", 64, stride=stride)
-
-
-def test_every_norm_gets_the_method_s_eps() -> None:
-    for given, expected in ((1e-12, {1e-12}), (None, {1e-6})):
-        net = vit.create("test_vit", 64, norm_eps=given)
-        norms = [m for m in net.modules() if isinstance(m, torch.nn.LayerNorm)]
-        assert len(norms) == 2 * 6 + 1
-        assert {module.eps for module in norms} == expected

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from fgdeploy.core.errors import UsageError
+from fgdeploy.models.backbone.variant import Variant
 from fgdeploy.models.methods import eet, registry
 from fgdeploy.models.methods.base import FAST
 from fgdeploy.models.methods.eet import PAPER
@@ -32,7 +33,7 @@ def test_a_method_of_your_own_joins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert registry.get("mine") is mine
     assert registry.get(None) is eet.METHOD
     with refused(UsageError, "there is a method 'mine' already; choose another name"):
-        registry.register(dataclasses.replace(mine, stride=12))
+        registry.register(dataclasses.replace(mine, variant=Variant(stride=12)))
     with refused(UsageError, "there is a method 'eet' already"):
         registry.register(dataclasses.replace(mine, name="eet"))
     assert registry.get("eet") is eet.METHOD

@@ -42,6 +42,13 @@ def test_plain_values_are_as_they_were(tmp_path: Path, kind: Any) -> None:
     assert _read(tmp_path, kind(**PLAIN)) == PLAIN
 
 
+def test_they_may_lie_under_config(tmp_path: Path) -> None:
+    held = {"config": argparse.Namespace(dynamic_top=8), "model": {"a": torch.zeros(2)}}
+    torch.save(held, tmp_path / "c.pth")
+    assert arguments.of(checkpoint.load(tmp_path / "c.pth")) == {"dynamic_top": 8}
+    assert arguments.of({"args": 7, "config": {"dynamic_top": 4}}) == {"dynamic_top": 4}
+
+
 def test_tuples_are_lists() -> None:
     assert arguments.of({"args": {"keep_rate": (0.7, (1, 2))}}) == {"keep_rate": [0.7, [1, 2]]}
 
