@@ -1,0 +1,123 @@
+"""GLSim in numpy and float64, from the published maths and the facts of the authors' code.
+
+docs/methods.md, section 2 with 10. Weights by timm's names; beside them `reducer`, the one block
+`aggregator`, `aggregator_norm`, `head`, and path B's `cls_token_crops`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tests.models.methods.reference_looks import (
+    Array,
+    Looked,
+    Weights,
+    cut_and_resized,
+    first_best,
+    layer_norm,
+    linear,
+    run_block,
+    vit_tokens,
+)
+
+HEAD_WIDTH = 64  # of the aggregator, whatever the encoder's is
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Glanced:
+    """embedding [D']; logits [C], None without a class head; similarity [rows, columns].
+
+    box: top, left, bottom, right in pixels, and crop [3, S, S]; None where there is no second look.
+    chosen: the tokens, best first, as positions among the patches.
+    """
+
+    embedding: Array
+    logits: Array | None
+    similarity: Array
+    chosen: list[int]
+    box: Box | None
+    crop: Array | None
+
+
+def similarity(tokens: Array, prefix: int, metric: str) -> Array:
+    """Return how alike each patch is to CLS, [N]: cos, or a distance for l1 and l2."""
+    cls, patches = tokens[0], tokens[prefix:]
+    if metric == "cos":
+        unit = [row / max(float(np.sqrt(row @ row)), 1e-8) for row in (cls, *patches)]
+        return np.array([float(unit[0] @ row) for row in unit[1:]])
+    apart = np.abs(patches - cls)
+    found: Array = (apart if metric == "l1" else apart**2).mean(axis=1)
+    return found
+
+
+def most_similar(values: Array, top: int, metric: str) -> list[int]:
+    """Return the `top` patches most like CLS: the largest cosine, the smallest distance."""
+    return first_best(values if metric == "cos" else -values, top)
+
+
+def box_around(chosen: list[int], columns: int, patch: int, size: int, inclusive: bool) -> Box:
+    """Return top, left, bottom, right in pixels of the chosen patches of a grid.
+
+    As released, the last row and column are outside unless nothing would be left; inclusive: they
+    are inside.
+    """
+    sides = []
+    for places in ([i // columns for i in chosen], [i % columns for i in chosen]):
+        low, high = min(places) * patch, max(places) * patch
+        end = high + patch if inclusive else min(max(high, low + patch), size)
+        sides.append((low, end))
+    (top, bottom), (left, right) = sides
+    return top, left, bottom, right
+
+
+def glsim(
+    state: Weights,
+    pixels: Array,
+    heads: int,
+    top: int,
+    metric: str = "cos",
+    inclusive: bool = False,
+    eps: float = 1e-12,
+    aggregator_eps: float | None = None,
+    own_cls: bool = False,
+    select_only: bool = False,
+) -> Glanced:
+    """Look at normalised pixels [3, S, S], and again at the crop around what is like CLS.
+
+    eps: of every LayerNorm but `aggregator_norm`, whose is aggregator_eps (path A: 1e-12 for both;
+    path B: 1e-6 and 1e-5). Path B's newer form has no `norm` among the weights: similarity and
+    aggregator then get tokens that no norm has seen. own_cls: the second look has
+    `cls_token_crops` for CLS (path B). select_only: CLS and the chosen tokens are aggregated, and
+    there is no second look (`select_top_k`).
+    """
+    first = vit_tokens(state, pixels, heads, eps)
+    values = similarity(first.normed, first.prefix, metric)
+    chosen = most_similar(values, top, metric)
+    box, crop = None, None
+    if select_only:
+        rows = [first.normed[0], *(first.normed[first.prefix + i] for i in chosen)]
+    else:
+        patch = state["patch_embed.proj.weight"].shape[-1]
+        box = box_around(chosen, first.grid[1], patch, pixels.shape[1], inclusive)
+        crop = cut_and_resized(pixels, box, pixels.shape[1])
+        rows = [first.normed[0], _second(state, crop, heads, eps, own_cls).normed[0]]
+    embedding = aggregated(state, np.stack(rows), eps, aggregator_eps)
+    logits = linear(embedding, state, "head") if "head.weight" in state else None
+    return Glanced(embedding, logits, values.reshape(first.grid), chosen, box, crop)
+
+
+def _second(state: Weights, crop: Array, heads: int, eps: float, own_cls: bool) -> Looked:
+    return vit_tokens(state, crop, heads, eps, cls="cls_token_crops" if own_cls else "cls_token")
+
+
+def aggregated(state: Weights, rows: Array, eps: float, norm_eps: float | None = None) -> Array:
+    """Return the first of the rows [R, D] behind reducer, aggregating block and its norm."""
+    if "reducer.weight" in state:
+        rows = linear(rows, state, "reducer")
+    start = "aggregator."
+    p = {name[len(start) :]: value for name, value in state.items() if name.startswith(start)}
+    found, _ = run_block(p, rows, rows.shape[1] // HEAD_WIDTH, eps)
+    return layer_norm(found[0], state, "aggregator_norm", eps if norm_eps is None else norm_eps)
