@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fgdeploy.models.backbone.blocks import Attended
+from fgdeploy.models.origins import Mix, Origin
 
 # Added to the scores of a row that is no key. Finite, as an infinity would make NaN of a row
 # without any key, and within half precision.
@@ -27,7 +28,8 @@ class Tokens:
     for observers; None where its step does not say. policy: [B, T], which rows a predictor counts
     (DynamicViT) and which are keys in training, 1 or 0 each, None for all of them. penalties:
     scalars that steps add to the loss in training; readouts: features [B, D] of the image from
-    within, for heads that exist in training alone.
+    within, for heads that exist in training alone. origin: where the rows come from, while
+    somebody traces them (`tracing`), else None.
     """
 
     x: Tensor
@@ -41,6 +43,7 @@ class Tokens:
     policy: Tensor | None = None
     penalties: tuple[Tensor, ...] = ()
     readouts: tuple[Tensor, ...] = ()
+    origin: Origin | None = None
 
     @property
     def count(self) -> int:
@@ -63,10 +66,26 @@ class Tokens:
             total = hidden if total is None else total + hidden
         return None if total is None else total[:, None, None, :]
 
-    def followed_by(self, rows: Tensor, policy: float = 0.0) -> Tokens:
+    def seeing(self, attended: Attended) -> Tokens:
+        """Return the tokens with what their block attended, for observers and a rollout."""
+        origin = None if self.origin is None else self.origin.attending(attended)
+        return dataclasses.replace(self, attended=attended, origin=origin)
+
+    def traced(self, mix: Mix, size: Tensor | None = None) -> Origin | None:
+        """Return the origin of the rows that a step makes of these, None if nobody traces them.
+
+        mix: what it does to rows [B, T, D] of any width; size: of the new rows, where it takes
+        means by size.
+        """
+        return None if self.origin is None else self.origin.through(mix, size)
+
+    def followed_by(
+        self, rows: Tensor, policy: float = 0.0, origin: Origin | None = None
+    ) -> Tokens:
         """Return the tokens with more rows [B, n, D] behind them that are no patches.
 
-        Each stands for one patch and counts as a key; policy: of each, where there is one.
+        Each stands for one patch and counts as a key; policy: of each, where there is one; origin:
+        of all rows, where those behind have one (by default they are of no patch).
         """
 
         def longer(values: Tensor | None, fill: float) -> Tensor | None:
@@ -80,7 +99,13 @@ class Tokens:
             size=longer(self.size, 1.0),
             mask=longer(self.mask, True),
             policy=longer(self.policy, policy),
+            origin=origin or (self.origin and self.origin.followed_by(int(rows.shape[1]))),
         )
+
+    def cls_alone(self, row: Tensor) -> Tokens:
+        """Return the tokens with the CLS row alone, as [B, 1, D]."""
+        origin = self.traced(lambda rows: rows[:, :1])
+        return self.having(row, prefix=1, suffix=0, size=None, mask=None, origin=origin)
 
     def having(self, x: Tensor, **changes: Any) -> Tokens:
         """Return the tokens with other rows x; what else changes is given by name."""

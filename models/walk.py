@@ -33,7 +33,7 @@ class Step(Simplifiable):
     def forward(self, block: Block, tokens: Tokens) -> Tokens:
         """Run the block on all rows."""
         attended = blocks.attend(block, tokens.x, tokens.bias())
-        return tokens.having(blocks.complete(block, attended), attended=attended)
+        return tokens.seeing(attended).having(blocks.complete(block, attended))
 
 
 class Observer(Protocol):
@@ -109,10 +109,14 @@ class LastStep(Step):
         """Run the block; on the CLS row alone where that is enough."""
         if all_rows or not self.acts(CLS_LAST):
             return super().forward(block, tokens)
-        if attention:
-            attended = blocks.attend(block, tokens.x, tokens.bias())
-            merged = blocks.merge(block, attended.x[:, :1], attended.out[:, :1])
-            row = blocks.feed_forward(block, merged)
-            return tokens.having(row, prefix=1, suffix=0, size=None, mask=None, attended=attended)
-        row = blocks.run_cls_only(block, tokens.x, tokens.bias())
-        return tokens.having(row, prefix=1, suffix=0, size=None, mask=None, attended=None)
+        return cls_only(block, tokens, attention)
+
+
+def cls_only(block: Block, tokens: Tokens, attention: bool) -> Tokens:
+    """Run a block for the CLS row alone. attention: compute `attended` for all rows."""
+    if attention:
+        attended = blocks.attend(block, tokens.x, tokens.bias())
+        merged = blocks.merge(block, attended.x[:, :1], attended.out[:, :1])
+        return tokens.seeing(attended).cls_alone(blocks.feed_forward(block, merged))
+    row = blocks.run_cls_only(block, tokens.x, tokens.bias())
+    return tokens.having(tokens.x, attended=None).cls_alone(row)

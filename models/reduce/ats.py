@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from fgdeploy.models.backbone import blocks
-from fgdeploy.models.backbone.blocks import Attended, Block, softmax_products
+from fgdeploy.models.backbone.blocks import Block, softmax_products
 from fgdeploy.models.reduce.order import first_least, rising
 from fgdeploy.models.reduce.reduction import ReducedOptions, Reduction, Slot
 from fgdeploy.models.reduce.scores import CLS_ROW, FEW_QUERIES
 from fgdeploy.models.simplify import Simplifiable
 from fgdeploy.models.tokens import Tokens
-from fgdeploy.models.walk import Step
+from fgdeploy.models.walk import Step, cls_only
 
 # Farther than any two values of a cdf.
 _NEVER = 4.0
@@ -81,29 +81,33 @@ class ATS(Step):
     def forward(self, block: Block, tokens: Tokens) -> Tokens:
         """Run the block and return the tokens that stay, with their mask."""
         if self.select is None or tokens.count == 1:  # no point, or nothing left to sample
-            row = blocks.run_cls_only(block, tokens.x, tokens.bias())
-            return tokens.having(row, prefix=1, suffix=0, mask=None, attended=None)
-        x, out, new, attended = self._sampled(self.select, block, tokens)
+            return cls_only(block, tokens, attention=not self.acts(FEW_QUERIES))
+        x, out, rows, new, tokens = self._sampled(self.select, block, tokens)
         x = blocks.feed_forward(block, blocks.merge(block, x, out))
         mask = torch.cat([torch.ones_like(new[:, :1]), new], dim=1)
-        return tokens.having(x, prefix=1, suffix=0, mask=mask, attended=attended)
+        origin = tokens.traced(lambda part: blocks.take_rows(part, rows, 1) * mask.unsqueeze(2))
+        return tokens.having(x, prefix=1, suffix=0, mask=mask, origin=origin)
 
     def _sampled(
         self, select: Samples, block: Block, tokens: Tokens
-    ) -> tuple[Tensor, Tensor, Tensor, Attended | None]:
-        """Return CLS and the samples as they came and behind attention, and which are new."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tokens]:
+        """Return CLS and the samples as they came and behind attention; rows, and which are new.
+
+        Last the tokens, with what they attended where all of it was computed.
+        """
         bias = tokens.bias()
         if not self.acts(FEW_QUERIES):
             seen = blocks.attend(block, tokens.x, bias)
             rows, new = select(seen.q, seen.k, seen.v, bias, tokens.mask)
             x, out = (blocks.take_rows(part, rows, 1) for part in (seen.x, seen.out))
-            return x, out, new, seen
+            return x, out, rows, new, tokens.seeing(seen)
         y = block.norm1(tokens.x)
         k, v = blocks.keys_values(block, y)
         rows, new = select(blocks.queries(block, y[:, :1]), k, v, bias, tokens.mask)
         q = blocks.queries(block, blocks.take_rows(y, rows, 1))
         out = blocks.attention(block, q, k, v, bias)
-        return blocks.take_rows(tokens.x, rows, 1), out, new, None
+        x = blocks.take_rows(tokens.x, rows, 1)
+        return x, out, rows, new, tokens.having(tokens.x, attended=None)
 
 
 def _make(slot: Slot, options: ReducedOptions) -> Step:

@@ -100,10 +100,13 @@ class Cropr(Step):
             return tokens.having(x, readouts=readouts)
         kept, others = self.select(self.scorer(x.detach())[:, 1:], self.keep)
         aside = tokens.aside
+        origin = tokens.traced(lambda rows: blocks.take_rows(rows, kept, 1))
         if self.fuse:
             aside = (*aside, blocks.take_rows(x, others, 1)[:, 1:])
+            if tokens.origin is not None and origin is not None:
+                origin = origin.aside_too(blocks.take_rows(tokens.origin.rows, others, 1)[:, 1:])
         x = blocks.take_rows(x, kept, 1)
-        return tokens.having(x, prefix=1, suffix=0, aside=aside, readouts=readouts)
+        return tokens.having(x, prefix=1, suffix=0, aside=aside, readouts=readouts, origin=origin)
 
 
 class Cut(nn.Module):
@@ -123,7 +126,8 @@ class FusingLast(LastStep):
     ) -> Tokens:
         """Bring the rows back, then run the block."""
         if tokens.aside:
-            tokens = tokens.followed_by(torch.cat(tokens.aside, dim=1))
+            origin = tokens.origin and tokens.origin.rejoining()
+            tokens = tokens.followed_by(torch.cat(tokens.aside, dim=1), origin=origin)
             tokens = tokens.having(tokens.x, aside=())
         return super().forward(block, tokens, all_rows, attention)
 

@@ -60,28 +60,36 @@ class Cached(Step):
         tokens = self.inner(block, tokens)
         if self.recovers and tokens.cache:  # at the first block nothing was kept yet
             # The authors' predictor counts these rows in training, and not outside it.
-            tokens = tokens.followed_by(torch.cat(tokens.cache, dim=1), float(self.training))
+            origin = tokens.origin and tokens.origin.recalling()
+            cache = torch.cat(tokens.cache, dim=1)
+            tokens = tokens.followed_by(cache, float(self.training), origin)
             tokens = tokens.having(tokens.x, cache=())
         if self.keeps:
-            tokens = tokens.having(tokens.x, cache=(*tokens.cache, *self._carried(tokens)))
+            tokens = self._keeping(tokens)
         return tokens
 
-    def _carried(self, tokens: Tokens) -> list[Tensor]:
+    def _keeping(self, tokens: Tokens) -> Tokens:
+        origin = tokens.origin
+        if origin is not None:
+            origin = origin.caching(self._carried(tokens, origin.rows))
+        cache = (*tokens.cache, *self._carried(tokens, tokens.x))
+        return tokens.having(tokens.x, cache=cache, origin=origin)
+
+    def _carried(self, tokens: Tokens, x: Tensor) -> tuple[Tensor, ...]:
+        """Return what is kept of rows x [B, T, D], the tokens' own or their origin."""
         rows = []
         if self.carriers.gap:
             end = tokens.count - self.behind
             span = slice(0 if self.carriers.pool_cls or end == 1 else 1, end)
-            rows.append(
-                _mean(tokens.x[:, span], None if tokens.mask is None else tokens.mask[:, span])
-            )
+            rows.append(_mean(x[:, span], None if tokens.mask is None else tokens.mask[:, span]))
         if self.carriers.clr:
             if tokens.count < self.carriers.clr:
                 raise StageError(
                     f"clr={self.carriers.clr}: only {counted(tokens.count, 'row')} left before any "
                     "come back; use fewer CLR tokens, a higher keep_rate or later blocks"
                 )
-            rows.append(tokens.x[:, tokens.count - self.carriers.clr :])
-        return rows
+            rows.append(x[:, tokens.count - self.carriers.clr :])
+        return tuple(rows)
 
 
 def _mean(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -102,15 +102,19 @@ class Cluster(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the means in the order of their centres."""
+        merged: Tensor = self.product(self.shares(x), x)
+        return merged
+
+    def shares(self, x: Tensor) -> Tensor:
+        """Return how much each row weighs in each mean, [B, C, N]."""
         weights, most = self.select(x), None
         if self.score is not None:  # a factor of a cluster, so that no power overflows
             powers = torch.where(weights > 0, self.score(x), _NONE)
             most = powers.amax(dim=1, keepdim=True).clamp(min=0)
             weights = (powers - most).exp()
         little = 1e-6 if most is None else 1e-6 * (-most).exp()
-        weights = weights / (weights.sum(dim=1, keepdim=True) + little)
-        merged: Tensor = self.product(weights.transpose(1, 2), x)
-        return merged
+        shares: Tensor = weights / (weights.sum(dim=1, keepdim=True) + little)
+        return shares.transpose(1, 2)
 
 
 class DPCKNN(Step):
@@ -123,10 +127,17 @@ class DPCKNN(Step):
     def forward(self, block: Block, tokens: Tokens) -> Tokens:
         """Run the block on the clusters."""
         prefix, end = tokens.prefix, tokens.count - tokens.suffix
-        parts = [tokens.x[:, :prefix], self.cluster(tokens.x[:, prefix:end])]
-        if tokens.suffix:
-            parts.append(tokens.x[:, end:])
-        return super().forward(block, tokens.having(torch.cat(parts, dim=1)))
+        patches = tokens.x[:, prefix:end]
+
+        def clustered(rows: Tensor, means: Tensor) -> Tensor:
+            parts = [rows[:, :prefix], means, *([rows[:, end:]] if tokens.suffix else [])]
+            return torch.cat(parts, dim=1)
+
+        def mix(rows: Tensor) -> Tensor:
+            return clustered(rows, self.cluster.shares(patches) @ rows[:, prefix:end])
+
+        x = clustered(tokens.x, self.cluster(patches))
+        return super().forward(block, tokens.having(x, origin=tokens.traced(mix)))
 
 
 def _make(slot: Slot, options: DPCKNNOptions) -> Step:

@@ -104,13 +104,15 @@ class DynamicViT(PolicyStep):
         if self.slot.cached:  # rows will come back that do not count, as these do
             policy = x.new_ones(x.shape[0], 1)
         if keep == 0:
-            return tokens.having(x[:, :1], prefix=1, suffix=0, policy=policy)
+            origin = tokens.traced(lambda rows: rows[:, :1])
+            return tokens.having(x[:, :1], prefix=1, suffix=0, policy=policy, origin=origin)
         chosen = self.select(self._scored(tokens), keep)
         if policy is not None:
             held = chosen.mask if tokens.policy is None else tokens.policy[:, 1:]
             policy = torch.cat([policy, held.gather(1, chosen.rows)], dim=1)
         x = blocks.take_rows(x, chosen.rows, 1)
-        return tokens.having(x, prefix=1, suffix=0, policy=policy)
+        origin = tokens.traced(lambda rows: blocks.take_rows(rows, chosen.rows, 1))
+        return tokens.having(x, prefix=1, suffix=0, policy=policy, origin=origin)
 
     def _drawn(self, tokens: Tokens) -> Tokens:
         logits = self._scored(tokens)

@@ -40,30 +40,37 @@ class EViT(Step):
     def forward(self, block: Block, tokens: Tokens) -> Tokens:
         """Run the block and return the tokens that stay."""
         attended = blocks.attend(block, tokens.x, tokens.bias())
+        tokens = tokens.seeing(attended)
         keep = math.ceil(self.rate * (tokens.count - 1))
         if keep >= tokens.count - 1:
-            return tokens.having(blocks.complete(block, attended), attended=attended)
+            return tokens.having(blocks.complete(block, attended))
         chosen, scores = self.select(attended.q, attended.k, attended.bias, keep)
         x = self._merged(block, attended, chosen, scores)
         x = blocks.feed_forward(block, x)
-        return tokens.having(x, prefix=1, suffix=0, attended=attended)
+        origin = tokens.traced(lambda rows: _taken(rows, chosen, _fusing(chosen, scores)))
+        return tokens.having(x, prefix=1, suffix=0, origin=origin)
 
     def _merged(self, block: Block, attended: Attended, chosen: Chosen, scores: Tensor) -> Tensor:
         """Return CLS, kept rows and fused row behind attention and proj."""
-        weights = (scores * (1 - chosen.mask)).unsqueeze(
-            1
-        )  # [B, 1, T - 1]; kept rows weigh nothing
+        weights = _fusing(chosen, scores)
         linear = isinstance(block.attn.norm, nn.Identity)
         if self.acts(FUSED_ROW) and linear:
-            x, out = (
-                torch.cat([blocks.take_rows(part, chosen.rows, 1), weights @ part[:, 1:]], dim=1)
-                for part in (attended.x, attended.out)
-            )
+            x, out = (_taken(part, chosen, weights) for part in (attended.x, attended.out))
             return blocks.merge(block, x, out, weights.sum(dim=2, keepdim=True) - 1)
         whole = blocks.merge(block, attended.x, attended.out)
         others = positions(1 - chosen.mask, scores.shape[1] - chosen.rows.shape[1])
         fused = weights.gather(2, others.unsqueeze(1)) @ blocks.take_rows(whole, others, 1)[:, 1:]
         return torch.cat([blocks.take_rows(whole, chosen.rows, 1), fused], dim=1)
+
+
+def _fusing(chosen: Chosen, scores: Tensor) -> Tensor:
+    """Return the weights of the fused row, [B, 1, T - 1]; kept rows weigh nothing."""
+    return (scores * (1 - chosen.mask)).unsqueeze(1)
+
+
+def _taken(rows: Tensor, chosen: Chosen, weights: Tensor) -> Tensor:
+    """Return CLS, the kept ones of rows [B, T, D], and the sum of all by their weights."""
+    return torch.cat([blocks.take_rows(rows, chosen.rows, 1), weights @ rows[:, 1:]], dim=1)
 
 
 def _make(slot: Slot, options: ReducedOptions) -> Step:

@@ -35,6 +35,7 @@ class KeepBest(Step):
     def forward(self, block: Block, tokens: Tokens) -> Tokens:
         """Run the block and return the tokens that stay."""
         attended = blocks.attend(block, tokens.x, tokens.bias())
+        tokens = tokens.seeing(attended)
         prefix, suffix = tokens.prefix, tokens.suffix
         rows = self.select(attended, prefix, suffix)
         if self.acts(EARLY_GATHER):
@@ -43,4 +44,5 @@ class KeepBest(Step):
             x = blocks.feed_forward(block, blocks.merge(block, x, out))
         else:
             x = blocks.take_rows(blocks.complete(block, attended), rows, prefix, suffix)
-        return tokens.having(x, attended=attended)
+        origin = tokens.traced(lambda part: blocks.take_rows(part, rows, prefix, suffix))
+        return tokens.having(x, origin=origin)

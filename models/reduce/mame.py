@@ -103,8 +103,9 @@ class MaMe(Step):
     def forward(self, block: Block, tokens: Tokens) -> Tokens:
         """Run the block; return prefix, targets with their sources, suffix."""
         attended = blocks.attend(block, tokens.x, tokens.bias())
+        tokens = tokens.seeing(attended)
         if len(self.sources) == 0:
-            return tokens.having(blocks.complete(block, attended), attended=attended)
+            return tokens.having(blocks.complete(block, attended))
         parts = self.select(
             attended.k.mean(dim=1), self.targets + tokens.prefix, self.sources + tokens.prefix
         )
@@ -116,7 +117,8 @@ class MaMe(Step):
             self.acts(MERGE_EARLY),
         )
         x = blocks.feed_forward(block, x)
-        return tokens.having(x, size=total, attended=attended)
+        origin = tokens.traced(lambda rows: self._mean(rows, parts, size, tokens)[0], total)
+        return tokens.having(x, size=total, origin=origin)
 
     def _mean(
         self, rows: Tensor, parts: Tensor, size: Tensor, tokens: Tokens

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fgdeploy.models.backbone.blocks import Block
 from fgdeploy.models.tokens import Tokens
 from fgdeploy.models.walk import Step
+
+
+class Mixer(nn.Module):
+    """Makes few rows of many."""
+
+    @abstractmethod
+    def shares(self, x: Tensor) -> Tensor:
+        """Return how much each row of x [B, T, D] weighs in each of the K new ones, [B, K, T]."""
 
 
 class MixAll(Step):
@@ -17,14 +27,22 @@ class MixAll(Step):
     weights of `cluster` are there for checkpoints alone: no graph has them.
     """
 
-    def __init__(self, keep: int, cluster: nn.Module) -> None:
+    def __init__(self, keep: int, cluster: Mixer) -> None:
         super().__init__()
         self.keep = keep
         self.cluster = cluster
 
     def forward(self, block: Block, tokens: Tokens) -> Tokens:
         """Mix, then run the block."""
-        x = tokens.x[:, : tokens.prefix]
+        prefix, old = tokens.prefix, tokens.x[:, tokens.prefix :]
+
+        def mix(rows: Tensor) -> Tensor:
+            kept = rows[:, :prefix]
+            if not self.keep:
+                return kept
+            return torch.cat([kept, self.cluster.shares(old) @ rows[:, prefix:]], dim=1)
+
+        x = tokens.x[:, :prefix]
         if self.keep:
-            x = torch.cat([x, self.cluster(tokens.x[:, tokens.prefix :])], dim=1)
-        return super().forward(block, tokens.having(x, suffix=0))
+            x = torch.cat([x, self.cluster(old)], dim=1)
+        return super().forward(block, tokens.having(x, suffix=0, origin=tokens.traced(mix)))

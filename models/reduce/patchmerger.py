@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from fgdeploy.models.reduce.layers import Product
-from fgdeploy.models.reduce.mixing import MixAll
+from fgdeploy.models.reduce.mixing import MixAll, Mixer
 from fgdeploy.models.reduce.reduction import ReducedOptions, Reduction, Slot
 from fgdeploy.models.walk import Step
 
 
-class Merger(nn.Module):
+class Merger(Mixer):
     """K queries [K, D]: softmax(Q LN(x)^T) LN(x), not scaled."""
 
     def __init__(self, width: int, keep: int) -> None:
@@ -28,9 +28,16 @@ class Merger(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return K rows [B, K, D] of x [B, T, D]."""
         rows = self.norm(x)
-        shares = self.match(self.queries, rows.transpose(1, 2)).softmax(dim=2)
-        gathered: Tensor = self.gather(shares, rows)
+        gathered: Tensor = self.gather(self._asked(rows), rows)
         return gathered
+
+    def shares(self, x: Tensor) -> Tensor:
+        """Return how much of each row a query gathers, [B, K, T]."""
+        return self._asked(self.norm(x))
+
+    def _asked(self, rows: Tensor) -> Tensor:
+        found: Tensor = self.match(self.queries, rows.transpose(1, 2)).softmax(dim=2)
+        return found
 
 
 def _make(slot: Slot, options: ReducedOptions) -> Step:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from fgdeploy.models.reduce.layers import Product, SmallLinear
-from fgdeploy.models.reduce.mixing import MixAll
+from fgdeploy.models.reduce.mixing import MixAll, Mixer
 from fgdeploy.models.reduce.reduction import ReducedOptions, Reduction, Slot
 from fgdeploy.models.walk import Step
 
 
-class Slimming(nn.Module):
+class Slimming(Mixer):
     """K mixtures of T rows: softmax over the rows of scale * MLP(x), transposed, times x."""
 
     def __init__(self, width: int, keep: int) -> None:
@@ -31,9 +31,13 @@ class Slimming(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return K rows [B, K, D] of x [B, T, D]."""
-        shares = (self.weight(x) * self.scale).softmax(dim=1)
-        mixed: Tensor = self.mix(shares.transpose(1, 2), x)
+        mixed: Tensor = self.mix(self.shares(x), x)
         return mixed
+
+    def shares(self, x: Tensor) -> Tensor:
+        """Return how much each row weighs in each mixture, [B, K, T]."""
+        shares: Tensor = (self.weight(x) * self.scale).softmax(dim=1)
+        return shares.transpose(1, 2)
 
 
 def _make(slot: Slot, options: ReducedOptions) -> Step:

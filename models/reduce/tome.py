@@ -75,9 +75,10 @@ class ToMe(Step):
     def forward(self, block: Block, tokens: Tokens) -> Tokens:
         """Run the block; return CLS, the even rows that are left, the odd ones."""
         attended = blocks.attend(block, tokens.x, tokens.bias())
+        tokens = tokens.seeing(attended)
         count = min(self.count, (tokens.count - 1) // 2)
         if count <= 0:
-            return tokens.having(blocks.complete(block, attended), attended=attended)
+            return tokens.having(blocks.complete(block, attended))
         pairs = self.select(attended.k, count)
         size = tokens.x.new_ones(tokens.x.shape[:2]) if tokens.size is None else tokens.size
         by_product = self.acts(MERGE_BY_PRODUCT)
@@ -86,7 +87,8 @@ class ToMe(Step):
             block, attended, lambda rows: mean(rows, pairs, size), self.acts(MERGE_EARLY)
         )
         x = blocks.feed_forward(block, x)
-        return tokens.having(x, prefix=1, suffix=0, size=total, attended=attended)
+        origin = tokens.traced(lambda rows: mean(rows, pairs, size)[0], total)
+        return tokens.having(x, prefix=1, suffix=0, size=total, origin=origin)
 
 
 def _by_product(

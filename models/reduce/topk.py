@@ -34,10 +34,12 @@ class TopK(Step):
         if self.acts(FEW_QUERIES):
             return self._of_few(block, tokens, keep)
         attended = blocks.attend(block, tokens.x, tokens.bias())
+        tokens = tokens.seeing(attended)
         chosen, _ = self.select(attended.q, attended.k, attended.bias, keep)
         x = blocks.take_rows(blocks.merge(block, attended.x, attended.out), chosen.rows, 1)
         x = blocks.feed_forward(block, x)
-        return tokens.having(x, prefix=1, suffix=0, attended=attended)
+        origin = tokens.traced(lambda rows: blocks.take_rows(rows, chosen.rows, 1))
+        return tokens.having(x, prefix=1, suffix=0, origin=origin)
 
     def _of_few(self, block: Block, tokens: Tokens, keep: int) -> Tokens:
         """Choose by the attention of CLS, and go on with the rows that stay."""
@@ -47,7 +49,8 @@ class TopK(Step):
         x, y = (blocks.take_rows(rows, chosen.rows, 1) for rows in (tokens.x, y))
         out = blocks.attention(block, blocks.queries(block, y), k, v, bias)
         x = blocks.feed_forward(block, blocks.merge(block, x, out))
-        return tokens.having(x, prefix=1, suffix=0, attended=None)
+        origin = tokens.traced(lambda rows: blocks.take_rows(rows, chosen.rows, 1))
+        return tokens.having(x, prefix=1, suffix=0, attended=None, origin=origin)
 
 
 def _make(slot: Slot, options: ReducedOptions) -> Step:
