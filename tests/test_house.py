@@ -148,6 +148,7 @@ _ORDER = (
     {"origins"},
     {"backbone.hub", "tokens", "weights.checkpoint", "options", "reduce.rates", "reduce.order"},
     {"reduce.layers", "reduce.means"},
+    {"looks.crop"},
     {"backbone.embedding", "walk", "weights.source", "heads.base", "heads.aggregate"},
     {"heads.hash", "heads.projection", "reduce.scores", "encoder", "reduce.reduction"},
     {"reduce.keep", "network", "reduce.cross_layer", "reduce.mixing", "reduce.policy"},
