@@ -142,7 +142,7 @@ def _reductions() -> set[str]:
 
 # Within the models: backbone -> tokens -> walk -> encoder -> network -> methods -> assembly.
 _ORDER = (
-    {"backbone.plain", "backbone.variant"},
+    {"backbone.plain", "backbone.variant", "weights.vit_pytorch_keys"},
     {"simplify", "backbone.vit", "backbone.blocks", "reduce.stages", "weights.state_dicts"}
     | {"weights.arguments", "weights.told", "heads.class_head"},
     {"origins"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,8 +126,11 @@ def geometry(vit: ViT) -> Geometry:
     )
 
 
-def trained_size(state: dict[str, Tensor]) -> int | None:
-    """Return the image size that a checkpoint's positions were trained at, None if unclear."""
+def trained_size(state: Mapping[str, Tensor], stride: int | None = None) -> int | None:
+    """Return the image size that a checkpoint's positions were trained at, None if unclear.
+
+    stride: pixels from patch to patch, None for the patch's side.
+    """
     try:
         rows, patch = state["pos_embed"].shape[1], state["patch_embed.proj.weight"].shape[-1]
     except (KeyError, IndexError):
@@ -134,7 +138,7 @@ def trained_size(state: dict[str, Tensor]) -> int | None:
     for others in (0, 1, 2, 5):  # no CLS row, CLS, CLS and distillation, CLS and four registers
         side = round(max(rows - others, 0) ** 0.5)
         if side and side * side == rows - others:
-            return int(side * patch)
+            return int((side - 1) * (stride or patch) + patch)
     return None
 
 
@@ -162,12 +166,15 @@ def guess_backbone(state: dict[str, Tensor]) -> tuple[str, int]:
     )
     size = _FAMILY.get((width, depth))
     scaled = "blocks.0.ls1.gamma" in state
-    positions = rows if scaled else rows - 1
+    distilled = "dist_token" in state
+    positions = rows if scaled else rows - 1 - distilled
     side = round(positions**0.5)
-    if size is None or patch != 16 or side * side != positions or (scaled and size == "tiny"):
+    known = size is not None and not (scaled and (size == "tiny" or distilled))
+    if not known or patch != 16 or side * side != positions:
         raise CheckpointError(
             f"a checkpoint of width {width}, depth {depth}, patch {patch} and {rows} positions is "
             "no plain DeiT; name its backbone with --backbone"
         )
     family = "deit3" if scaled else "deit"
-    return f"{family}_{size}_patch16_224", side * patch
+    kind = "_distilled" if distilled else ""
+    return f"{family}_{size}{kind}_patch16_224", side * patch

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fgdeploy.core.progress import Notify, silent
 from fgdeploy.models.backbone import hub, vit
-from fgdeploy.models.weights import arguments, checkpoint, state_dicts
+from fgdeploy.models.weights import arguments, checkpoint
 from fgdeploy.models.weights.state_dicts import Rename, StateDict
 from fgdeploy.models.weights.told import Teller, Told
 
@@ -61,8 +61,9 @@ def choose(
         chosen = backbone or default
         usual = DEFAULT_SIZE if backbone is None else _size_in(backbone)
         return WeightSource(chosen, size or usual, weights, None, weights)
-    content, name = checkpoint.load(path), path.name
-    state = rename(state_dicts.pick(content, name, rename, key, notify))
+    name = path.name
+    content = checkpoint.load(path)
+    state = checkpoint.renamed(content, name, rename, key, notify)
     told = None if teller is None else teller(arguments.of(content), state, name)
     if told is not None:
         backbone, size = backbone or told.backbone, size or told.size

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fgdeploy.core.errors import CheckpointError
 from fgdeploy.core.progress import Notify, silent
+from fgdeploy.models.weights import vit_pytorch_keys
 
 StateDict = dict[str, Tensor]
 Rename = Callable[[Mapping[str, Tensor]], StateDict]
@@ -133,7 +134,8 @@ def _networks(place: str, held: StateDict, rename: Rename) -> Iterator[_Found]:
     """Yield the whole networks among tensors of one mapping: at its top, and under prefixes."""
     chains = {chain[:end] for chain in map(_chain, held) for end in _ends(chain)}
     # Whatever a script called what it put around, the patch embedding tells where it ends.
-    chains |= {name[: -len(_ANCHOR)] for name in held if name.endswith(f".{_ANCHOR}")}
+    for anchor in (_ANCHOR, vit_pytorch_keys.ANCHOR):
+        chains |= {name[: -len(anchor)] for name in held if name.endswith(f".{anchor}")}
     for prefix in sorted(chains, key=lambda chain: (len(chain), chain)):
         inside = {k[len(prefix) :]: v for k, v in held.items() if k.startswith(prefix)}
         renamed = rename(inside)
@@ -151,8 +153,8 @@ def _networks(place: str, held: StateDict, rename: Rename) -> Iterator[_Found]:
                 beside.append(name)
         where = ".".join(part for part in (place, prefix.rstrip(".")) if part)
         memory = frozenset(tensor.data_ptr() for tensor in inside.values())
-        anchor = renamed[_ANCHOR].data_ptr()
-        yield _Found(where or _TOP, prefix, inside, tuple(beside), anchor, memory)
+        start = renamed[_ANCHOR].data_ptr()
+        yield _Found(where or _TOP, prefix, inside, tuple(beside), start, memory)
 
 
 def _chain(name: str) -> str:
