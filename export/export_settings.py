@@ -23,7 +23,8 @@ class ExportSettings:
 
     options: of the method, texts by name.
     weights: `pretrained` (timm's hub) or `random` (seeded); not read when `checkpoint` is given.
-    weights_key: which network of a checkpoint that holds several, by name.
+    weights_key: which network of a checkpoint that holds several, by name. renames: patterns for
+    its names, PATTERN=REPLACEMENT.
     head: `trained` (in the checkpoint), `itq` (fitted on `fit_data`), `lsh` (seeded), or `auto`:
     the first of these that is possible. crop: the middle part of the photo's short side that the
     model sees, 0..1. columns: what those of `fit_data`, a CSV, are
@@ -37,6 +38,7 @@ class ExportSettings:
     checkpoint: Path | None = None
     weights: str = "pretrained"
     weights_key: str | None = None
+    renames: tuple[str, ...] = ()
     head: str = "auto"
     bits: int | None = None
     image_size: int | None = None
@@ -79,6 +81,7 @@ class ExportSettings:
             checkpoint=self.checkpoint,
             weights=self.weights,
             weights_key=self.weights_key,
+            renames=self.renames,
             crop=self.crop,
             seed=self.seed,
         )

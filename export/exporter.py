@@ -200,6 +200,8 @@ def _weights(settings: ExportSettings, assembly: Assembly, sha256: str) -> dict[
     """Return where weights come from; of a training its folder's name, for its list of photos."""
     entry: dict[str, Any] = {"source": assembly.source.name, "sha256": sha256}
     entry.update(seed=settings.seed, key=settings.weights_key)
+    if settings.renames:
+        entry["rename"] = list(settings.renames)
     if settings.checkpoint is not None:
         folder = trained.locate(settings.checkpoint).absolute().parent
         if (folder / photos.SPLIT_FILE).is_file():
@@ -265,6 +267,7 @@ def rebuild(bundle: Bundle, source: Path | None) -> PyTorchEngine:
         checkpoint=source,
         weights=origin if known else "pretrained",
         weights_key=manifest.weights.get("key"),
+        renames=tuple(manifest.weights.get("rename", ())),
         image_size=manifest.image_size,
         seed=manifest.weights.get("seed", 0),
     )

@@ -36,7 +36,8 @@ class NetworkSettings:
 
     options: texts by name, as `--set` gives them. checkpoint: weights to start from; without one
     `weights` says `pretrained` (timm's hub) or `random` (seeded). weights_key: which network of a
-    checkpoint that holds several, by name (`state_dict_ema`, `teacher.backbone`). crop: the middle
+    checkpoint that holds several, by name (`state_dict_ema`, `teacher.backbone`). renames: a user's
+    own patterns for its names, PATTERN=REPLACEMENT. crop: the middle
     part of the photo's side that the model sees, above 0 and up to 1.
     """
 
@@ -47,6 +48,7 @@ class NetworkSettings:
     checkpoint: Path | None = None
     weights: str = "pretrained"
     weights_key: str | None = None
+    renames: tuple[str, ...] = ()
     crop: float | None = None
     seed: int = 0
 
@@ -132,6 +134,8 @@ def choose(
     """
     if settings.weights_key is not None and settings.checkpoint is None:
         raise UsageError("--weights-key chooses in a checkpoint, and none was given; name one")
+    if settings.renames and settings.checkpoint is None:
+        raise UsageError("--rename changes names in a checkpoint, and none was given; name one")
     path = None if settings.checkpoint is None else trained.locate(settings.checkpoint)
     config = trained.load_config(path) if path is not None else None
     method = _method(settings, config, path, as_trained)
@@ -153,6 +157,7 @@ def choose(
         notify,
         settings.weights_key,
         registry.teller(settings.method) if config is None else None,
+        settings.renames,
     )
     told = given.told if as_trained else None
     trained_as = config if as_trained else None

@@ -26,10 +26,11 @@ class TrainSettings:
     options: of the method, texts by name.
     data: a folder of classes, a CSV (path,class,split) or a dataset in its official layout.
     weights: `pretrained` (timm's hub), `random`, or the path of a checkpoint; weights_key: which
-    network of one that holds several, by name. crop: middle part of
-    a photo's short side that the deployed model sees; least_area: least part of a photo's area in a
-    training view; both above 0 and up to 1. warmup: steps. holdout: part of each class to evaluate
-    with where `data` has no splits. without: parts of the method to leave out, for comparison.
+    network of one that holds several, by name; renames: patterns for its names,
+    PATTERN=REPLACEMENT. crop: middle part of a photo's short side that the deployed model sees;
+    least_area: least part of a photo's area in a training view; both above 0 and up to 1. warmup:
+    steps. holdout: part of each class to evaluate with where `data` has no splits. without: parts
+    of the method to leave out, for comparison.
     teacher: trained weights to learn from, frozen. eval_photos: most test photos in the evaluation
     of an epoch; the last one takes all.
     """
@@ -41,6 +42,7 @@ class TrainSettings:
     backbone: str | None = None
     weights: str = "pretrained"
     weights_key: str | None = None
+    renames: tuple[str, ...] = ()
     image_size: int | None = None
     crop: float | None = None
     least_area: float | None = None
@@ -104,6 +106,7 @@ class TrainSettings:
             checkpoint=path,
             weights=self.weights if named else "pretrained",
             weights_key=self.weights_key,
+            renames=self.renames,
             crop=self.crop,
             seed=self.seed,
         )
@@ -114,7 +117,8 @@ class TrainSettings:
         entry["data"] = str(self.data)
         entry["teacher"] = None if self.teacher is None else str(self.teacher)
         entry["without"] = sorted(self.without)
-        for name in ("columns", "allow_leaks"):  # left out, so that older runs compare as the same
+        # Left out where they say nothing, so that older runs compare as the same.
+        for name in ("columns", "allow_leaks", "renames"):
             if getattr(self, name) == getattr(TrainSettings, name):
                 del entry[name]
         return entry

@@ -166,6 +166,8 @@ class _Run:
             facts.append(sha256(path) if path is not None and path.is_file() else given)
         if settings.weights_key is not None:  # not among the facts of runs before there was one
             facts.append(settings.weights_key)
+        if settings.renames:
+            facts.append(settings.renames)
         listed = hashlib.sha256(repr(facts).encode())
         for split, which in (("train", self.division.train), ("test", self.division.test)):
             for photo in which:

@@ -101,9 +101,11 @@ _CALIBRATION = table(
 
 FILES = map_of(table({"sha256": sha256, "bytes": whole(0, _MOST_BYTES)}))
 
-# run: the folder of the training; key: which network of the checkpoint, where it was said.
+# run: the folder of the training; key: which network of the checkpoint, where it was said;
+# rename: patterns for its names.
 _WEIGHTS = table(
-    {"source": TEXT, "sha256": sha256}, {"seed": whole(0), "run": TEXT, "key": maybe(TEXT)}
+    {"source": TEXT, "sha256": sha256},
+    {"seed": whole(0), "run": TEXT, "key": maybe(TEXT), "rename": list_of(TEXT)},
 )
 _MACS = whole(1, _MOST_MACS)
 

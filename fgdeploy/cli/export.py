@@ -45,6 +45,7 @@ def export(
         str, typer.Option(help="Without RUN: pretrained (timm's hub) or random (trials).")
     ] = "pretrained",
     weights_key: method_options.WeightsKeyOption = None,
+    rename: method_options.RenameOption = [],  # noqa: B006
     backbone: Annotated[
         str | None,
         typer.Option(help="A timm ViT or DeiT. Default: told from the weights, else the method's."),
@@ -113,6 +114,7 @@ def export(
         checkpoint=source,
         weights=weights,
         weights_key=weights_key,
+        renames=tuple(rename),
         head=head,
         bits=bits,
         options=options,

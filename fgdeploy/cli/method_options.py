@@ -26,6 +26,15 @@ WeightsKeyOption = Annotated[
         "teacher.backbone. Default: averaged weights (EMA) before raw ones.",
     ),
 ]
+RenameOption = Annotated[
+    list[str],
+    typer.Option(
+        "--rename",
+        metavar="PATTERN=REPLACEMENT",
+        help="A regular expression for names in the checkpoint and what to put in its place, such "
+        r"as 'encoder\.(\d+)=blocks.\1'; several are applied in turn.",
+    ),
+]
 # Names that these options had before.
 StagesOption = Annotated[str | None, typer.Option("--stages", hidden=True)]
 MaskOption = Annotated[bool, typer.Option("--transposed-mask", hidden=True)]

@@ -45,6 +45,7 @@ def train(
         typer.Option(help="Start from: a checkpoint's path, pretrained (timm's hub) or random."),
     ] = "pretrained",
     weights_key: method_options.WeightsKeyOption = None,
+    rename: method_options.RenameOption = [],  # noqa: B006
     bits: Annotated[int, typer.Option(min=8, max=512, help="Bits of a code.")] = 64,
     image_size: Annotated[
         int | None,
@@ -127,6 +128,7 @@ def train(
         backbone=backbone,
         weights=weights,
         weights_key=weights_key,
+        renames=tuple(rename),
         image_size=image_size,
         crop=crop,
         least_area=least_area,

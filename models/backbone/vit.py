@@ -159,7 +159,8 @@ def guess_backbone(state: dict[str, Tensor]) -> tuple[str, int]:
         first = ", ".join(list(state)[:3])
         raise CheckpointError(
             "the checkpoint has no cls_token, pos_embed and patch_embed.proj.weight (its first "
-            f"keys are {first}), so its backbone cannot be told; rename its keys to timm's"
+            f"keys are {first}), so its backbone cannot be told; rename its keys to timm's "
+            "(--rename)"
         ) from None
     depth = 1 + max(
         (int(m[1]) for key in state if (m := re.match(r"blocks\.(\d+)\.", key))), default=-1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fgdeploy.core.progress import Notify, silent
 from fgdeploy.models.backbone import hub, vit
-from fgdeploy.models.weights import arguments, checkpoint
+from fgdeploy.models.weights import arguments, checkpoint, name_patterns
 from fgdeploy.models.weights.state_dicts import Rename, StateDict
 from fgdeploy.models.weights.told import Teller, Told
 
@@ -49,20 +50,22 @@ def choose(
     notify: Notify = silent,
     key: str | None = None,
     teller: Teller | None = None,
+    patterns: Sequence[str] = (),
 ) -> WeightSource:
     """Return the source that is meant, telling from the checkpoint `path` what is None.
 
     default: the backbone where nothing else tells; rename: a method's key map. notify: told what
     was chosen. key: which of the checkpoint's networks (`state_dicts.pick`). teller: reads what the
-    checkpoint says of itself, None where a config does. Raises CheckpointError where the checkpoint
-    cannot tell.
+    checkpoint says of itself, None where a config does. patterns: a user's own, for the names in
+    the checkpoint before all else (`name_patterns.applied`). Raises CheckpointError where the
+    checkpoint cannot tell, UsageError for what is no pattern.
     """
     if path is None:
         chosen = backbone or default
         usual = DEFAULT_SIZE if backbone is None else _size_in(backbone)
         return WeightSource(chosen, size or usual, weights, None, weights)
     name = path.name
-    content = checkpoint.load(path)
+    content = name_patterns.applied(checkpoint.load(path), patterns, name)
     state = checkpoint.renamed(content, name, rename, key, notify)
     told = None if teller is None else teller(arguments.of(content), state, name)
     if told is not None:

@@ -42,6 +42,9 @@ def test_options_and_weights_reach_the_network(small: Make, tmp_path: Path) -> N
     (tmp_path / "c.pth").touch()
     given = small(weights=str(tmp_path / "c.pth")).network()
     assert (given.checkpoint, given.weights) == (tmp_path / "c.pth", "pretrained")
+    renamed = small(weights=str(tmp_path / "c.pth"), renames=("a=b",))
+    assert renamed.network().renames == ("a=b",) and given.renames == ()
+    assert json.loads(json.dumps(renamed.to_json()))["renames"] == ["a=b"]
     with refused(UsageError, "--weights nowhere.pth: expected pretrained, random or a checkpoint"):
         small(weights="nowhere.pth").network()
 
@@ -54,7 +57,7 @@ def test_settings_are_json_and_keep_what_was_asked(small: Make, drawn: Path) -> 
 
 
 def test_what_says_how_a_list_is_read_is_written_down_where_it_is_not_usual(small: Make) -> None:
-    assert not {"columns", "allow_leaks"} & small().to_json().keys()  # as runs of before
+    assert not {"columns", "allow_leaks", "renames"} & small().to_json().keys()  # as runs of before
     entry = json.loads(json.dumps(small(columns=Columns("file"), allow_leaks=True).to_json()))
     assert entry["columns"] == {"path": "file", "label": "class", "split": None, "bit_depth": None}
     assert entry["allow_leaks"] is True
