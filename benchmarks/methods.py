@@ -49,7 +49,7 @@ def before(label: str, seed: int, options: argparse.Namespace) -> dict[str, Any]
         size = ["--image-size", options.size, "--bits", options.bits, "--seed", seed]
         fgdeploy("export", *flags_of(label), *given, *size, "-o", bundle, "--overwrite")
         backend = ["--backend", "onnxruntime", "--json"]
-        found = json.loads(fgdeploy("eval", options.data, "--model", bundle, *backend))
+        found = json.loads(fgdeploy("eval", options.data, "--bundle", bundle, *backend))
         file.write_text(json.dumps(found["protocols"]))
     return dict(json.loads(file.read_text())[PROTOCOL])
 
