@@ -182,6 +182,15 @@ def test_the_aggregator_is_timm_s_block_and_a_norm(weights: dict[str, Array]) ->
     assert np.abs(found - expected).max() <= 1e-12
 
 
+def test_several_aggregating_blocks_come_one_behind_the_other(weights: dict[str, Array]) -> None:
+    rows = _pixels(2, WIDTH)
+    block = {k[11:]: v for k, v in weights.items() if k.startswith("aggregator.")}
+    twice = {f"aggregator.blocks.{j}.{k}": v for j in (0, 1) for k, v in block.items()}
+    found, _ = looks.run_block(block, looks.run_block(block, rows, 1, 1e-6)[0], 1, 1e-6)
+    assert np.array_equal(reference_glsim.aggregated(twice, rows, 1e-6), found[0])
+    assert np.array_equal(reference_glsim.aggregated({}, rows, 1e-6), rows[0])
+
+
 def test_glsim_looks_at_its_own_box_and_joins_both_cls_rows(weights: dict[str, Array]) -> None:
     pixels = _pixels(3, SIZE, SIZE)
     found = reference_glsim.glsim(weights, pixels, HEADS, 3)
@@ -217,6 +226,8 @@ def test_each_path_of_glsim_is_another(weights: dict[str, Array]) -> None:
             (weights, {"inclusive": True}),
             (weights, {"eps": 1e-3}),
             (weights, {"aggregator_eps": 1e-3}),
+            (weights, {"aggregator_heads": 2}),
+            (weights, {"apart": 12}),
         )
     ]
     for number, one in enumerate(every):

@@ -169,9 +169,9 @@ def guess_backbone(state: dict[str, Tensor]) -> tuple[str, int]:
     scaled = "blocks.0.ls1.gamma" in state
     distilled = "dist_token" in state
     positions = rows if scaled else rows - 1 - distilled
-    side = round(positions**0.5)
+    side = round(max(positions, 0) ** 0.5)
     known = size is not None and not (scaled and (size == "tiny" or distilled))
-    if not known or patch != 16 or side * side != positions:
+    if not known or patch != 16 or not side or side * side != positions:
         raise CheckpointError(
             f"a checkpoint of width {width}, depth {depth}, patch {patch} and {rows} positions is "
             "no plain DeiT; name its backbone with --backbone"

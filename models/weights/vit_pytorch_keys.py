@@ -94,7 +94,7 @@ def notes(state: Mapping[str, Tensor]) -> list[str]:
 
 def _overlap(state: Mapping[str, Tensor]) -> list[str]:
     """Tell of positions that are those of overlapping patches, by sizes that people choose."""
-    if _POSITIONS not in state or state[_POSITIONS].ndim != 3:
+    if _POSITIONS not in state or (state[_POSITIONS].ndim, state[ANCHOR].ndim) != (3, 4):
         return []
     patches = int(state[_POSITIONS].shape[1]) - (2 if _SECOND_CLS in state else 1)
     side, patch = math.isqrt(max(patches, 0)), int(state[ANCHOR].shape[-1])

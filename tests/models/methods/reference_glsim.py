@@ -1,7 +1,8 @@
 """GLSim in numpy and float64, from the published maths and the facts of the authors' code.
 
-docs/methods.md, section 2 with 10. Weights by timm's names; beside them `reducer`, the one block
-`aggregator`, `aggregator_norm`, `head`, and path B's `cls_token_crops`.
+docs/methods.md, section 2 with 10. Weights by timm's names; beside them `reducer`, the block
+`aggregator` or blocks `aggregator.blocks.j`, `aggregator_norm`, `head`, and path B's
+`cls_token_crops`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tests.models.methods.reference_looks import (
     vit_tokens,
 )
 
-HEAD_WIDTH = 64  # of the aggregator, whatever the encoder's is
+HEAD_WIDTH = 64  # of path A's aggregator, whatever the encoder's is
 Box = tuple[int, int, int, int]
 
 
@@ -84,6 +85,8 @@ def glsim(
     aggregator_eps: float | None = None,
     own_cls: bool = False,
     select_only: bool = False,
+    aggregator_heads: int | None = None,
+    apart: int | None = None,
 ) -> Glanced:
     """Look at normalised pixels [3, S, S], and again at the crop around what is like CLS.
 
@@ -91,7 +94,9 @@ def glsim(
     path B: 1e-6 and 1e-5). Path B's newer form has no `norm` among the weights: similarity and
     aggregator then get tokens that no norm has seen. own_cls: the second look has
     `cls_token_crops` for CLS (path B). select_only: CLS and the chosen tokens are aggregated, and
-    there is no second look (`select_top_k`).
+    there is no second look (`select_top_k`). aggregator_heads: None for path A's; path B's are the
+    encoder's. apart: pixels from patch to patch in the box, None for the patch's side (path A: S
+    over the grid's side, which is more where the patches do not fill the image).
     """
     first = vit_tokens(state, pixels, heads, eps)
     values = similarity(first.normed, first.prefix, metric)
@@ -100,11 +105,11 @@ def glsim(
     if select_only:
         rows = [first.normed[0], *(first.normed[first.prefix + i] for i in chosen)]
     else:
-        patch = state["patch_embed.proj.weight"].shape[-1]
-        box = box_around(chosen, first.grid[1], patch, pixels.shape[1], inclusive)
+        step = state["patch_embed.proj.weight"].shape[-1] if apart is None else apart
+        box = box_around(chosen, first.grid[1], step, pixels.shape[1], inclusive)
         crop = cut_and_resized(pixels, box, pixels.shape[1])
         rows = [first.normed[0], _second(state, crop, heads, eps, own_cls).normed[0]]
-    embedding = aggregated(state, np.stack(rows), eps, aggregator_eps)
+    embedding = aggregated(state, np.stack(rows), eps, aggregator_eps, aggregator_heads)
     logits = linear(embedding, state, "head") if "head.weight" in state else None
     return Glanced(embedding, logits, values.reshape(first.grid), chosen, box, crop)
 
@@ -113,11 +118,26 @@ def _second(state: Weights, crop: Array, heads: int, eps: float, own_cls: bool) 
     return vit_tokens(state, crop, heads, eps, cls="cls_token_crops" if own_cls else "cls_token")
 
 
-def aggregated(state: Weights, rows: Array, eps: float, norm_eps: float | None = None) -> Array:
-    """Return the first of the rows [R, D] behind reducer, aggregating block and its norm."""
+def aggregated(
+    state: Weights,
+    rows: Array,
+    eps: float,
+    norm_eps: float | None = None,
+    heads: int | None = None,
+) -> Array:
+    """Return the first of the rows [R, D] behind reducer, aggregating blocks and their norm.
+
+    What the weights lack is left out.
+    """
     if "reducer.weight" in state:
         rows = linear(rows, state, "reducer")
-    start = "aggregator."
-    p = {name[len(start) :]: value for name, value in state.items() if name.startswith(start)}
-    found, _ = run_block(p, rows, rows.shape[1] // HEAD_WIDTH, eps)
-    return layer_norm(found[0], state, "aggregator_norm", eps if norm_eps is None else norm_eps)
+    several = sorted(
+        {".".join(n.split(".")[:3]) for n in state if n.startswith("aggregator.blocks.")}
+    )
+    single = ["aggregator"] if "aggregator.norm1.weight" in state else []
+    for start in several or single:
+        p = {n[len(start) + 1 :]: value for n, value in state.items() if n.startswith(f"{start}.")}
+        rows, _ = run_block(p, rows, rows.shape[1] // HEAD_WIDTH if heads is None else heads, eps)
+    if "aggregator_norm.weight" not in state:
+        return rows[0]
+    return layer_norm(rows[0], state, "aggregator_norm", eps if norm_eps is None else norm_eps)

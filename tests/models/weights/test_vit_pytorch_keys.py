@@ -125,6 +125,25 @@ def test_positions_of_overlapping_patches_say_both_sizes() -> None:
     assert len(vit_pytorch_keys.notes(state)) == 1
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "embeddings.cls_token",
+        "embeddings.position_embeddings",
+        "embeddings.patch_embeddings.weight",
+        "encoder.layer.0.attn.query.weight",
+        "encoder.part_layer.attn.value.bias",
+        "encoder.part_norm.weight",
+    ],
+)
+def test_a_tensor_without_dimensions_is_refused(name: str, tmp_path: Path) -> None:
+    state = laid_out(timm_weights(), "TransFG")
+    state[f"transformer.{name}"] = torch.tensor(1.0)
+    for backbone in ("test_vit", None):
+        with pytest.raises(CheckpointError):
+            _opened(_saved(tmp_path / "c.bin", state), backbone=backbone)[0].encoder()
+
+
 def test_names_of_timm_and_of_others_stay_as_they_are() -> None:
     state = timm_weights() | {"transformer.encoder.part_select.x": torch.ones(1)}
     renamed = vit_pytorch_keys.rename(state)
