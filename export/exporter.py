@@ -25,7 +25,6 @@ from fgdeploy.models.assembly import Assembly, NetworkSettings
 from fgdeploy.models.heads.base import Head
 from fgdeploy.models.heads.projection import ProjectionHead
 from fgdeploy.models.methods import registry
-from fgdeploy.models.methods.base import Method
 from fgdeploy.models.network import Network
 from fgdeploy.models.options import Options
 from fgdeploy.models.weights import trained
@@ -71,7 +70,7 @@ def export_bundle(
         head = hash_head.choose(settings, assembly, encoder, notify, progress)
         classes = hash_head.names(settings, assembly, head, encoder.width)
         network = Network(encoder, head, assembly.options).eval().requires_grad_(False)
-        extras = _extras(settings, assembly.method, head)
+        extras = _extras(settings, assembly, head)
         deployed = network.deployed(_without(settings, network), settings.logits)
         notify("writing the graph")
         facts = graph.write_onnx(
@@ -114,11 +113,12 @@ def _without(settings: ExportSettings, network: Network) -> frozenset[str]:
     return settings.without
 
 
-def _extras(settings: ExportSettings, method: Method, head: Head) -> tuple[str, ...]:
+def _extras(settings: ExportSettings, assembly: Assembly, head: Head) -> tuple[str, ...]:
     """Return the outputs beside code, hash and embedding. Raises UsageError."""
     if settings.logits and "logits" not in head.outputs():
         raise UsageError("--logits: this head has no classes; leave --logits out")
-    return (*(["logits"] if settings.logits else []), *method.outputs)
+    logits = ("logits",) if settings.logits else ()
+    return (*logits, *assembly.method.further(assembly.options))
 
 
 def _frames(assembly: Assembly, settings: ExportSettings) -> Any:

@@ -7,11 +7,13 @@ heads): block = q D^2 + 2 kv D^2 + 2 q kv D + proj D^2 + 2 r mlp D^2, with the r
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.models.vision_transformer import Block as TimmBlock
 from torch import Tensor, nn
 
 from fgdeploy.bundle import BlockRows
@@ -71,6 +73,16 @@ def record(network: Network, image_size: int) -> Plan:
     return Plan(backbones.geometry(encoder.vit), tuple(seen.runs), seen.embeddings, seen.others)
 
 
+# The parts of a block by the module that sees their rows.
+_PARTS = {
+    "tokens": "norm1",
+    "query": "attn.q_norm",
+    "keyval": "attn.k_norm",
+    "proj": "attn.proj",
+    "mlp": "mlp",
+}
+
+
 class _Seen:
     """Collects rows by block; a block's MLP ends its run."""
 
@@ -83,9 +95,21 @@ class _Seen:
     def part(self, number: int, name: str, rows: int) -> None:
         self._rows[name] = rows
         if name == "mlp":
-            counted = (self._rows[part] for part in ("tokens", "query", "keyval", "proj", "mlp"))
-            self.runs.append(BlockRows(number, *counted))
+            self.runs.append(BlockRows(number, *(self._rows[part] for part in _PARTS)))
             self._rows = {}
+
+    def beside(self, block: Any, name: str, rows: int) -> None:
+        """Count a block of the method's own, whose width may be another than the backbone's."""
+        self._rows[name] = rows
+        if name == "mlp":
+            query, keyval, proj, mlp = (self._rows[part] for part in list(_PARTS)[1:])
+            inner, width = block.mlp.fc1.weight.shape
+            self.others += block_macs(width, query, keyval, proj, mlp, inner / width)
+            self._rows = {}
+
+    def convolution(self, layer: nn.Conv1d, x: Tensor) -> None:
+        length = x.shape[-1] - layer.kernel_size[0] + 1
+        self.others += int(x.shape[0] * length * layer.weight.numel())
 
     def linear(self, layer: nn.Linear, rows: int) -> None:
         self.others += rows * layer.in_features * layer.out_features
@@ -104,25 +128,26 @@ def _listening(encoder: Any, seen: _Seen) -> Iterator[None]:
     def listen(module: nn.Module, tell: Callable[[Tensor], None]) -> None:
         handles.append(module.register_forward_pre_hook(lambda _, given: tell(given[0])))
 
-    backbone = set(encoder.vit.modules())
+    def listen_in(block: Any, tell: Callable[[str, int], None]) -> None:
+        for name, path in _PARTS.items():
+            part = block.get_submodule(path)
+            listen(part, lambda x, name=name: tell(name, int(x.shape[-2])))  # type: ignore[misc]
+
+    counted = set(encoder.vit.modules())
     for number, block in enumerate(encoder.vit.blocks, start=1):
-        for name, module in (
-            ("tokens", block.norm1),
-            ("query", block.attn.q_norm),
-            ("keyval", block.attn.k_norm),
-            ("proj", block.attn.proj),
-            ("mlp", block.mlp),
-        ):
-            listen(
-                module,
-                lambda x, number=number, name=name: seen.part(number, name, int(x.shape[-2])),  # type: ignore[misc]
-            )
+        listen_in(block, functools.partial(seen.part, number))
+    for block in [one for one in encoder.modules() if isinstance(one, TimmBlock)]:
+        if block not in counted:
+            listen_in(block, functools.partial(seen.beside, block))
+            counted |= set(block.modules())
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == 3:
             listen(module, lambda x: seen.embedding())
         elif isinstance(module, Product):
             handles.append(module.register_forward_pre_hook(lambda _, given: seen.product(*given)))
-        elif isinstance(module, nn.Linear) and module not in backbone:
+        elif isinstance(module, nn.Conv1d) and module.groups == 1:
+            listen(module, functools.partial(seen.convolution, module))
+        elif isinstance(module, nn.Linear) and module not in counted:
             listen(
                 module,
                 lambda x, layer=module: seen.linear(layer, x.numel() // x.shape[-1]),  # type: ignore[misc]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -123,17 +122,26 @@ def proof_line(proof: Mapping[str, Any]) -> str:
 
 
 def _token_rows(manifest: Manifest) -> list[tuple[str, str, str, str]]:
-    """Return rows for runs of blocks that do the same: numbers, tokens, rows of proj and MLP."""
-    rows: list[tuple[str, str, str, str]] = []
-    runs = list(manifest.blocks)
-    while runs:
-        first = runs[0]
-        _, group = next(itertools.groupby(runs, key=_work))
-        alike = list(group)
-        numbers = f"{first.block}-{alike[-1].block}" if len(alike) > 1 else str(first.block)
-        rows.append((numbers, str(first.tokens), str(first.query), str(first.mlp)))
-        runs = runs[len(alike) :]
-    return rows
+    """Return rows for runs of blocks that do the same: numbers, tokens, rows of proj and MLP.
+
+    Of a method that looks twice, one look behind the other.
+    """
+    groups: list[list[BlockRows]] = []
+    for run in manifest.blocks:
+        last = groups[-1][-1] if groups else None
+        if last is not None and _work(last) == _work(run) and last.block + 1 == run.block:
+            groups[-1].append(run)
+        else:
+            groups.append([run])
+    return [
+        (_numbers(alike), str(alike[0].tokens), str(alike[0].query), str(alike[0].mlp))
+        for alike in groups
+    ]
+
+
+def _numbers(runs: list[BlockRows]) -> str:
+    first, last = runs[0].block, runs[-1].block
+    return str(first) if first == last else f"{first}-{last}"
 
 
 def _work(run: BlockRows) -> tuple[int, ...]:

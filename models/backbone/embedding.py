@@ -85,10 +85,13 @@ class Embedding(Simplifiable):
         self.norm = norm
         self.suffix = suffix
 
-    def forward(self, pixels: Tensor) -> Tokens:
-        """Return the embedded tokens of normalised pixels."""
+    def forward(self, pixels: Tensor, cls: Tensor | None = None) -> Tokens:
+        """Return the embedded tokens of normalised pixels.
+
+        cls: [1, 1, D], the CLS token in place of the backbone's; its position stays.
+        """
         vit = self.vit
-        x = vit._pos_embed(vit.patch_embed(pixels))
+        x = _exchanged(vit._pos_embed(vit.patch_embed(pixels)), vit.cls_token, cls)
         if self.suffix is not None:
             x = torch.cat([x, self.suffix.expand(x.shape[0], -1, -1)], dim=1)
         return Tokens(vit.norm_pre(vit.patch_drop(x)), self._prefix, self._count)
@@ -106,12 +109,18 @@ class Embedding(Simplifiable):
         return FoldedEmbedding(self) if self.acts(FOLD_NORMALISATION) else self
 
 
+def _exchanged(x: Tensor, held: Tensor, cls: Tensor | None) -> Tensor:
+    """Return rows x [B, T, D] with another CLS token than `held` in the first."""
+    return x if cls is None else torch.cat([x[:, :1] + (cls - held), x[:, 1:]], dim=1)
+
+
 class FoldedEmbedding(nn.Module):
     """`Embedding` of pixels in 0..255: mean and std in the patch weights, fixed tokens constant."""
 
     before: Tensor
     position: Tensor
     after: Tensor
+    cls: Tensor
 
     def __init__(self, plain: Embedding) -> None:
         super().__init__()
@@ -136,13 +145,15 @@ class FoldedEmbedding(nn.Module):
         self.register_buffer("before", fixed[:, :count].clone(), persistent=False)
         self.register_buffer("position", fixed[:, count:].clone(), persistent=False)
         self.register_buffer("after", rows.clone(), persistent=False)
+        self.register_buffer("cls", vit.cls_token.detach(), persistent=False)
         self.norm = vit.patch_embed.norm
         self.norm_pre = vit.norm_pre
 
-    def forward(self, pixels: Tensor) -> Tokens:
-        """Return the embedded tokens."""
+    def forward(self, pixels: Tensor, cls: Tensor | None = None) -> Tokens:
+        """Return the embedded tokens; cls: as in `Embedding`."""
         patches = self.norm(self.conv(pixels).flatten(2).transpose(1, 2)) + self.position
-        rows = [self.before.expand(patches.shape[0], -1, -1), patches]
+        before = _exchanged(self.before, self.cls, cls)
+        rows = [before.expand(patches.shape[0], -1, -1), patches]
         if self.after.shape[1]:
             rows.append(self.after.expand(patches.shape[0], -1, -1))
         x = self.norm_pre(torch.cat(rows, dim=1))

@@ -67,6 +67,7 @@ class Crop(nn.Module):
 
 def in_full(like: Tensor) -> AbstractContextManager[object]:
     """Return a context in which autocast does not lower what is computed."""
-    if torch.compiler.is_exporting():
+    kind = like.device.type
+    if torch.compiler.is_exporting() or like.is_meta or not torch.is_autocast_enabled(kind):
         return contextlib.nullcontext()
-    return torch.autocast(like.device.type, enabled=False)
+    return torch.autocast(kind, enabled=False)

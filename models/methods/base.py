@@ -126,9 +126,9 @@ class Method:
     patterns (fnmatch) of graph nodes that stay in float32 in every precision, because they decide
     (scores, boxes), or a function of the options that gives them; half: patterns of nodes outside
     blocks and steps that FP16 graphs may compute in half precision. outputs: extras that are
-    outputs of the graph, by name, with their shape behind B. variant: what the backbone has
-    otherwise than timm's, or a function of the options that gives it. caution: what a user must
-    know of these options, or None.
+    outputs of the graph, by name, or a function of the options that gives them. variant: what the
+    backbone has otherwise than timm's, or a function of the options that gives it. caution: what a
+    user must know of these options, or None.
     """
 
     name: str
@@ -142,7 +142,7 @@ class Method:
     claims: Claim = _claims_nothing
     pins: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
     half: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
     variant: Variant | Callable[[Any], Variant] = backbones.TIMMS
     caution: Callable[[Any], str | None] = _nothing_to_say
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
@@ -150,6 +150,10 @@ class Method:
     def pinned(self, options: Options) -> tuple[str, ...]:
         """Return the pins of a network with these options, which are resolved."""
         return self.pins(options) if callable(self.pins) else self.pins
+
+    def further(self, options: Options) -> tuple[str, ...]:
+        """Return the outputs of a graph with these options, beside code, hash and embedding."""
+        return self.outputs(options) if callable(self.outputs) else self.outputs
 
     def varied(self, options: Options) -> Variant:
         """Return what the backbone of a network with these options has otherwise than timm's."""

@@ -8,16 +8,22 @@ from typing import Any
 from torch import Tensor
 
 from fgdeploy.core.errors import CheckpointError, UsageError
-from fgdeploy.models.methods import clca, eet
+from fgdeploy.models.methods import clca, eet, glsim
 from fgdeploy.models.methods.base import Method
 from fgdeploy.models.methods.reduced import alone
 from fgdeploy.models.reduce.reductions import REDUCTIONS
 from fgdeploy.models.weights.told import Teller, Told
 
 # The first is the default.
+# The first is the default.
 METHODS: dict[str, Method] = {
     method.name: method
-    for method in (eet.METHOD, clca.METHOD, *(alone(one) for one in REDUCTIONS.values()))
+    for method in (
+        eet.METHOD,
+        clca.METHOD,
+        glsim.METHOD,
+        *(alone(one) for one in REDUCTIONS.values()),
+    )
 }
 
 
