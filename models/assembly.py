@@ -91,6 +91,9 @@ class Assembly:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             head = self.method.head.fresh(encoder.width, classes, bits)
+        held = encoder.state()
+        for name in encoder.frozen():
+            held[name].requires_grad_(False)
         return Network(encoder, head, self.options.dense() if dense else self.options)
 
     def _load(self, encoder: Encoder, notify: Notify) -> None:

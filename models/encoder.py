@@ -77,3 +77,7 @@ class Encoder(nn.Module):
         """Return the names of the tensors that are the method's and not the backbone's."""
         held = {id(value) for value in self.vit.state_dict(keep_vars=True).values()}
         return {name for name, value in self.state().items() if id(value) not in held}
+
+    def frozen(self) -> set[str]:
+        """Return the names of the tensors that no training changes."""
+        return set()

@@ -133,7 +133,9 @@ def _listening(encoder: Any, seen: _Seen) -> Iterator[None]:
             part = block.get_submodule(path)
             listen(part, lambda x, name=name: tell(name, int(x.shape[-2])))  # type: ignore[misc]
 
-    counted = set(encoder.vit.modules())
+    state = encoder.state()
+    own = {id(state[name]) for name in encoder.own()}  # a method's layers may lie in the backbone
+    counted = {one for one in encoder.vit.modules() if id(getattr(one, "weight", None)) not in own}
     for number, block in enumerate(encoder.vit.blocks, start=1):
         listen_in(block, functools.partial(seen.part, number))
     for block in [one for one in encoder.modules() if isinstance(one, TimmBlock)]:

@@ -73,7 +73,7 @@ class Objective(nn.Module, ABC):
         """Return optimiser groups: lower rates for lower blocks, no decay on norms and biases."""
         groups: list[dict[str, Any]] = []
         for net in self.networks().values():
-            groups += _backbone_groups(net.encoder.vit, recipe)
+            groups += _backbone_groups(net, recipe)
             groups += _own_groups(net, recipe)
             groups.append(
                 {
@@ -86,16 +86,26 @@ class Objective(nn.Module, ABC):
         return groups
 
 
-def _backbone_groups(vit: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+def _backbone_groups(net: Network, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return groups of what is the backbone's own and not frozen."""
+    vit, own = net.encoder.vit, net.encoder.own()
     if recipe.layer_decay is None and recipe.weight_decay == 0:
-        return [{"params": list(vit.parameters()), "weight_decay": 0.0, "lr_scale": 1.0}]
-    groups: list[dict[str, Any]] = timm.optim.param_groups_layer_decay(
-        vit,
-        weight_decay=recipe.weight_decay,
-        no_weight_decay_list=vit.no_weight_decay(),  # type: ignore[operator]
-        layer_decay=recipe.layer_decay or 1.0,
-    )
-    return groups
+        groups: list[dict[str, Any]] = [
+            {"params": list(vit.parameters()), "weight_decay": 0.0, "lr_scale": 1.0}
+        ]
+    else:
+        groups = timm.optim.param_groups_layer_decay(
+            vit,
+            weight_decay=recipe.weight_decay,
+            no_weight_decay_list=vit.no_weight_decay(),
+            layer_decay=recipe.layer_decay or 1.0,
+        )
+    others = {id(value) for name, value in net.encoder.state().items() if name in own}
+    for group in groups:
+        group["params"] = [
+            one for one in group["params"] if one.requires_grad and id(one) not in others
+        ]
+    return [group for group in groups if group["params"]]
 
 
 def _own_groups(net: Network, recipe: Recipe) -> list[dict[str, Any]]:
@@ -104,7 +114,7 @@ def _own_groups(net: Network, recipe: Recipe) -> list[dict[str, Any]]:
     tensors = [
         value
         for name, value in net.encoder.state().items()
-        if name in own and isinstance(value, nn.Parameter)
+        if name in own and isinstance(value, nn.Parameter) and value.requires_grad
     ]
     matrices = [value for value in tensors if value.ndim == 2]
     others = [value for value in tensors if value.ndim != 2]

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from fgdeploy.core.errors import CheckpointError, UsageError
-from fgdeploy.models.methods import clca, eet, glsim
+from fgdeploy.models.methods import clca, dva, eet, glsim
 from fgdeploy.models.methods.base import Method
 from fgdeploy.models.methods.reduced import alone
 from fgdeploy.models.reduce.reductions import REDUCTIONS
@@ -22,6 +22,7 @@ METHODS: dict[str, Method] = {
         eet.METHOD,
         clca.METHOD,
         glsim.METHOD,
+        dva.METHOD,
         *(alone(one) for one in REDUCTIONS.values()),
     )
 }
