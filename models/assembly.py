@@ -111,6 +111,7 @@ class Assembly:
                 f"position embedding of {self.source.name} resized to {self.source.size} pixels, "
                 "bilinearly"
             )
+        given = encoder.fitted(given)
         own = encoder.own()
         if own and not own & set(given):  # a plain backbone: the method's own weights start fresh
             notify(f"{self.source.name} holds none of {self.method.name}'s own weights: new ones")

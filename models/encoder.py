@@ -20,10 +20,12 @@ class Encoder(nn.Module):
 
     Methods that look twice, observe blocks or own further parameters make a subclass with a
     `forward` of its own; whatever modules and parameters it holds belong to the network.
-    unused: names of the backbone's tensors that the method leaves out.
+    unused: names of the backbone's tensors that the method leaves out. explains: somebody wants to
+    see what decided, so extras that are for nothing else are made too.
     """
 
     unused: frozenset[str] = frozenset()
+    explains: bool = False
 
     def __init__(
         self,
@@ -53,6 +55,14 @@ class Encoder(nn.Module):
 
     def begin(self) -> None:
         """Start the method's own weights from those of the backbone, which came without them."""
+
+    def fitted(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a checkpoint's tensors with the method's own fitted to this image size."""
+        return dict(given)
+
+    def deciding(self) -> dict[str, Tensor]:
+        """Return the tensors of `state` that decide an embedding as it is deployed."""
+        return self.state()
 
     def state(self) -> dict[str, Tensor]:
         """Return every tensor by the name that checkpoints have for it, each once, not copied."""

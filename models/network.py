@@ -73,7 +73,7 @@ class Network(nn.Module):
 
     def fingerprint(self) -> str:
         """Return the sha256 of all weights that decide a code, the encoder's before the head's."""
-        return checkpoint.digest(self.encoder.state(), self.head.deciding())
+        return checkpoint.digest(self.encoder.deciding(), self.head.deciding())
 
     def simplifications(self) -> dict[str, Simplification]:
         """Return the exact simplifications that its modules declare, by name."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,25 +28,27 @@ from fgdeploy.models.reduce.layers import Product, macs_of
 class Plan:
     """The rows of all runs of blocks in order, and the multiply-accumulates of one image.
 
-    embeddings: how often patches are embedded; others: the method's own linear layers and products
-    outside the backbone.
+    embeddings: how often patches are embedded, and patches: how many in all, None for all of the
+    grid each time; others: the method's own linear layers and products outside the backbone.
     """
 
     geometry: Geometry
     runs: tuple[BlockRows, ...]
     embeddings: int = 1
     others: int = 0
+    patches: int | None = None
 
     @property
     def macs(self) -> int:
         """Return the multiply-accumulates of one image."""
         shape = self.geometry
-        patch = shape.patches * 3 * shape.patch_size**2 * shape.width
+        patches = shape.patches * self.embeddings if self.patches is None else self.patches
+        embedding = patches * 3 * shape.patch_size**2 * shape.width
         blocks = sum(
             block_macs(shape.width, run.query, run.keyval, run.proj, run.mlp, shape.mlp_ratio)
             for run in self.runs
         )
-        return self.embeddings * patch + blocks + self.others
+        return embedding + blocks + self.others
 
 
 def block_macs(width: int, query: int, keyval: int, proj: int, mlp: int, ratio: float = 4.0) -> int:
@@ -70,7 +73,8 @@ def record(network: Network, image_size: int) -> Plan:
         frames = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8)
         device = next(encoder.parameters()).device
         network(network.pixels(frames.to(device)))
-    return Plan(backbones.geometry(encoder.vit), tuple(seen.runs), seen.embeddings, seen.others)
+    shape = backbones.geometry(encoder.vit)
+    return Plan(shape, tuple(seen.runs), seen.embeddings, seen.others, seen.patches)
 
 
 # The parts of a block by the module that sees their rows.
@@ -88,7 +92,7 @@ class _Seen:
 
     def __init__(self) -> None:
         self.runs: list[BlockRows] = []
-        self.embeddings = 0
+        self.embeddings = self.patches = 0
         self.others = 0
         self._rows: dict[str, int] = {}
 
@@ -117,8 +121,10 @@ class _Seen:
     def product(self, left: Tensor, right: Tensor) -> None:
         self.others += macs_of(left, right)
 
-    def embedding(self) -> None:
+    def embedding(self, conv: nn.Conv2d, pixels: Tensor) -> None:
         self.embeddings += 1
+        sides = zip(pixels.shape[-2:], conv.kernel_size, conv.stride, strict=True)
+        self.patches += math.prod((side - patch) // step + 1 for side, patch, step in sides)
 
 
 @contextlib.contextmanager
@@ -144,7 +150,7 @@ def _listening(encoder: Any, seen: _Seen) -> Iterator[None]:
             counted |= set(block.modules())
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == 3:
-            listen(module, lambda x: seen.embedding())
+            listen(module, lambda x, conv=module: seen.embedding(conv, x))  # type: ignore[misc]
         elif isinstance(module, Product):
             handles.append(module.register_forward_pre_hook(lambda _, given: seen.product(*given)))
         elif isinstance(module, nn.Conv1d) and module.groups == 1:

@@ -1,8 +1,9 @@
-"""CLCA's published training of a class head, with a hash head that learns beside it.
+"""A published training of a class head, with a hash head that learns beside it.
 
     L = CE(logits, y) + penalties;   L_hash = CE(8 cos(hash(stopgrad logits), code of class), y)
 
-arkel23/CLCA trains no hash. Here the hash head reads logits that carry no gradient back, so what
+with the cross entropy of every further look at the photo where a method has some. The authors
+(arkel23/CLCA) train no hash. Here the hash head reads logits that carry no gradient back, so what
 is published takes the very steps that it would take alone.
 """
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fgdeploy.models.heads.aggregate import Aggregate
+from fgdeploy.models.heads.base import Features
 from fgdeploy.models.heads.hash import ClassHashHead
 from fgdeploy.models.methods.base import Recipe
 from fgdeploy.models.network import Network
@@ -73,8 +75,15 @@ class ClassFirst(Objective):
         return {
             "class": losses.classification(logits, batch.labels),
             "code": losses.code_cosine(hashes, batch.labels, codes, SCALE),
+            **self._further(features, batch.labels),
             **self.auxiliary(features, batch.labels),
         }
+
+    def _further(self, features: Features, labels: Tensor) -> dict[str, Tensor]:
+        """Return the cross entropy of further looks at the same photos."""
+        looks = [self.student.hashes(one)["logits"] for one in features.looked_further()]
+        found = [losses.classification(logits, labels) for logits in looks]
+        return {"further": torch.stack(found).sum()} if found else {}
 
     def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:
         """Return two groups, all at one rate: biases, vectors and single tokens do not decay."""

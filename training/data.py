@@ -96,10 +96,18 @@ def square_crop_and_flip(size: int, least: float) -> Augment:
 
     least: part of the square's area that a crop has; 0.875 of its side is CLCA's.
     """
-    side = int(size / least**0.5)
+    return _square_crop(size, int(size / least**0.5), v2.InterpolationMode.BICUBIC)
+
+
+def bilinear_square_crop_and_flip(size: int, least: float) -> Augment:
+    """Return the same, scaled bilinearly; (448 / 600)^2 is TransFG's."""
+    return _square_crop(size, round(size / least**0.5), v2.InterpolationMode.BILINEAR)
+
+
+def _square_crop(size: int, side: int, interpolation: v2.InterpolationMode) -> Augment:
     augment: Augment = v2.Compose(
         [
-            v2.Resize((side, side), v2.InterpolationMode.BICUBIC, antialias=True),
+            v2.Resize((side, side), interpolation, antialias=True),
             v2.RandomCrop(size),
             v2.RandomHorizontalFlip(),
             v2.PILToTensor(),

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fgdeploy.models.heads.base import Features
 from fgdeploy.models.heads.hash import ClassHashHead
 from fgdeploy.models.methods.base import Recipe
 from fgdeploy.models.network import Network
@@ -79,6 +80,7 @@ class FastObjective(Objective):
         features = self.student(batch.images)
         hashes = self.student.hashes(features)["hash"]
         terms = {"code": losses.code_cosine(hashes, batch.labels, codes, SCALE)}
+        terms |= self._further(features, batch.labels)
         terms |= self.auxiliary(features, batch.labels)
         if self.teacher is not None:
             with torch.no_grad():
@@ -86,6 +88,13 @@ class FastObjective(Objective):
             transfer = losses.knowledge_transfer(hashes, teacher_hashes)
             terms["transfer"] = TRANSFER_WEIGHT * transfer
         return terms
+
+    def _further(self, features: Features, labels: Tensor) -> dict[str, Tensor]:
+        """Return the term of further looks at the same photos, by the same codes."""
+        codes: Tensor = self.codes  # type: ignore[assignment]
+        looks = [self.student.hashes(one)["hash"] for one in features.looked_further()]
+        found = [losses.code_cosine(hashes, labels, codes, SCALE) for hashes in looks]
+        return {"further": torch.stack(found).sum()} if found else {}
 
     def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:
         """Return the groups of the student, and one of the auxiliary heads where there are any."""

@@ -53,6 +53,15 @@ class Attended:
         """
         return softmax_products(self.q[:, :, :1], self.k, self.bias).squeeze(2)
 
+    def cls_log_attention(self) -> Tensor:
+        """Return the logarithm of the CLS row's attention, [B, H, T], in float32 at least.
+
+        Without gradient. Finite where the attention itself is too small for float32.
+        """
+        kind = torch.promote_types(self.q.dtype, torch.float32)
+        q, k = self.q[:, :, :1].detach().to(kind), self.k.detach().to(kind)
+        return scaled_products(q, k, self.bias).log_softmax(dim=-1).squeeze(2)
+
     def full_attention(self) -> Tensor:
         """Return the whole attention [B, H, T, T], as the published models materialise it."""
         return softmax_products(self.q, self.k, self.bias)
@@ -95,13 +104,16 @@ def _heads(attn: Block, rows: Tensor) -> Tensor:
     return rows.reshape(-1, rows.shape[1], attn.num_heads, size).transpose(1, 2)
 
 
+def scaled_products(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return q k^T / sqrt(d) + bias, [B, H, Tq, Tk]."""
+    scale = float(q.shape[-1]) ** -0.5
+    products: Tensor = (q * scale) @ k.transpose(-2, -1)
+    return products if bias is None else products + bias
+
+
 def softmax_products(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return softmax(q k^T / sqrt(d) + bias), [B, H, Tq, Tk]."""
-    scale = float(q.shape[-1]) ** -0.5
-    products = (q * scale) @ k.transpose(-2, -1)
-    if bias is not None:
-        products = products + bias
-    found: Tensor = products.softmax(dim=-1)
+    found: Tensor = scaled_products(q, k, bias).softmax(dim=-1)
     return found
 
 

@@ -124,22 +124,11 @@ class FoldedEmbedding(nn.Module):
 
     def __init__(self, plain: Embedding) -> None:
         super().__init__()
-        vit, norm = plain.vit, plain.norm
-        conv = vit.patch_embed.proj
+        vit = plain.vit
+        self.conv = folded_convolution(vit.patch_embed.proj, plain.norm)
         with torch.no_grad():
-            weight = conv.weight.double()
-            mean = torch.tensor(norm.mean, dtype=torch.float64).view(1, 3, 1, 1).to(weight.device)
-            std = torch.tensor(norm.std, dtype=torch.float64).view(1, 3, 1, 1).to(weight.device)
-            bias = -(weight * (mean / std)).sum(dim=(1, 2, 3))
-            if conv.bias is not None:
-                bias = bias + conv.bias.double()
-            self.conv = nn.Conv2d(3, conv.out_channels, conv.kernel_size, conv.stride)
-            self.conv.to(conv.weight)
-            self.conv.weight.copy_(weight / (255.0 * std))
-            assert self.conv.bias is not None
-            self.conv.bias.copy_(bias)
             width, patches = int(vit.embed_dim), int(vit.patch_embed.num_patches)
-            fixed = vit._pos_embed(torch.zeros(1, patches, width).to(conv.weight))
+            fixed = vit._pos_embed(torch.zeros(1, patches, width).to(self.conv.weight))
             count = int(vit.num_prefix_tokens)
             rows = fixed[:, :0] if plain.suffix is None else plain.suffix.detach()
         self.register_buffer("before", fixed[:, :count].clone(), persistent=False)
@@ -158,3 +147,20 @@ class FoldedEmbedding(nn.Module):
             rows.append(self.after.expand(patches.shape[0], -1, -1))
         x = self.norm_pre(torch.cat(rows, dim=1))
         return Tokens(x, self.before.shape[1], self.after.shape[1])
+
+
+def folded_convolution(conv: nn.Conv2d, norm: Normalisation) -> nn.Conv2d:
+    """Return the patch convolution of pixels in 0..255 that equals `conv` of normalised ones."""
+    with torch.no_grad():
+        weight = conv.weight.double()
+        mean = torch.tensor(norm.mean, dtype=torch.float64).view(1, 3, 1, 1).to(weight.device)
+        std = torch.tensor(norm.std, dtype=torch.float64).view(1, 3, 1, 1).to(weight.device)
+        bias = -(weight * (mean / std)).sum(dim=(1, 2, 3))
+        if conv.bias is not None:
+            bias = bias + conv.bias.double()
+        made = nn.Conv2d(3, conv.out_channels, conv.kernel_size, conv.stride)  # type: ignore[arg-type]
+        made.to(conv.weight)
+        made.weight.copy_(weight / (255.0 * std))
+        assert made.bias is not None
+        made.bias.copy_(bias)
+    return made

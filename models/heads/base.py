@@ -19,12 +19,19 @@ class Features:
     embedding: [B, D]; extras: further tensors by name, of the method's own: for its head (CLS rows
     of several blocks) or to be outputs of the graph (a box). penalties: scalars that join
     the loss in training; readouts: features [B, D] from within the encoder, for auxiliary heads.
+    further: embeddings [B, D] of further looks at the images, which join the loss in training by
+    the same head.
     """
 
     embedding: Tensor
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     penalties: tuple[Tensor, ...] = ()
     readouts: tuple[Tensor, ...] = ()
+    further: tuple[Tensor, ...] = ()
+
+    def looked_further(self) -> list[Features]:
+        """Return the features of each further look, for the head."""
+        return [Features(one) for one in self.further]
 
 
 class Head(Simplifiable):

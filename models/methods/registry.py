@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from fgdeploy.core.errors import CheckpointError, UsageError
-from fgdeploy.models.methods import clca, dva, eet, glsim
+from fgdeploy.models.methods import aftrans, clca, dva, eet, glsim
 from fgdeploy.models.methods.base import Method
 from fgdeploy.models.methods.reduced import alone
 from fgdeploy.models.reduce.reductions import REDUCTIONS
@@ -23,6 +23,7 @@ METHODS: dict[str, Method] = {
         clca.METHOD,
         glsim.METHOD,
         dva.METHOD,
+        aftrans.METHOD,
         *(alone(one) for one in REDUCTIONS.values()),
     )
 }

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# The most that TensorRT's TopK gives.
+MOST = 3840
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -33,6 +36,18 @@ def best(scores: Tensor, keep: int) -> Chosen:
     room = keep - above.sum(dim=1, keepdim=True)
     mask = above + level * (level.cumsum(dim=1) <= room).to(kind)
     return Chosen(positions(mask, keep), mask.to(scores.dtype))
+
+
+def mask_of_best(scores: Tensor, keep: int, most: int = MOST) -> Tensor:
+    """Return a mask [B, N] of ones at the `keep` greatest of scores; among equal ones the first.
+
+    `most` are chosen at a time and then left out. Scores are finite, above the type's least value.
+    """
+    chosen = best(scores, min(keep, most)).mask
+    while (keep := keep - most) > 0:
+        left = torch.where(chosen > 0, torch.finfo(scores.dtype).min, scores)
+        chosen = chosen + best(left, min(keep, most)).mask
+    return chosen
 
 
 def _counts(values: Tensor) -> torch.dtype:

@@ -121,13 +121,20 @@ def without_heads(state: Mapping[str, Tensor], parts: Sequence[str] = HEADS) -> 
 
 def resize_positions(position: Tensor, vit: ViT) -> Tensor:
     """Resize position rows to the model's grid, bilinear, other tokens' rows kept (EET's code)."""
-    target = vit.pos_embed
-    if position.ndim != 3 or position.shape == target.shape:
+    if position.ndim != 3 or position.shape[2] != vit.pos_embed.shape[2]:
         return position
     fixed = 0 if vit.no_embed_class else int(vit.num_prefix_tokens)
+    return resize_grid(position, fixed, vit.patch_embed.grid_size)
+
+
+def resize_grid(position: Tensor, fixed: int, grid: tuple[int, int]) -> Tensor:
+    """Resize position rows [1, fixed + n n, D] to a grid of (rows, columns), bilinear.
+
+    The first `fixed` rows stay. What is no square comes back as it is.
+    """
     count = position.shape[1] - fixed
-    side, grid = round(max(count, 0) ** 0.5), vit.patch_embed.grid_size
-    if side * side != count or side == 0 or position.shape[2] != target.shape[2]:
+    side = round(max(count, 0) ** 0.5)
+    if side * side != count or side == 0 or grid == (side, side):
         return position
     rows = position[:, fixed:].reshape(1, side, side, -1).permute(0, 3, 1, 2).float()
     resized = F.interpolate(rows, size=grid, mode="bilinear", align_corners=False)
