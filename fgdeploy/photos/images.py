@@ -21,7 +21,13 @@ from fgdeploy.core.errors import ImageError
 from fgdeploy.photos import given
 from fgdeploy.photos.formats import FORMATS, open_image, silence_libtiff
 from fgdeploy.photos.given import ImageLike
-from fgdeploy.photos.pixels import AS_STORED, Reading, check_sixteen_bit_colour, upright
+from fgdeploy.photos.pixels import (
+    AS_STORED,
+    Reading,
+    check_sixteen_bit_colour,
+    turn_of,
+    upright,
+)
 
 INTERPOLATIONS: Mapping[str, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -172,6 +178,22 @@ def decode(
     except (
         Exception
     ) as error:  # a damaged file makes decoders raise anything, struct.error included
+        reason = " ".join(str(error).split())
+        raise ImageError(f"{name} is damaged or unreadable: {reason}; replace the file") from None
+
+
+def stored_size(path: str | os.PathLike[str]) -> tuple[tuple[int, int], Image.Transpose | None]:
+    """Return width and height of a photo as it is stored, and how it is turned to be upright.
+
+    Raises ImageError.
+    """
+    name = name_of(path)
+    try:
+        with open_image(path, name) as image:
+            return image.size, turn_of(image)
+    except ImageError:
+        raise
+    except Exception as error:  # as in `decode`
         reason = " ".join(str(error).split())
         raise ImageError(f"{name} is damaged or unreadable: {reason}; replace the file") from None
 

@@ -66,12 +66,17 @@ def upright(image: Image.Image, name: str, reading: Reading = AS_STORED) -> Imag
     return image.convert("RGB")
 
 
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """Return how an image must be turned to be upright, None where it is."""
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF does not make a photo unreadable
+        return None
+
+
 def _turned(image: Image.Image) -> Image.Image:
     # ImageOps.exif_transpose would write all EXIF tags anew, which fails on odd ones
-    try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged EXIF does not make a photo unreadable
-        turn = None
+    turn = turn_of(image)
     return image if turn is None else image.transpose(turn)
 
 

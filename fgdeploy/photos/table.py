@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,41 @@ def read_rows(source: Path, columns: Columns = AS_NAMED) -> list[Row]:
     split = _key(columns.split or "split")
     at_split = names.index(split) if split in names else None
     rows = []
+    for number, cells in _body(source, lines, separator, len(names)):
+        of_split = None if at_split is None else cells[at_split].strip().lower() or None
+        rows.append(Row(number, cells[at_path], cells[at_label].strip() or None, of_split))
+    return rows
+
+
+def read_named(
+    source: Path, choices: Sequence[Sequence[str]]
+) -> tuple[tuple[str, ...], list[tuple[int, dict[str, str]]]]:
+    """Return which of some sets of columns a list has, and its rows: line and cells by name.
+
+    Other columns are among the cells. Raises DataError, for a header that fits none too.
+    """
+    lines = _lines(source)
+    header = next(lines, (1, ""))[1]
+    names = {one: list(map(_key, _cells(header, one) or ())) for one in _SEPARATORS}
+    fitting = [(one, set_) for one in names for set_ in choices if set(set_) <= set(names[one])]
+    if len(fitting) != 1:
+        wanted = " or ".join(",".join(set_) for set_ in choices)
+        raise DataError(
+            f"{source}: expected a header with the columns {wanted}, got "
+            f"{shown(header)[1:-1].strip() or 'an empty first line'}"
+        )
+    separator, chosen = fitting[0]
+    known = names[separator]
+    if twice := [name for name, count in Counter(known).items() if name and count > 1]:
+        raise DataError(f"{source}: two columns are named {shown(twice[0])}; rename one of them")
+    body = _body(source, lines, separator, len(known))
+    return tuple(chosen), [(line, dict(zip(known, cells, strict=True))) for line, cells in body]
+
+
+def _body(
+    source: Path, lines: Iterator[tuple[int, str]], separator: str, columns: int
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line and the cells of each row that is not blank."""
     for number, line in lines:
         cells = _cells(line, separator)
         if cells is None:
@@ -71,14 +106,12 @@ def read_rows(source: Path, columns: Columns = AS_NAMED) -> list[Row]:
             )
         if not any(cell.strip() for cell in cells):
             continue
-        if len(cells) != len(names):
+        if len(cells) != columns:
             raise DataError(
-                f"{source} line {number}: expected {len(names)} columns, got {len(cells)}; "
+                f"{source} line {number}: expected {columns} columns, got {len(cells)}; "
                 f"put names that hold {_SEPARATORS[separator]} in double quotes"
             )
-        of_split = None if at_split is None else cells[at_split].strip().lower() or None
-        rows.append(Row(number, cells[at_path], cells[at_label].strip() or None, of_split))
-    return rows
+        yield number, cells
 
 
 def lists_photos(source: Path, columns: Columns = AS_NAMED) -> bool:
