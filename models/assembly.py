@@ -178,7 +178,7 @@ def choose(
         method.photometry.interpolation,
         norm.mean,
         norm.std,
-        method.photometry.square,
+        method.photometry.square if told is None or told.square is None else told.square,
     )
     return Assembly(
         method,

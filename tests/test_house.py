@@ -159,9 +159,10 @@ _ORDER = (
     {"methods.base", "plan", "tracing", "embedder"},
     _reductions(),
     {"reduce.reductions"},
-    {"methods.clca_keys", "methods.clca_files", "methods.glsim_options"} | {"methods.dva_files"},
-    {"methods.eet", "methods.reduced", "methods.aftrans"},
-    {"methods.clca", "methods.glsim"} | {"methods.dva"},
+    {"methods.clca_keys", "methods.clca_files", "methods.glsim_options", "methods.glsim_keys"}
+    | {"methods.dva_files"},
+    {"methods.eet", "methods.reduced", "methods.aftrans", "methods.glsim_files"},
+    {"methods.clca", "methods.glsim", "methods.dva"},
     {"methods.registry"},
     {"weights.trained"},
     {"trained_options"},

@@ -76,7 +76,7 @@ def create(
             f"{backbone} cannot be made at {image_size} pixels; choose a size that its patches "
             "divide, such as 224"
         ) from None
-    _check_plain(vit, backbone, image_size)
+    _check_plain(vit, backbone, image_size, variant.stride is not None)
     _open_layer_scales(vit)
     variant.apply(vit, image_size, seed)
     return vit.eval()
@@ -91,11 +91,12 @@ def _open_layer_scales(vit: Any) -> None:
                     scale.gamma.fill_(1.0)
 
 
-def _check_plain(vit: Any, backbone: str, image_size: int) -> None:
+def _check_plain(vit: Any, backbone: str, image_size: int, strided: bool) -> None:
+    """strided: patches lie a given stride apart, and what is left at the edges is not seen."""
     if (reason := plain.why_not(vit)) is not None:
         raise plain.refusal(backbone, reason)
     patch = patch_size(vit)
-    if image_size % patch:
+    if image_size % patch and not strided:
         raise UsageError(
             f"image size {image_size} is no multiple of {backbone}'s patch size {patch}; "
             f"choose {image_size // patch * patch or patch} or {(image_size // patch + 1) * patch}"

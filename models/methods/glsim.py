@@ -27,6 +27,7 @@ from fgdeploy.models.looks.aggregator import (
 from fgdeploy.models.looks.crop import Crop
 from fgdeploy.models.looks.rectangle import BestFirst, Rectangle
 from fgdeploy.models.looks.similarity import Similarity
+from fgdeploy.models.methods import glsim_files, glsim_keys
 from fgdeploy.models.methods.base import Method, Photometry
 from fgdeploy.models.methods.glsim_options import ONCE, SELECT, TWICE, GLSimOptions
 from fgdeploy.models.walk import Observer
@@ -56,7 +57,7 @@ class GLSim(Encoder):
         top = options.top or 1
         self.rectangle = Rectangle(shape.grid, shape.patch_size, top, options.inclusive_box)
         self.best_first = BestFirst(top)
-        self.crop = Crop(shape.grid[0] * shape.patch_size)
+        self.crop = Crop(int(vit.patch_embed.img_size[0]))
         self.cls_token_crops: nn.Parameter | None = None
         if options.own_cls:
             self.cls_token_crops = nn.Parameter(vit.cls_token.detach().clone())
@@ -207,4 +208,7 @@ METHOD = Method(
     half=("aggregator*",),
     outputs=outputs,
     variant=GLSimOptions.backbone,
+    rename=glsim_keys.rename,
+    told=glsim_files.tell,
+    claims=glsim_files.claims,
 )

@@ -36,6 +36,7 @@ _WHOLE = {
     "hidden": (1, 1 << 16),
     "depth": (1, 1 << 10),
     "patch": (1, 1 << 10),
+    "stride": (1, 1 << 10),
 }
 _REAL = {"norm_eps": (0.0, 1.0), "last_eps": (0.0, 1.0), "mlp_ratio": (0.01, 64.0)}
 _TOP, _GRID = 8, 14  # the paper's: 8 of 14 x 14 patches, 16 of 28 x 28
@@ -51,8 +52,8 @@ class GLSimOptions(Options):
     there. tokens: the rows that are aggregated, CLS of each look or all. aggregator: transformer
     (`layers` blocks), dwsc or conv, or none; aggregator_norm: it has a last norm, of `last_eps`;
     width: of its rows; aggregator_heads. pool: what is read of its rows: cls, their mean, or both.
-    flip: the mean over photo and mirror image. norm_eps, heads, hidden, depth, mlp_ratio, patch:
-    of the backbone, where they are not its own.
+    flip: the mean over photo and mirror image. norm_eps, heads, hidden, depth, mlp_ratio, patch,
+    stride: of the backbone, where they are not its own.
     """
 
     top: int | None = None
@@ -76,6 +77,7 @@ class GLSimOptions(Options):
     depth: int | None = None
     mlp_ratio: float | None = None
     patch: int | None = None
+    stride: int | None = None
 
     @classmethod
     def read(cls, name: str, text: str) -> Any:
@@ -128,6 +130,7 @@ class GLSimOptions(Options):
             depth=self.depth,
             mlp_ratio=self.mlp_ratio,
             patch=self.patch,
+            stride=self.stride,
         )
 
     @property

@@ -18,7 +18,7 @@ class Told:
     options: values by the name of a method's option; fixed: those of them that the weights hold
     to; open: names of options that matter and that the file does not tell. backbone: timm's name;
     size, resize: pixels of a side, and of the whole square photo that it is cut from; colours: mean
-    and std per channel, 0..1.
+    and std per channel, 0..1; square: whether both sides of a photo are scaled to `resize`.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -28,6 +28,7 @@ class Told:
     size: int | None = None
     resize: int | None = None
     colours: tuple[Channels, Channels] | None = None
+    square: bool | None = None
 
 
 # (arguments kept beside the tensors, renamed tensors, the file's name) -> what is told, None where
