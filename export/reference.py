@@ -11,6 +11,7 @@ import torch
 from fgdeploy.bundle import Manifest
 from fgdeploy.engines.base import Engine, Outputs
 from fgdeploy.export.graph import DeployGraph
+from fgdeploy.models.network import Network
 
 
 class PyTorchEngine(Engine):
@@ -22,6 +23,11 @@ class PyTorchEngine(Engine):
     def __init__(self, graph: DeployGraph, manifest: Manifest) -> None:
         super().__init__(manifest)
         self._graph = graph.eval()
+
+    @property
+    def network(self) -> Network:
+        """Return the network that runs."""
+        return self._graph.network
 
     def in_float64(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """Return the hashes (B, bits) computed in float64, to tell rounding from error."""

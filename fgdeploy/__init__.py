@@ -22,6 +22,7 @@ __all__ = [
     "build_engine",
     "calibrate",
     "errors",
+    "explain",
     "load",
     "open_bundle",
     "photos",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from fgdeploy.bundle import open_bundle
     from fgdeploy.classifying import Guess
     from fgdeploy.core.errors import FgdeployError
+    from fgdeploy.explaining import explain
     from fgdeploy.hasher import Hasher, load
     from fgdeploy.photos import Photo
     from fgdeploy.proof.preparing import build_engine, calibrate
@@ -48,6 +50,7 @@ _HOMES = {
     "Index": "fgdeploy.retrieval",
     "Photo": "fgdeploy.photos",
     "build_engine": "fgdeploy.proof.preparing",
+    "explain": "fgdeploy.explaining",
     "calibrate": "fgdeploy.proof.preparing",
     "load": "fgdeploy.hasher",
     "open_bundle": "fgdeploy.bundle",

@@ -50,19 +50,20 @@ class Traced:
     extras: Mapping[str, npt.NDArray[Any]]
 
 
-def trace(network: Network, frames: npt.NDArray[np.uint8]) -> list[Traced]:
+def trace(network: Network, frames: npt.NDArray[np.uint8], with_rows: bool = True) -> list[Traced]:
     """Return what a network does with frames, uint8 [B, S, S, 3], image by image.
 
-    Of a method that looks twice, the first look. Raises UsageError for a step that does not say
-    where its rows come from.
+    with_rows: say what rows stand for; else `held` is empty and the extras are all there is. Of a
+    method that looks twice, the first look. Raises UsageError for a step that does not say where
+    its rows come from.
     """
-    seen, features = _run(network, frames, rolled=False)
+    seen, features = _run(network, frames, False, with_rows)
     extras = {name: value.numpy() for name, value in features.items()}
     grid = backbones.geometry(network.encoder.vit).grid
     return [
         Traced(
             grid,
-            tuple(_changes([one[image] for one in seen])),
+            tuple(_changes([one[image] for one in seen])) if with_rows else (),
             {name: value[image] for name, value in extras.items()},
         )
         for image in range(len(frames))
@@ -94,11 +95,12 @@ def _changes(rows: list[Array]) -> Iterator[Held]:
 
 
 def _run(
-    network: Network, frames: npt.NDArray[np.uint8], rolled: bool
+    network: Network, frames: npt.NDArray[np.uint8], rolled: bool, with_rows: bool = True
 ) -> tuple[list[Array], Mapping[str, Tensor]]:
     """Return the origin of the rows behind each block, [B, T, N] each, and the encoder's extras."""
     seen: list[Origin] = []
-    with torch.inference_mode(), _listening(network.encoder, seen, rolled):
+    listening = _listening(network.encoder, seen, rolled) if with_rows else contextlib.nullcontext()
+    with torch.inference_mode(), listening:
         pixels = network.pixels(torch.from_numpy(frames).permute(0, 3, 1, 2))
         features = network(pixels)
     if rolled and seen[-1].looks != len(seen):

@@ -99,14 +99,15 @@ def test_the_scan_knows_nothing_of_the_store() -> None:
         assert all(name.startswith("retrieval.scan") for name in names), path
 
 
-def test_only_the_demo_and_parity_reach_back_to_torch() -> None:
+def test_only_the_demo_parity_and_explanations_reach_back_to_torch() -> None:
     back = {"models", "training", "export"}
     for path in (ROOT / "fgdeploy").rglob("*.py"):
         inside = path.relative_to(ROOT / "fgdeploy")
         if inside.parts[0] in (*ROOMS, "cli"):
             continue
         if any(_allowed(name, back) for name in _modules_imported(path)):
-            assert inside.as_posix() in ("demo/tour.py", "proof/comparing.py"), path
+            known = ("demo/tour.py", "proof/comparing.py", "explaining/by_pytorch.py")
+            assert inside.as_posix() in known, path
         imports_cli = any(_allowed(name, {"cli"}) for name in _modules_imported(path))
         assert not imports_cli or inside.name == "__main__.py", path
 

@@ -12,6 +12,7 @@ import pytest
 from fgdeploy.demo.moths import write_moths
 from fgdeploy.export.export_settings import ExportSettings
 from fgdeploy.export.exporter import export_bundle
+from tests.fgdeploy.explaining.showing import write_showing_bundle
 
 EXPORT_ONLY = ("torch", "torchvision", "timm", "onnx", "onnxscript", "safetensors")
 HEAVY = (*EXPORT_ONLY, "onnxruntime", "openvino", "tensorrt", "numpy", "PIL", "rich")
@@ -46,6 +47,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ExportSettings(backbone="test_vit", weights="random", image_size=64, head="lsh"),
         folder / "eet.fgd",
     )
+    write_showing_bundle(folder / "showing.fgd")
     return folder
 
 
@@ -62,6 +64,7 @@ def test_the_command_line_runs_without_it(work: Path) -> None:
         ["parity", photos, "-b", bundle],
         ["inspect", bundle],
         ["doctor"],
+        ["explain", query, "-b", work / "showing.fgd", "-o", work / "e.png"],
     ):
         result = _python(code, *command)
         assert result.returncode == 0, (command, result.stderr)
@@ -74,12 +77,14 @@ def test_the_command_line_runs_without_it(work: Path) -> None:
         (["export", "--weights", "random"], "exporting", "export"),
         (["demo", "--folder", "d"], "the demo", "train"),
         (["parity", "P", "-b", "B", "--reference", "pytorch"], "the pytorch reference", "export"),
+        (["explain", "Q", "-b", "B"], "explaining with the PyTorch model", "export"),
     ],
 )
 def test_what_needs_it_names_the_pip_command(
     work: Path, command: list[str], need: str, extra: str
 ) -> None:
     places = {"P": str(work / "moths"), "B": str(work / "eet.fgd")}
+    places["Q"] = str(next((work / "moths").rglob("*.jpg")))
     code = BLOCKED + "from fgdeploy.cli import main; main()"
     result = _python(code, *(places.get(word, word) for word in command))
     assert result.returncode == 1

@@ -17,6 +17,7 @@ from fgdeploy.cli import (
     demo,
     doctor,
     evaluate,
+    explain,
     export,
     gallery,
     hashing,
@@ -166,4 +167,5 @@ app.add_typer(gallery.app, name="index")
 app.command("search")(search.search)
 app.command("eval")(evaluate.evaluate)
 app.command("classify")(classify.classify)
+app.command("explain")(explain.explain)
 registering.equip(app)

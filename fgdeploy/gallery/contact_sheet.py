@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ from fgdeploy.core import atomic
 from fgdeploy.core.errors import ImageError
 from fgdeploy.core.text import counted
 from fgdeploy.gallery import Query
+from fgdeploy.photos.data_uri import jpeg_uri
 from fgdeploy.photos.images import decode
 from fgdeploy.retrieval import Hit
 
@@ -141,8 +140,5 @@ def _thumbnail(path: str | None) -> str:
         known = "cannot be shown" if os.path.lexists(path) else "not there any more"
         return f'<div class="gone">{known}</div>'
     image.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL))
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=85)
-    data = base64.b64encode(stream.getvalue()).decode("ascii")
     name = html.escape(Path(path).name, quote=True)
-    return f'<img alt="{name}" src="data:image/jpeg;base64,{data}">'
+    return f'<img alt="{name}" src="{jpeg_uri(image)}">'

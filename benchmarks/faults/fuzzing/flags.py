@@ -38,6 +38,7 @@ CALLS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "eval": ((PHOTOS, "-b", BUNDLE, "--json"),),
     "classify": ((PHOTOS, "-b", BUNDLE, "--json"), (QUERY, "-k", "3")),
+    "explain": ((QUERY, "-b", BUNDLE, "-o", "new.png"), (PHOTOS, "-o", "new.html")),
     "index add": ((INDEX, QUERY, "-b", BUNDLE), ("new.fgi", PHOTOS)),
     "index prune": ((INDEX, "--dry-run"), (INDEX, "--missing-folders", "--where", "id > 150")),
     "index remove": ((INDEX, "3", "5"), (INDEX, "--where", "label = 'kite'")),
@@ -55,7 +56,7 @@ ENDINGS = {
     "export": ("-o", f"{QUERY}/x.fgd"),
     "calibrate": ("--data", QUERY),
 }
-_RARE = (*ENDINGS, "build-engine", "doctor", "parity")
+_RARE = (*ENDINGS, "build-engine", "doctor", "explain", "parity")
 
 _PATHS = (
     BUNDLE, OTHER, INDEX, CODES, LINES, PACK, PHOTOS, QUERY, "other", "missing", "missing/x",

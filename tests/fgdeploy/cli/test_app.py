@@ -30,6 +30,7 @@ COMMANDS = [
     ["search"],
     ["eval"],
     ["classify"],
+    ["explain"],
     ["index"],
     ["index", "add"],
     ["index", "remove"],

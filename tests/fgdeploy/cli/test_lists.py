@@ -37,6 +37,7 @@ def test_every_command_that_takes_a_list_knows_its_columns() -> None:
         "hash",
         "eval",
         "classify",
+        "explain",
     }
     for option, others in (("label_column", set()), ("bit_depth", {"search"})):
         taking = {
