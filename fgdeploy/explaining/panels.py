@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from fgdeploy.core.text import counted
 from fgdeploy.explaining.explanation import Explanation, Kept, Numbers
 
 SIDE = 448  # pixels of a panel
@@ -90,7 +91,7 @@ def _told(kept: Kept) -> str:
     count, of = int(kept.patches.sum()), kept.shares.shape[1]
     if kept.alone.sum() == count:
         return f"behind block {kept.block}: {count} of {of} patches"
-    return f"behind block {kept.block}: {kept.rows} rows for {count} patches"
+    return f"behind block {kept.block}: {counted(kept.rows, 'row')} for {count} patches"
 
 
 def _map_panel(name: str, values: Numbers, photo: Image.Image) -> Panel:
@@ -122,7 +123,8 @@ def _kept(photo: Image.Image, kept: Kept, grid: tuple[int, int]) -> Image.Image:
     tint = _over_pixels(grouped)[..., None]
     shown = np.where(tint, _TINT * _over_pixels(tints) + (1 - _TINT) * _grey(photo), shown)
     shown = np.where(_over_pixels(holders < 0)[..., None], _darkened(_array(photo)), shown)
-    shown[_edges(_over_pixels(np.where(grouped, holders, -1)))] = 255
+    dropped_apart = np.where(holders < 0, -2, -1)  # on a dark photo too
+    shown[_edges(_over_pixels(np.where(grouped, holders, dropped_apart)))] = 255
     return _image(shown)
 
 

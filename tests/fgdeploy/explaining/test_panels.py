@@ -37,6 +37,7 @@ def test_dropped_patches_are_dark_and_kept_ones_as_they_are() -> None:
     for patch in range(12):
         found = _middle(image, *divmod(patch, 4), grid)
         assert found == list(COLOUR) if patch in (5, 11) else max(found) < 60
+    assert (image[-(-SIDE // 3), SIDE // 4 + 2 : SIDE // 2 - 2] == 255).all()  # on a dark photo too
 
 
 def test_patches_that_share_a_row_have_one_tint_and_an_outline() -> None:

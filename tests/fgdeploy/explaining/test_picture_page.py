@@ -24,7 +24,7 @@ def test_a_page(tmp_path: Path) -> None:
     text = " ".join(page.text)
     assert f"Model of {NASTY}. Dark patches were dropped." in text
     assert "share a row" in text and "from blue, the least, to yellow" in text
-    assert "behind block 2: 1 rows for 2 patches" in text and "attention rollout" in text
+    assert "behind block 2: 1 row for 2 patches" in text and "attention rollout" in text
     assert [image.size for image in page.images()] == [(336, 336)] * 4
     assert sum(tag == "section" for tag, _ in page.tags) == 2
     assert not any("http" in (value or "") for _, one in page.tags for value in one.values())
