@@ -3,10 +3,11 @@
     python benchmarks/faults/kill.py --kills 200 --seed 0
 
 A child adds, replaces, removes and compacts without pause, in batches, and tells each batch that
-was acknowledged; segments are so small that they are written all the time. It is killed (SIGKILL),
-then the index is opened: every acknowledged change must be there, the one under way whole or not at
-all, searches must equal ones over a plain list, and `verify` must have nothing but left-over files
-to name. Prints a table of where the kills fell; exits 1 at the first difference.
+was acknowledged; segments are so small that they are written all the time, and so are the items'
+embeddings. It is killed (SIGKILL), then the index is opened: every acknowledged change must be
+there, the one under way whole or not at all, each item with its own embedding, searches must equal
+ones over a plain list, and `verify` must have nothing but left-over files to name. Prints a table
+of where the kills fell; exits 1 at the first difference.
 """
 
 from __future__ import annotations
@@ -20,21 +21,32 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from fgdeploy.core.cosine import cosines, unit
 from fgdeploy.retrieval import Index, Item
-from fgdeploy.retrieval.store import derived, segment, snapshot, verifying
+from fgdeploy.retrieval.store import (
+    derived,
+    embedding_file,
+    embeddings,
+    segment,
+    snapshot,
+    verifying,
+)
+from fgdeploy.retrieval.store.int8_rows import quantised, restored
 from fgdeploy.retrieval.store.making import DATABASE
 from fgdeploy.retrieval.store.session import Session
 
-BITS, BATCH = 64, 40
+BITS, BATCH, WIDTH = 64, 40, 8
 TAIL_ROWS, MERGE_ROWS, BLOCK_ROWS = 90, 700, 64
 MOST_BATCHES = 40
+WRITING = {"segment": "writing a segment", "embeddings": "writing embeddings"}
 
 IndexState = dict[int, int]  # number of a batch -> version of its codes
 
@@ -52,6 +64,7 @@ class Counts:
 def small_files() -> None:
     """Let little data fill many segments and blocks."""
     derived.TAIL_ROWS, derived.MERGE_ROWS = TAIL_ROWS, MERGE_ROWS
+    embeddings.MERGE_ROWS = 4 * BATCH
     for module in (segment, derived, snapshot, verifying):
         vars(module)["BLOCK_ROWS"] = BLOCK_ROWS
 
@@ -70,6 +83,18 @@ def items_of(batch: int, version: int) -> list[Item]:
     ]
 
 
+def rows_of(codes: Iterable[bytes]) -> npt.NDArray[np.float32]:
+    """Return the embeddings of items, which follow from their codes."""
+    rows = [np.frombuffer(hashlib.blake2b(code).digest()[:WIDTH], np.uint8) for code in codes]
+    return np.array(rows, np.float32).reshape(-1, WIDTH) - 127
+
+
+def make(path: Path) -> None:
+    """Make an empty index that keeps embeddings."""
+    with Index.create(path, "ab" * 32, BITS) as index:
+        index.embeddings.keep("int8", WIDTH)
+
+
 # The child
 
 
@@ -85,6 +110,15 @@ def work(path: Path, state: IndexState, seed: int, tell: Any) -> None:
         return crc
 
     segment.write = told
+    write_rows = embedding_file.write
+
+    def told_rows(*arguments: Any) -> int:
+        tell("begin embeddings")
+        crc = write_rows(*arguments)
+        tell("end embeddings")
+        return crc
+
+    embedding_file.write = told_rows
     if chooser.random() < 0.5:  # pages go to the file before the commit
         connect = Session._connect
 
@@ -120,7 +154,9 @@ def change(index: Index, state: IndexState, tell: Any, kind: str, batch: int, ve
         index.remove([item.id for item in index.by_path(paths).values()])
         del state[batch]
     else:
-        index.add(items_of(batch, version), lambda done: tell(f"done {kind} {batch} {version}"))
+        items = items_of(batch, version)
+        rows = rows_of(item.code for item in items)
+        index.add(items, lambda done: tell(f"done {kind} {batch} {version}"), embeddings=rows)
         state[batch] = version
         return
     tell(f"done {kind} {batch} {version}")
@@ -167,8 +203,8 @@ def follow(lines: list[str], state: IndexState) -> tuple[str, list[IndexState]]:
         word, kind, *numbers = line.split()
         if word == "error":
             raise SystemExit(f"the writer failed: {line}")
-        if word == "begin" and kind == "segment":
-            inside = "writing a segment"
+        if word == "begin" and kind in WRITING:
+            inside = WRITING[kind]
         elif word == "end":
             inside = ""
         elif word == "begin":
@@ -193,7 +229,7 @@ def look(path: Path, may_be: list[IndexState], counts: Counts, kind: str) -> Ind
     journal = path / f"{DATABASE}-journal"
     if journal.exists() and journal.read_bytes()[:8].strip(b"\0"):
         counts.left[kind]["hot journal"] += 1
-    if list(path.glob(".segment-*.tmp")):
+    if [*path.glob(".segment-*.tmp"), *path.glob(".embeddings-*.tmp")]:
         counts.left[kind]["temporary file"] += 1
     notices: list[str] = []
     with Index.open(path, notices.append) as index:
@@ -246,6 +282,19 @@ def search_right(index: Index) -> None:
         hits = index.search_radius(np.frombuffer(query, np.uint8), 26)
         near = [each for each in order if each[0] <= 26]
         expect([(h.distance, h.id, h.path) for h in hits] == near, "a radius search is wrong")
+    embeddings_right(index, items)
+
+
+def embeddings_right(index: Index, items: list[Item]) -> None:
+    """Compare a re-ranked search with one over a plain list, each item with its own embedding."""
+    query = np.arange(WIDTH, dtype=np.float64) - 3
+    costs = 1 - cosines(unit(query), unit(restored(*quantised(rows_of(i.code for i in items)))))
+    distances = [int.from_bytes(item.code, "big").bit_count() for item in items]
+    pool = sorted(zip(distances, [item.id for item in items], costs.tolist(), strict=True))[:60]
+    order = sorted((cost, distance, number) for distance, number, cost in pool)
+    code = np.zeros((1, BITS // 8), np.uint8)
+    hits = index.search(code, 30, embeddings=query[None], pool=60)[0]
+    expect([(h.cost, h.distance, h.id) for h in hits] == order[:30], "a re-ranked search is wrong")
 
 
 def expect(good: bool, what: str) -> None:
@@ -272,7 +321,7 @@ def run(folder: Path, kills: int, seed: int) -> Counts:
     small_files()
     chooser, counts = random.Random(seed), Counts()
     path, state = folder / "killed.fgi", IndexState()
-    Index.create(path, "ab" * 32, BITS).close()
+    make(path)
     for _ in range(kills):
         lines = run_until_killed(path, state, chooser)
         kind, may_be = follow(lines, state)

@@ -34,7 +34,6 @@ from pathlib import Path
 import kill
 
 from fgdeploy.core.errors import FgdeployError
-from fgdeploy.retrieval import Index
 from fgdeploy.retrieval.store.session import Session
 
 SECTOR = 512
@@ -227,7 +226,7 @@ def record(folder: Path, seed: int, changes: int, synchronous: str) -> tuple[Rep
     """Let a child change a new index, and return what it did."""
     path, told, trace = folder / "cut.fgi", folder / "told", folder / "trace"
     shutil.rmtree(path, ignore_errors=True)
-    Index.create(path, "ab" * 32, kill.BITS).close()
+    kill.make(path)
     told.write_bytes(b"")
     replay = Replay(path, told, Disk(path))
     command = ["strace", "-f", "-y", "-xx", "-s", "99999999", "-e", f"trace={CALLS},{REFUSED}"]

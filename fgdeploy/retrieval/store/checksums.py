@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 _TEXT_SHIFT = 32  # the text's 31 bits stand above the code's 32
 
@@ -51,3 +52,12 @@ def meta_checksum(meta: Mapping[str, str]) -> str:
     """Return the CRC-32 of all of `meta` but its own."""
     text = repr(sorted((key, value) for key, value in meta.items() if key != "crc"))
     return str(zlib.crc32(text.encode()))
+
+
+def block_crcs(body: memoryview, block: int, threads: int) -> list[int]:
+    """Return the CRC-32 of each `block` bytes of a derived file, the last one shorter."""
+    spans = [body[start : start + block] for start in range(0, len(body), block)]
+    if threads == 1 or len(spans) < 4:
+        return [zlib.crc32(span) for span in spans]
+    with ThreadPoolExecutor(threads) as pool:  # zlib lets other threads run
+        return list(pool.map(zlib.crc32, spans))

@@ -18,7 +18,7 @@ import numpy as np
 from fgdeploy.core.codes import UInt8Array
 from fgdeploy.core.progress import Progress
 from fgdeploy.core.text import counted
-from fgdeploy.retrieval.store import segment, tables
+from fgdeploy.retrieval.store import embeddings, segment, tables
 from fgdeploy.retrieval.store.index_state import state_of
 from fgdeploy.retrieval.store.merging import in_order
 from fgdeploy.retrieval.store.segment import BLOCK_ROWS, Header, Ids, Segment
@@ -198,7 +198,7 @@ def _forget_the_dead(connection: sqlite3.Connection) -> None:
 
 
 def left_over(connection: sqlite3.Connection, folder: Path) -> list[Path]:
-    """Return the files of segments that the database does not name, and unfinished ones."""
+    """Return derived files that the database does not name, and unfinished ones."""
     named = set()
     for number, crc in connection.execute("SELECT number, tables FROM segments"):
         named.add(segment.path_of(folder, number))
@@ -206,7 +206,8 @@ def left_over(connection: sqlite3.Connection, folder: Path) -> list[Path]:
             named.add(tables.path_of(folder, number))
     found = [*folder.glob("segment-*.codes"), *folder.glob("segment-*.tables")]
     found += folder.glob(".segment-*.tmp")
-    return sorted(path for path in found if path not in named)
+    found = [path for path in found if path not in named]
+    return sorted([*found, *embeddings.left_over(connection, folder)])
 
 
 def clear(paths: list[Path]) -> None:

@@ -31,6 +31,16 @@ def known_ids(values: Iterable[object]) -> list[int]:
     return [number for _, number in numbers if number is not None]
 
 
+def texts_of(what: str, given: Iterable[str]) -> set[str]:
+    """Return keys in text that are looked for. Raises UsageError for other things."""
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise UsageError(f"expected {what} in a list, got {shown(given)}; give [one]")
+    found = set(given)
+    if strangers := [value for value in found if not isinstance(value, str)]:
+        raise UsageError(f"expected {what} in text, got {type(strangers[0]).__name__}")
+    return found
+
+
 def automatic(start: int, taken: IdSet) -> Iterator[int]:
     """Yield ids from `start` on that are not `taken`. Raises IndexStoreError when none is left."""
     for number in range(start, MAX_ID + 1):

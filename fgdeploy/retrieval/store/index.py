@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from fgdeploy.core import machine
@@ -18,11 +17,11 @@ from fgdeploy.core.closing import Closing
 from fgdeploy.core.codes import UInt8Array, code_bytes
 from fgdeploy.core.errors import IndexStoreError, UsageError
 from fgdeploy.core.progress import Notify, Progress, no_progress
-from fgdeploy.core.text import shown
 from fgdeploy.retrieval.scan.search import Found
 from fgdeploy.retrieval.store import items, schema, upsert
 from fgdeploy.retrieval.store.derived import MERGE_ROWS
-from fgdeploy.retrieval.store.ids import known_ids
+from fgdeploy.retrieval.store.embeddings import Embeddings
+from fgdeploy.retrieval.store.ids import known_ids, texts_of
 from fgdeploy.retrieval.store.index_state import state_of
 from fgdeploy.retrieval.store.integrity import Integrity
 from fgdeploy.retrieval.store.items import Added, Hit, Item
@@ -31,12 +30,13 @@ from fgdeploy.retrieval.store.making import Taken, folder_of, make
 from fgdeploy.retrieval.store.meta import read_meta
 from fgdeploy.retrieval.store.querying import Querying
 from fgdeploy.retrieval.store.rerank import Hashes
+from fgdeploy.retrieval.store.reranking import EmbeddingRows, chosen
 from fgdeploy.retrieval.store.segment import Ids
 from fgdeploy.retrieval.store.session import Session
 from fgdeploy.retrieval.store.snapshot import Reader
 from fgdeploy.retrieval.store.stats import Stats, measure
 from fgdeploy.retrieval.store.tables import fits
-from fgdeploy.retrieval.store.verifying import MISSING, Problem, inspect
+from fgdeploy.retrieval.store.verifying import Problem
 from fgdeploy.retrieval.store.where import Params, matching_ids
 from fgdeploy.retrieval.store.writing import Writing, refuse_unknown
 
@@ -50,7 +50,7 @@ class Index(Closing):
     """A gallery index, opened for reading and writing; a context manager, usable from threads.
 
     One process writes at a time (a second is told), any number read. bundle: where the bundle that
-    built it lay then, None if nobody said.
+    built it lay then, None if nobody said. embeddings: what it keeps of them.
     """
 
     def __init__(self, session: Session, notify: Notify) -> None:
@@ -61,12 +61,13 @@ class Index(Closing):
         self.bundle = Path(meta["bundle"]) if "bundle" in meta else None
         uid, width = bytes.fromhex(meta["uid"]), code_bytes(self.bits)
         self._reader = Reader(session.root, width, uid, machine.cores())
-        self._keeper = Keeper(session, self._reader, notify)
+        self.embeddings = Embeddings(session, uid, self.fingerprint, machine.cores())
+        self._keeper = Keeper(session, self._reader, self.embeddings, notify)
         self._integrity = Integrity(session.folder)
         self._querying = Querying(
-            session, self.bits, self._reader, self._integrity, self._keeper.heal
+            session, self.bits, self._reader, self._integrity, self._keeper.heal, self.embeddings
         )
-        self._writing = Writing(session, self.bits, self._reader, self._keeper)
+        self._writing = Writing(session, self.bits, self._reader, self._keeper, self.embeddings)
 
     @classmethod
     def create(
@@ -245,7 +246,7 @@ class Index(Closing):
         checked: where some are not there, make sure of it, as `matching` does.
         """
         with self._session.reading() as connection:
-            rows = self._integrity.rows_by(connection, "path", _texts("paths", paths), checked)
+            rows = self._integrity.rows_by(connection, "path", texts_of("paths", paths), checked)
             return {str(row[2]): items.item_of(row) for row in rows}
 
     def by_content(self, digests: Iterable[str], *, checked: bool = True) -> dict[str, Item]:
@@ -255,7 +256,7 @@ class Index(Closing):
         """
         with self._session.reading() as connection:
             rows = self._integrity.rows_by(
-                connection, "sha256", _texts("digests", digests), checked
+                connection, "sha256", texts_of("digests", digests), checked
             )
             ordered = sorted(rows, key=lambda row: -row[0])
             return {str(row[4]): items.item_of(row) for row in ordered}
@@ -263,26 +264,34 @@ class Index(Closing):
     def ids_of_content(self, digest: str) -> list[int]:
         """Return the ids of all items whose photos have this sha256, ascending."""
         with self._session.reading() as connection:
-            rows = self._integrity.rows_by(connection, "sha256", _texts("digests", [digest]), False)
+            rows = self._integrity.rows_by(
+                connection, "sha256", texts_of("digests", [digest]), False
+            )
             return sorted(row[0] for row in rows)
 
     def stats(self) -> Stats:
         """Return how many items there are, and where their codes lie."""
         with self._session.reading() as connection:
-            return measure(connection, self._session.root, self.fingerprint, self.bits)
+            embeddings = self.embeddings.measure(connection)
+            return measure(connection, self._session.root, self.fingerprint, self.bits, embeddings)
 
     # Changing it
 
     def add(
-        self, given: Iterable[Item], progress: Callable[[int], None] = lambda done: None
+        self,
+        given: Iterable[Item],
+        progress: Callable[[int], None] = lambda done: None,
+        embeddings: EmbeddingRows | None = None,
     ) -> Added:
         """Add items, in bounded memory; what is there already is left alone or changed.
 
         An item is the one of its id if it gives one, else of its path, else of its content
         (sha256). Each BATCH of items is one transaction, all of it or nothing; progress(done) is
-        called when `done` items are safely on the disk. Raises IndexStoreError, UsageError.
+        called when `done` items are safely on the disk. embeddings: float (N, width) for a list of
+        items, in the same transactions, where the index keeps some. Raises IndexStoreError,
+        UsageError.
         """
-        return self._writing.add(given, progress)
+        return self._writing.add(given, progress, embeddings)
 
     def add_codes(
         self,
@@ -323,21 +332,13 @@ class Index(Closing):
     def verify(self, progress: Progress = no_progress) -> list[Problem]:
         """Check the database, every item and every derived file; make damaged derived files anew.
 
-        An empty list is a clean index. Where it cannot be written, nothing is repaired.
+        An empty list is a clean index. Where it cannot be written, nothing is repaired; embeddings
+        are not either, since only the photos can make them again.
         """
-        folder = self._session.root
         if not self._session.writable:
-            with self._session.reading() as connection:
-                return inspect(connection, self._reader, folder, self.bits, progress)[0]
+            return self._keeper.verify(self.bits, progress)
         with self._session.locked():
-            with self._session.reading() as connection:
-                found, stale = inspect(connection, self._reader, folder, self.bits, progress)
-            if any(problem.fatal for problem in found):
-                return found  # nothing is repaired over damage
-            if stale:
-                self._keeper.rebuild()
-            self._keeper.clear()
-        return [replace(one, repaired=not one.what.endswith(MISSING)) for one in found]
+            return self._keeper.verify(self.bits, progress)
 
     # Querying
 
@@ -349,16 +350,21 @@ class Index(Closing):
         where: str | None = None,
         params: Params = (),
         hashes: Hashes | None = None,
+        embeddings: EmbeddingRows | None = None,
+        pool: int | None = None,
         threads: int | None = None,
     ) -> list[list[Hit]]:
         """Return the min(k, N) nearest items of each query code (Q, bytes), by (distance, id).
 
         where: an SQL expression on id, path, label, time, sha256 and json that answers must fulfil,
-        with `params` for its `?` or `:name`. hashes: the queries' real-valued hashes (Q, bits); the
-        nearest answers are then ordered by (cost, distance, id), see `rerank`. threads: default one
-        for each core. Raises UsageError for bad arguments.
+        with `params` for its `?` or `:name`. hashes: the queries' real-valued hashes (Q, bits), or
+        embeddings: theirs (Q, width), of which the index must keep some; the `pool` nearest answers
+        (default POOL * k) are then ordered by (cost, distance, id), see `reranking`. threads:
+        default one for each core. Raises UsageError for bad arguments, IndexStoreError without
+        embeddings.
         """
-        return self._querying.hits(codes, k, where, params, hashes, threads)
+        by = chosen(hashes, embeddings, pool)
+        return self._querying.hits(codes, k, where, params, by, threads)
 
     def search_ids(
         self,
@@ -383,15 +389,6 @@ class Index(Closing):
     ) -> list[Hit]:
         """Return all items within `radius` bits of one code (bytes,), by (distance, id)."""
         return self._querying.within(code, radius, where, params, threads)
-
-
-def _texts(what: str, given: Iterable[str]) -> set[str]:
-    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-        raise UsageError(f"expected {what} in a list, got {shown(given)}; give [one]")
-    found = set(given)
-    if strangers := [value for value in found if not isinstance(value, str)]:
-        raise UsageError(f"expected {what} in text, got {type(strangers[0]).__name__}")
-    return found
 
 
 def _reopen(path: str, fingerprint: str, bits: int) -> Index:

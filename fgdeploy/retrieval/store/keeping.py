@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fgdeploy.core.errors import IndexStoreError
 from fgdeploy.core.progress import Notify, Progress, no_progress
 from fgdeploy.retrieval.store import derived
+from fgdeploy.retrieval.store.embedding_file import EmbeddingFileError
+from fgdeploy.retrieval.store.embeddings import Embeddings
 from fgdeploy.retrieval.store.segment import SegmentError
 from fgdeploy.retrieval.store.session import Session
 from fgdeploy.retrieval.store.snapshot import Reader
+from fgdeploy.retrieval.store.verifying import MISSING, Problem, inspect
 
 
 class Keeper:
     """Writes the derived files of one index. notify: told when something had to be made again."""
 
-    def __init__(self, session: Session, reader: Reader, notify: Notify) -> None:
+    def __init__(
+        self, session: Session, reader: Reader, embeddings: Embeddings, notify: Notify
+    ) -> None:
         self._session, self._reader, self._notify = session, reader, notify
+        self._embeddings = embeddings
         self._folder = session.root
 
     def roll(self) -> None:
@@ -36,7 +44,10 @@ class Keeper:
             self.clear()
 
     def compact(self, progress: Progress, multi_index: bool | None) -> None:
-        """Write all codes anew, from undamaged derived files; arguments as `rebuild`'s."""
+        """Write all codes anew, from undamaged derived files; arguments as `rebuild`'s.
+
+        Then the embeddings, where they are whole: damaged ones stay as they are.
+        """
         try:
             with self._session.transaction() as connection:
                 derived.compact(connection, self._folder, self._reader, progress, multi_index)
@@ -44,6 +55,31 @@ class Keeper:
             self._again(damage, progress, multi_index)
         finally:
             self.clear()
+        try:
+            with self._session.transaction() as connection:
+                self._embeddings.compact(connection)
+        except EmbeddingFileError as error:
+            self._notify(
+                f"{self._folder}: {error}; embeddings were left as they were; make them again "
+                f"with: fgdeploy index embed {self._folder}"
+            )
+        finally:
+            self.clear()
+
+    def verify(self, bits: int, progress: Progress) -> list[Problem]:
+        """Check everything, as `Index.verify`; make what is derived from the database anew."""
+        folder = self._session.root
+        with self._session.reading() as connection:
+            found, stale = inspect(connection, self._reader, folder, bits, progress)
+            if any(problem.fatal for problem in found):
+                return found  # nothing is repaired over damage
+            lost = self._embeddings.inspect(connection)
+        if self._session.writable:
+            if stale:
+                self.rebuild()
+            self.clear()
+            found = [replace(one, repaired=not one.what.endswith(MISSING)) for one in found]
+        return [*found, *([] if lost is None else [Problem(lost, fatal=False)])]
 
     def rebuild(
         self,

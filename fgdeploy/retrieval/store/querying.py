@@ -14,10 +14,12 @@ from fgdeploy.core.codes import UInt8Array, code_bytes
 from fgdeploy.core.errors import UsageError
 from fgdeploy.retrieval.scan import search
 from fgdeploy.retrieval.scan.search import Allowed, Found
-from fgdeploy.retrieval.store import rerank, upsert
+from fgdeploy.retrieval.store import upsert
+from fgdeploy.retrieval.store.embeddings import Embeddings
 from fgdeploy.retrieval.store.index_state import state_of
 from fgdeploy.retrieval.store.integrity import Integrity
 from fgdeploy.retrieval.store.items import Hit, Row
+from fgdeploy.retrieval.store.reranking import Reranking, Sight
 from fgdeploy.retrieval.store.segment import Ids, SegmentError
 from fgdeploy.retrieval.store.session import Session
 from fgdeploy.retrieval.store.snapshot import Reader, Snapshot
@@ -37,8 +39,10 @@ class Querying:
         reader: Reader,
         integrity: Integrity,
         heal: Callable[[SegmentError], None],
+        embeddings: Embeddings,
     ) -> None:
         self._session, self._reader, self._integrity, self._heal = session, reader, integrity, heal
+        self._embeddings = embeddings
         self._bits, self._width = bits, code_bytes(bits)
         self._mutex = threading.Lock()
         self._snapshot: Snapshot | None = None
@@ -66,23 +70,23 @@ class Querying:
         k: int,
         where: str | None,
         params: Params,
-        hashes: rerank.Hashes | None,
+        by: Reranking | None,
         threads: int | None,
     ) -> list[list[Hit]]:
-        """Return the nearest items of each query, re-ranked by `hashes` where they are given."""
+        """Return the nearest items of each query, re-ranked where a way is given."""
         self._check(codes)
         search.check_k(k, 1)
         workers = search.check_threads(threads)
-        if hashes is not None:
-            rerank.check_hashes(hashes, codes, self._bits)
+        if by is not None:
+            by.check(codes, self._bits)
+        most = int(k) if by is None else by.pool_of(int(k))
         with self._seeing() as (connection, snapshot):
             allowed = self._allowed(connection, snapshot, where, params)
-            if hashes is None:
-                ids, distances = snapshot.nearest(codes, int(k), allowed, workers)
-                costs = None
-            else:
-                pool = snapshot.nearest(codes, rerank.POOL * int(k), allowed, workers)
-                ids, distances, costs = _reranked(snapshot, pool, hashes, int(k))
+            ids, distances = snapshot.nearest(codes, most, allowed, workers)
+            costs = None
+            if by is not None:
+                sight = Sight(connection, snapshot, self._embeddings)
+                ids, distances, costs = by.ranked(sight, (ids, distances), int(k))
             rows = self._rows(connection, ids)
         return [
             self._answer(code, rows, ids[n], distances[n], None if costs is None else costs[n])
@@ -192,20 +196,3 @@ class Querying:
             cost = None if costs is None else float(costs[index])
             hits.append(Hit(index + 1, distance, number, row[2], row[3], cost))
         return hits
-
-
-def _reranked(
-    snapshot: Snapshot, pool: Found, hashes: rerank.Hashes, k: int
-) -> tuple[Ids, npt.NDArray[np.uint16], npt.NDArray[np.float64]]:
-    """Return ids, distances and costs (Q, min(k, …)) of the cheapest of the pool."""
-    ids, distances = pool
-    if not ids.size:
-        return ids, distances, np.empty(ids.shape)
-    unique, places = np.unique(ids, return_inverse=True)
-    costs = rerank.costs(hashes, snapshot.codes_of(unique)[places.reshape(ids.shape)])
-    order = np.lexsort((ids, distances, costs), axis=1)[:, :k]
-    return (
-        np.take_along_axis(ids, order, 1),
-        np.take_along_axis(distances, order, 1),
-        np.take_along_axis(costs, order, 1),
-    )

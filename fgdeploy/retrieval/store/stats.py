@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fgdeploy.retrieval.scan.search import has_numba
 from fgdeploy.retrieval.store import segment
+from fgdeploy.retrieval.store.embeddings import EmbeddingStats
 from fgdeploy.retrieval.store.index_state import state_of
 from fgdeploy.retrieval.store.making import DATABASE
 from fgdeploy.retrieval.store.schema import SCHEMA_VERSION
@@ -20,6 +21,7 @@ class Stats:
 
     segments: (number, rows, bytes) of each derived file; tail: rows that are in none yet; dead:
     items removed or replaced since their segment was written. kernel: what large searches run.
+    embeddings: None where none are kept.
     """
 
     items: int
@@ -35,9 +37,16 @@ class Stats:
     dead: int
     database_bytes: int
     kernel: str
+    embeddings: EmbeddingStats | None = None
 
 
-def measure(connection: sqlite3.Connection, folder: Path, fingerprint: str, bits: int) -> Stats:
+def measure(
+    connection: sqlite3.Connection,
+    folder: Path,
+    fingerprint: str,
+    bits: int,
+    embeddings: EmbeddingStats | None,
+) -> Stats:
     """Return the numbers of the open transaction."""
 
     def one(query: str) -> tuple[object, ...]:
@@ -67,6 +76,7 @@ def measure(connection: sqlite3.Connection, folder: Path, fingerprint: str, bits
         dead=_number(dead),
         database_bytes=_size(folder / DATABASE),
         kernel=kernel(),
+        embeddings=embeddings,
     )
 
 

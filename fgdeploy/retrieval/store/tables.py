@@ -10,7 +10,6 @@ from __future__ import annotations
 import mmap
 import struct
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from fgdeploy.core import atomic
 from fgdeploy.core.codes import UInt8Array
 from fgdeploy.core.errors import MissingDependency
 from fgdeploy.retrieval.scan.search import Allowed, Found, has_numba
+from fgdeploy.retrieval.store.checksums import block_crcs
 from fgdeploy.retrieval.store.segment import Segment, SegmentError
 
 _HEADER = struct.Struct("<8sHHQI16s")
@@ -49,7 +49,7 @@ def write(folder: Path, segment: Segment, threads: int) -> int:
     rows = numbers[counts:].view("<i4").reshape(parts, header.rows)
     multi_index.build(segment.codes, numbers[:counts], rows, threads)
     body = numbers.data.cast("B")
-    table = np.array(_crcs(body, threads), "<u4").tobytes()
+    table = np.array(block_crcs(body, _BLOCK, threads), "<u4").tobytes()
     packed = _HEADER.pack(
         *(_MAGIC, header.width, parts, header.rows, zlib.crc32(table), header.uid)
     )
@@ -90,7 +90,7 @@ class Tables:
             or _HEADER.unpack(packed) != expected
         ):
             raise SegmentError(f"{path.name}: it is not what was written")
-        found = _crcs(memoryview(mapped)[_START:end], threads)
+        found = block_crcs(memoryview(mapped)[_START:end], _BLOCK, threads)
         if found != np.frombuffer(table, "<u4").tolist():
             raise SegmentError(f"{path.name} was changed (CRC)")
         self._starts = np.frombuffer(mapped, "<u4", counts, _START)
@@ -119,11 +119,3 @@ class Tables:
 def fits(rows: int, width: int) -> bool:
     """Return whether tables may be built for so many codes."""
     return width in WIDTHS and 0 < rows < 1 << 31
-
-
-def _crcs(body: memoryview, threads: int) -> list[int]:
-    spans = [body[start : start + _BLOCK] for start in range(0, len(body), _BLOCK)]
-    if threads == 1 or len(spans) < 4:
-        return [zlib.crc32(span) for span in spans]
-    with ThreadPoolExecutor(threads) as pool:  # zlib lets other threads run
-        return list(pool.map(zlib.crc32, spans))

@@ -30,12 +30,14 @@ _UPDATE = (
 class Changes:
     """What a batch does to the database; a row of `after` is new where `before` has no such id.
 
-    automatic: the ids that were given to items without one.
+    automatic: the ids that were given to items without one. ids: those of all items, None for
+    copies that were left out.
     """
 
     before: dict[int, Row] = field(default_factory=dict)
     after: dict[int, Row] = field(default_factory=dict)
     automatic: list[int] = field(default_factory=list)
+    ids: list[int | None] = field(default_factory=list)
     added: Added = field(default_factory=Added)
 
     def new(self) -> list[int]:
@@ -75,6 +77,7 @@ def plan(connection: sqlite3.Connection, items: Sequence[Item], given: IdSet) ->
         if found is None and item.sha256 and item.id is None and holders.get(item.sha256):
             changes.added.known += 1
             changes.added.copies += 1
+            changes.ids.append(None)
             continue
         if found is not None:
             number = found[0]
@@ -91,6 +94,7 @@ def plan(connection: sqlite3.Connection, items: Sequence[Item], given: IdSet) ->
                 "remove that item first"
             )
         row = _row(item, number, found, time)
+        changes.ids.append(number)
         if row == found:
             changes.added.known += 1
             continue

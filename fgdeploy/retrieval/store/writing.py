@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from fgdeploy.core.codes import UInt8Array
 from fgdeploy.core.errors import IndexStoreError, UsageError
 from fgdeploy.core.numbers import as_whole
-from fgdeploy.core.text import shown
+from fgdeploy.core.text import counted, shown
 from fgdeploy.retrieval.scan.search import check_packed
 from fgdeploy.retrieval.store import derived, items, upsert
+from fgdeploy.retrieval.store.embeddings import Embeddings, seals_of
 from fgdeploy.retrieval.store.ids import IdSet, automatic, known_ids
 from fgdeploy.retrieval.store.items import Added, Item, name_of
 from fgdeploy.retrieval.store.keeping import Keeper
@@ -30,13 +34,30 @@ Told = Callable[[int], None]
 class Writing:
     """Changes one index from any thread, one process at a time."""
 
-    def __init__(self, session: Session, bits: int, reader: Reader, keeper: Keeper) -> None:
+    def __init__(
+        self,
+        session: Session,
+        bits: int,
+        reader: Reader,
+        keeper: Keeper,
+        embeddings: Embeddings,
+    ) -> None:
         self._session, self._reader, self._keeper = session, reader, keeper
-        self._bits, self._folder = bits, session.folder
+        self._bits, self._folder, self._embeddings = bits, session.folder, embeddings
 
-    def add(self, given: Iterable[Item], told: Told) -> Added:
-        """Add items, BATCH in a transaction; told(done) when so many are on the disk."""
+    def add(
+        self,
+        given: Iterable[Item],
+        told: Told,
+        rows: npt.NDArray[np.floating] | None = None,
+    ) -> Added:
+        """Add items, BATCH in a transaction; told(done) when so many are on the disk.
+
+        rows: their embeddings (N, width), written in the same transactions.
+        """
         total, checker, source = Added(), items.Checker(self._bits), iter(_several(given))
+        if rows is not None:
+            _check_aligned(given, rows)
         taken, automatic_ids = _ids_given(given), IdSet()
         with self._session.locked():
             while batch := [checker.check(item) for item in islice(source, BATCH)]:
@@ -48,12 +69,31 @@ class Writing:
                     changes = upsert.plan(connection, batch, taken)
                     upsert.write(connection, changes)
                     derived.note(connection, changes.new(), changes.recoded(), [])
+                    if rows is not None:
+                        part = rows[total.total : total.total + len(batch)]
+                        self._embed(connection, batch, changes.ids, part)
                 for number in changes.automatic:
                     automatic_ids.add(number)
+                if rows is not None:
+                    self._embeddings.clear()
                 total += changes.added
                 told(total.total)
                 self._keeper.roll()
         return total
+
+    def _embed(
+        self,
+        connection: sqlite3.Connection,
+        batch: Sequence[Item],
+        ids: Sequence[int | None],
+        rows: npt.NDArray[np.floating],
+    ) -> None:
+        """Write the embeddings of a batch whose items got these ids, None for copies left out."""
+        checked = self._embeddings.checked(connection, batch, rows)
+        kept = [place for place, number in enumerate(ids) if number is not None]
+        own = [replace(batch[place], id=ids[place]) for place in kept]
+        numbers = np.array([item.id for item in own], np.int64)
+        self._embeddings.append(connection, numbers, seals_of(own), checked[kept])
 
     def add_codes(self, codes: UInt8Array, ids: Sequence[int] | None, told: Told) -> Added:
         """Add packed codes (N, bytes), by `ids` (N,) or as new items."""
@@ -133,6 +173,16 @@ def _several(given: Iterable[Item]) -> Iterable[Item]:
     if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
         raise UsageError(f"expected items in a list, got {shown(given)}; give [Item(...)]")
     return given
+
+
+def _check_aligned(given: Iterable[Item], rows: npt.NDArray[np.floating]) -> None:
+    if not isinstance(given, Sequence):
+        raise UsageError("embeddings need their items in a list, one for each row; give both so")
+    if getattr(rows, "ndim", 0) != 2 or len(rows) != len(given):
+        raise UsageError(
+            f"expected an embedding for each item, {counted(len(given), 'row')}, got "
+            f"{shown(getattr(rows, 'shape', type(rows).__name__))}"
+        )
 
 
 def _ids_given(given: Iterable[Item]) -> IdSet:
