@@ -15,7 +15,7 @@ from fgdeploy import classifying
 from fgdeploy.bundle import Bundle, Manifest, open_bundle
 from fgdeploy.classifying import Guess
 from fgdeploy.core.closing import Closing
-from fgdeploy.core.errors import DataError, EngineError, ImageError, UsageError
+from fgdeploy.core.errors import BundleError, DataError, EngineError, ImageError, UsageError
 from fgdeploy.core.numbers import as_whole
 from fgdeploy.core.progress import Notify, Progress, no_progress, silent
 from fgdeploy.core.text import counted, shown
@@ -80,6 +80,16 @@ class Hasher(Closing):
     def fingerprint(self) -> str:
         """Return what codes of this model can be compared by."""
         return self.bundle.manifest.fingerprint
+
+    @property
+    def embedding_width(self) -> int:
+        """Return how many values an embedding has. Raises BundleError if the bundle gives none."""
+        declared = self.manifest.outputs.get("embedding")
+        if declared is None or len(declared.shape) != 1:
+            raise BundleError(
+                f"{self.bundle.path} gives no embedding; export it again with this fgdeploy"
+            )
+        return declared.shape[0]
 
     def close(self) -> None:
         """Free the engine and end the threads that decode."""

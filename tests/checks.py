@@ -45,7 +45,8 @@ class ColourEngine(Engine):
     """The code of a photo is the colour of its first pixel: 24 bits, known beforehand.
 
     `error` is added to every hash, `flip` is xored into every code; `batches` keeps what was run.
-    Logits, where the bundle has some, are the reds of the first pixels, one for each class.
+    Logits, where the bundle has some, are the reds of the first pixels, one for each class; an
+    embedding, where it has one, is the first pixel.
     """
 
     backend, precision = "colour", "fp32"
@@ -66,19 +67,26 @@ class ColourEngine(Engine):
         hashes = np.unpackbits(code, axis=1).astype(np.float32) * 2 - 1 + self.error
         declared = self.manifest.outputs.get("logits")
         reds = frames[:, 0, : declared.shape[0], 0].astype(np.float32) if declared else None
-        return Outputs(code, hashes, logits=reds)
+        embedded = "embedding" in self.manifest.outputs
+        first = frames[:, 0, 0].astype(np.float32) if embedded else None
+        return Outputs(code, hashes, first, reds)
 
 
 def colour_bundle(
-    fingerprint: str = "ab" * 32, classes: int = 0, names: tuple[str, ...] = ()
+    fingerprint: str = "ab" * 32,
+    classes: int = 0,
+    names: tuple[str, ...] = (),
+    embedding: int = 0,
 ) -> Bundle:
     """Return a bundle that lies on no disk, for a ColourEngine.
 
-    classes: how many it has logits for, 8 at most.
+    classes: how many it has logits for, 8 at most. embedding: the width that it declares.
     """
     size = COLOUR_SIZE
     shapes = {"code": Output("uint8", (3,)), "hash": Output("float32", (COLOUR_BITS,))}
     outputs = {**shapes, "logits": Output("float32", (classes,))} if classes else {}
+    if embedding:
+        outputs = {**shapes, **outputs, "embedding": Output("float32", (embedding,))}
     manifest = Manifest(
         method="colour",
         backbone="none",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fgdeploy.cli import lists, objects, show
+from fgdeploy.cli import embed, lists, objects, show
 from fgdeploy.core.text import counted
 
 if TYPE_CHECKING:
@@ -42,6 +42,14 @@ def add(
         typer.Option(help="CSV (path,class) of labels. Default: the name of a photo's folder."),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Only this split of a CSV.")] = None,
+    embeddings: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep embeddings too, for `search --rerank embedding`: float or int8. Default: "
+            "as the index does.",
+            metavar="KIND",
+        ),
+    ] = None,
     backend: show.BackendOption = "auto",
     threads: show.ThreadsOption = None,
     batch: show.BatchOption = None,
@@ -51,10 +59,12 @@ def add(
     columns: Columns,
 ) -> None:
     """Hash photos into an index, which is created if it is not there."""
+    from fgdeploy.core.errors import UsageError
     from fgdeploy.gallery import add_photos, fill
     from fgdeploy.photos import of_split
 
     objects.refuse_swapped(gallery, source)
+    embed.check_kind(embeddings)
     listing = lists.read(source, columns, labels, strict)
     photos = listing if split is None else of_split(listing, split)
     told = show.progress("adding")
@@ -62,6 +72,14 @@ def add(
     with show.open_hasher(bundle, backend, threads, fallback, batch, columns.bit_depth) as hasher:
 
         def work(index: Index) -> AddReport:
+            kept = index.embeddings.form
+            if embeddings is not None and kept is not None and kept.kind != embeddings:
+                raise UsageError(
+                    f"--embeddings {embeddings}: {gallery} keeps them as {kept.kind}; to change "
+                    f"that: fgdeploy index embed {gallery} --embeddings {embeddings}"
+                )
+            if embeddings is not None and kept is None:
+                index.embeddings.keep(embeddings, hasher.embedding_width)
             report = add_photos(index, hasher, photos, strict, told)
             if len(index):
                 index.remember_bundle(hasher.bundle.path)
@@ -77,6 +95,9 @@ def add(
             + ("" if total == 0 else f"; next: fgdeploy search PHOTO --index {gallery}")
         )
     show.report_skipped([*listing.skipped, *report.skipped])
+
+
+app.command("embed")(embed.embed)
 
 
 @app.command("remove")
@@ -274,6 +295,7 @@ def stats(gallery: objects.IndexArgument = None, as_json: show.JsonOption = Fals
         ("segments", _segments(found)),
         ("tail", f"{counted(found.tail, 'row')} in no segment yet"),
         ("dead", f"{counted(found.dead, 'row')} removed or replaced since"),
+        ("embeddings", embed.in_words(found.embeddings)),
         ("version", f"{counted(found.version, 'transaction')}"),
         ("search", found.kernel),
     ]
@@ -293,10 +315,12 @@ def export_index(
 
     with Index.open(gallery) as index:
         count = export_items(index, target, show.progress("exporting"))
+        kept = index.embeddings.form is not None
     lost = target.suffix.lower() == ".npz"
     show.say(
         f"exported {counted(count, 'item')} to {target}"
         + (", without ids, times, sha256 and json (.jsonl keeps them)" if lost else "")
+        + (", without embeddings (`index embed` makes them again)" if kept else "")
         + f"; next: fgdeploy index import OTHER.fgi {target}"
     )
 

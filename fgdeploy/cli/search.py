@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fgdeploy.retrieval import Hit, Index
 
 DEFAULT_K = 10
-RERANK = ("asymmetric",)
+RERANK = {"asymmetric": "real-valued hashes", "embedding": "embeddings"}  # way -> what it needs
 
 
 def search(
@@ -63,9 +63,14 @@ def search(
     rerank: Annotated[
         str | None,
         typer.Option(
-            help="asymmetric: order near-equal answers by the photo's real-valued hash.",
+            help="Order the nearest codes anew. asymmetric: by the photo's real-valued hash. "
+            "embedding: by cosine, with embeddings that the index keeps.",
             metavar="WAY",
         ),
+    ] = None,
+    pool: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many codes --rerank orders. Default: 10 times -k."),
     ] = None,
     exclude_self: Annotated[
         bool,
@@ -88,6 +93,7 @@ def search(
 
     others = bool(ids or codes or code_file)
     _check(bool(photos), others, k, radius, rerank, html)
+    _check_pool(pool, rerank, k)
     if exclude_self and not (photos or ids or code_file):
         raise UsageError("--exclude-self is for photos, and --code is none; leave it out")
     gallery = objects.index_for(gallery, bundle)
@@ -102,7 +108,7 @@ def search(
                 show.open_hasher(bundle, backend, threads, fallback, None, bit_depth)
             )
             queries = chain(photo_queries(index, hasher, photos, exclude_self), queries)
-        settings = _settings(k, radius, where, rerank, threads)
+        settings = _settings(k, radius, where, rerank, pool, threads)
         _show(index, queries, settings, as_json, html)
 
 
@@ -126,7 +132,7 @@ def _check(
             raise UsageError(f"--rerank {rerank}: expected {' or '.join(RERANK)}")
         if others:
             raise UsageError(
-                f"--rerank {rerank} needs real-valued hashes, which only photos have; "
+                f"--rerank {rerank} needs {RERANK[rerank]}, which only photos have; "
                 "leave out --id, --code and --codes"
             )
         if radius is not None:
@@ -135,12 +141,26 @@ def _check(
         raise UsageError(f"--html {html}: expected a file name in a folder that exists")
 
 
+def _check_pool(pool: int | None, rerank: str | None, k: int | None) -> None:
+    from fgdeploy.core.errors import UsageError
+
+    if pool is not None and rerank is None:
+        raise UsageError(f"--pool {pool} is of --rerank; give both")
+    if pool is not None and pool < (most := DEFAULT_K if k is None else k):
+        raise UsageError(f"--pool {pool}: expected -k, {most}, or more")
+
+
 def _settings(
-    k: int | None, radius: int | None, where: str | None, rerank: str | None, threads: int | None
+    k: int | None,
+    radius: int | None,
+    where: str | None,
+    rerank: str | None,
+    pool: int | None,
+    threads: int | None,
 ) -> QuerySettings:
     from fgdeploy.gallery import QuerySettings
 
-    return QuerySettings(DEFAULT_K if k is None else k, radius, where, rerank is not None, threads)
+    return QuerySettings(DEFAULT_K if k is None else k, radius, where, rerank, pool, threads)
 
 
 def _others(
@@ -175,11 +195,11 @@ def _show(
             show.emit_json(_as_json(query, hits))
     elif show.manner().csv:
         rows = ((query.name, *row) for query, hits in answers for row in _rows(hits))
-        show.stream(rows, ("query", *_header(settings.rerank)))
+        show.stream(rows, ("query", *_header(settings.rerank is not None)))
     else:
         for query, hits in answers:
             show.line(query.name)
-            show.rows(_rows(hits), _header(settings.rerank), empty="nothing found")
+            show.rows(_rows(hits), _header(settings.rerank is not None), empty="nothing found")
 
 
 def _write_sheet(

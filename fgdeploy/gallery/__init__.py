@@ -1,6 +1,7 @@
 """Where the hasher meets the store: photos into an index, queries against it, a contact sheet."""
 
 from fgdeploy.gallery.adding import AddReport, add_photos, fill, open_or_create
+from fgdeploy.gallery.backfilling import EmbedReport, embed_items
 from fgdeploy.gallery.belonging import bundle_of, index_of
 from fgdeploy.gallery.pruning import gone, prune
 from fgdeploy.gallery.queries import (
@@ -16,12 +17,14 @@ from fgdeploy.gallery.queries import (
 
 __all__ = [
     "AddReport",
+    "EmbedReport",
     "Query",
     "QuerySettings",
     "add_photos",
     "answer",
     "bundle_of",
     "code_queries",
+    "embed_items",
     "file_queries",
     "fill",
     "find_id",

@@ -10,10 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from fgdeploy.bundle import sha256
 from fgdeploy.core.errors import ImageError, IndexStoreError, UsageError
 from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.core.text import is_utf8
+from fgdeploy.gallery.backfilling import require_width
 from fgdeploy.hasher import Hasher
 from fgdeploy.photos import Photo
 from fgdeploy.retrieval import Index, Item
@@ -48,9 +52,11 @@ def add_photos(
 
     A photo that is there under a path where nothing lies any more has moved and keeps its id; a
     copy of one that still is there is left out. An unreadable photo is named in the report, or
-    raises ImageError if `strict`. Raises IndexStoreError if the index is of another model.
+    raises ImageError if `strict`. Where the index keeps embeddings, those of the photos go in with
+    them. Raises IndexStoreError if the index is of another model, BundleError without embeddings.
     """
     index.require(hasher.fingerprint, hasher.bits)
+    embedding = require_width(index, hasher)
     if not isinstance(photos, Sequence) or not all(isinstance(photo, Photo) for photo in photos):
         raise UsageError("expected photos as fgdeploy.photos.read gives them; give [Photo(path)]")
     report = AddReport()
@@ -59,14 +65,19 @@ def add_photos(
         part = wanted[start : start + COMMIT_EVERY]
         fresh = _sort_out(index, part, strict, report)
         done = start + len(part) - len(fresh)
-        for hashed in _hash_and_add(index, hasher, fresh, strict, report):
+        for hashed in _hash_and_add(index, hasher, fresh, strict, report, embedding):
             progress(done + hashed, len(wanted))
         progress(start + len(part), len(wanted))
     return report
 
 
 def _hash_and_add(
-    index: Index, hasher: Hasher, fresh: Sequence[Item], strict: bool, report: AddReport
+    index: Index,
+    hasher: Hasher,
+    fresh: Sequence[Item],
+    strict: bool,
+    report: AddReport,
+    embedding: bool,
 ) -> Iterator[int]:
     """Yield how many photos are hashed so far, up to the last batch; then all are added."""
 
@@ -74,14 +85,17 @@ def _hash_and_add(
         report.skipped.append(str(error))
 
     waiting: list[Item] = []
+    rows: list[npt.NDArray[np.float32]] = []
     sources = (entry.path or "" for entry in fresh)
     for hashed in hasher.stream(sources, on_error=None if strict else skip):
         for position, code in zip(hashed.positions, hashed.outputs.code, strict=True):
             waiting.append(dataclasses.replace(fresh[position], code=code.tobytes()))
+        if embedding and hashed.outputs.embedding is not None:
+            rows.append(hashed.outputs.embedding)
         if hashed.positions[-1] + 1 < len(fresh):
             yield hashed.positions[-1] + 1
     if waiting:
-        added = index.add(waiting)
+        added = index.add(waiting, embeddings=np.concatenate(rows) if embedding else None)
         report.added += added.new + added.changed
         report.copies += added.copies
         report.known += added.known - added.copies  # another process was faster

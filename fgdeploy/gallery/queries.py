@@ -24,6 +24,7 @@ from fgdeploy.retrieval import Hit, Index
 from fgdeploy.retrieval.store.ids import id_of
 
 QUERIES_AT_ONCE = 256
+ASYMMETRIC, EMBEDDING = RERANK = ("asymmetric", "embedding")
 
 
 def find_id(index: Index, name: str) -> int:
@@ -49,7 +50,7 @@ class Query:
     """What is looked for. name: what to call it; photo: its path; label: where it is known.
 
     item: the id of an item, which is no answer to itself; itself: ids of more such items. hash:
-    float (bits,), for re-ranking.
+    float (bits,) and embedding: float (width,), for re-ranking.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Query:
     label: str | None = None
     item: int | None = None
     hash: npt.NDArray[np.float32] | None = None
+    embedding: npt.NDArray[np.float32] | None = None
     itself: frozenset[int] = frozenset()
 
     @property
@@ -70,18 +72,26 @@ class Query:
 class QuerySettings:
     """How to query: the `k` nearest, or all within `radius` bits; see `Index.search`.
 
-    rerank: order the nearest by the queries' real-valued hashes; UsageError with a radius.
+    rerank: order the `pool` nearest (10 k by default) by the queries' real-valued hashes
+    (ASYMMETRIC) or by their embeddings (EMBEDDING). UsageError for other words, or with a radius.
     """
 
     k: int = 10
     radius: int | None = None
     where: str | None = None
-    rerank: bool = False
+    rerank: str | None = None
+    pool: int | None = None
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        if self.rerank not in (None, *RERANK):
+            raise UsageError(f"rerank {shown(self.rerank)}: expected {' or '.join(RERANK)}")
         if self.rerank and self.radius is not None:
             raise UsageError("re-ranking orders the k nearest; leave out the radius")
+        if self.pool is not None and not self.rerank:
+            raise UsageError(f"pool {shown(self.pool)}: nothing is re-ranked; leave it out")
+        if self.pool is not None and (numbers.as_whole(self.pool) or 0) < self.k:
+            raise UsageError(f"pool {shown(self.pool)}: expected k, {self.k}, or more")
 
 
 def photo_queries(
@@ -111,12 +121,15 @@ def photo_queries(
         return folder if is_label(folder) else None
 
     for hashed in hasher.stream(photos):
-        rows = zip(hashed.positions, hashed.outputs.code, hashed.outputs.hash, strict=True)
-        for position, code, values in rows:
+        found = hashed.outputs
+        for row, position in enumerate(hashed.positions):
+            code, values = found.code[row], found.hash[row]
+            own_embedding = None if found.embedding is None else found.embedding[row]
             photo = photos[position]
             name = str(photo)
             own = _itself(index, name) if exclude_self else frozenset[int]()
-            yield Query(name, code.tobytes(), name, label(photo), hash=values, itself=own)
+            query = Query(name, code.tobytes(), name, label(photo), hash=values, itself=own)
+            yield dataclasses.replace(query, embedding=own_embedding)
 
 
 def _itself(index: Index, photo: str) -> frozenset[int]:
@@ -199,16 +212,31 @@ def _found(
             )
             for code in codes
         ]
-    hashes = [query.hash for query in part if query.hash is not None]
-    if settings.rerank and len(hashes) < len(part):
-        raise UsageError("re-ranking needs real-valued hashes, which only photos have")
     return index.search(
         codes,
         settings.k + more,
         where=settings.where,
-        hashes=np.stack(hashes) if settings.rerank else None,
+        hashes=_hashes(part) if settings.rerank == ASYMMETRIC else None,
+        embeddings=_embeddings(part) if settings.rerank == EMBEDDING else None,
+        pool=None if settings.pool is None else settings.pool + more,
         threads=settings.threads,
     )
+
+
+def _hashes(part: Sequence[Query]) -> npt.NDArray[np.float32]:
+    hashes = [query.hash for query in part if query.hash is not None]
+    if len(hashes) < len(part):
+        raise UsageError("re-ranking needs real-valued hashes, which only photos have")
+    return np.stack(hashes)
+
+
+def _embeddings(part: Sequence[Query]) -> npt.NDArray[np.float32]:
+    rows = [query.embedding for query in part if query.embedding is not None]
+    if len(rows) < len(part):
+        raise UsageError(
+            "re-ranking needs embeddings, which only photos have, by a bundle that gives them"
+        )
+    return np.stack(rows)
 
 
 def _without_itself(query: Query, hits: Sequence[Hit], settings: QuerySettings) -> list[Hit]:

@@ -40,6 +40,7 @@ CALLS: dict[str, tuple[tuple[str, ...], ...]] = {
     "classify": ((PHOTOS, "-b", BUNDLE, "--json"), (QUERY, "-k", "3")),
     "explain": ((QUERY, "-b", BUNDLE, "-o", "new.png"), (PHOTOS, "-o", "new.html")),
     "index add": ((INDEX, QUERY, "-b", BUNDLE), ("new.fgi", PHOTOS)),
+    "index embed": ((INDEX, "-b", BUNDLE, "--embeddings", "int8"), (INDEX, "--embeddings", "none")),
     "index prune": ((INDEX, "--dry-run"), (INDEX, "--missing-folders", "--where", "id > 150")),
     "index remove": ((INDEX, "3", "5"), (INDEX, "--where", "label = 'kite'")),
     "index list": ((INDEX, "--json"), (INDEX, "-n", "4"), ("--where", "label = 'owl'", "--json")),

@@ -33,6 +33,7 @@ COMMANDS = [
     ["explain"],
     ["index"],
     ["index", "add"],
+    ["index", "embed"],
     ["index", "remove"],
     ["index", "list"],
     ["index", "compact"],

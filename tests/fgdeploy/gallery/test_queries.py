@@ -113,12 +113,14 @@ def test_a_query_whose_name_is_not_utf8(index: Index, hasher: Hasher, tmp_path: 
 def test_re_ranking_needs_hashes(index: Index, hasher: Hasher, photos: list[Photo]) -> None:
     add_photos(index, hasher, photos)
     paths = [photo.path for photo in photos]
-    ranked = answer(index, photo_queries(index, hasher, paths), QuerySettings(k=2, rerank=True))
+    ranked = answer(
+        index, photo_queries(index, hasher, paths), QuerySettings(k=2, rerank="asymmetric")
+    )
     assert all(hit.cost == hit.distance for _, hits in ranked for hit in hits)  # all |h| are 1
     with refused(UsageError, "re-ranking needs real-valued hashes, which only photos have"):
-        answers(index, item_queries(index, [1]), rerank=True)
+        answers(index, item_queries(index, [1]), rerank="asymmetric")
     with refused(UsageError, "re-ranking orders the k nearest; leave out the radius"):
-        QuerySettings(radius=3, rerank=True)
+        QuerySettings(radius=3, rerank="asymmetric")
 
 
 def test_queries_of_another_model(index: Index, photos: list[Photo]) -> None:
@@ -161,7 +163,7 @@ def test_the_answers_to_a_photo_do_not_depend_on_its_company(
 ) -> None:
     add_photos(index, hasher, photos)
     strange = paint(tmp_path / "strange.png", (0, 7, 255)).path
-    settings = QuerySettings(k=2, rerank=True)
+    settings = QuerySettings(k=2, rerank="asymmetric")
     alone = answer(index, photo_queries(index, hasher, [strange], True), settings)
     both = answer(index, photo_queries(index, hasher, [photos[2].path, strange], True), settings)
     assert [hits for _, hits in both][1] == next(hits for _, hits in alone)
