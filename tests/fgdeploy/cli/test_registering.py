@@ -100,7 +100,7 @@ def test_quiet_stands_before_or_after_the_command(run: Run, bundle: Any, moths: 
 
 # Options without which nothing of the kind is done: there is no value to show.
 _NOTHING = re.compile(
-    r"^(--set|--id|--code|--codes|--where|--report|--html|--labels|--split|--teacher|--without"
+    r"^(--set|--rename|--id|--code|--codes|--where|--report|--html|--labels|--split|--teacher|--without"
     r"|--checkpoint|--fit-data|--radius|--rerank|--workspace-mib|--timing-cache"
     r"|--compute-capability)$"
 )
