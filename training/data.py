@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +20,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from fgdeploy.photos import Photo, images
+from fgdeploy.photos.boxes import Box
 
 KEPT_BYTES = 1 << 28  # decoded photos kept in memory, where no workers decode
 
-# Makes one view of a photo, or several by name; uint8 [3, S, S] each.
-Augment = Callable[[Image.Image], Tensor | Mapping[str, Tensor]]
+# Makes one view of a photo, or several by name; uint8 [3, S, S] each. Where a recipe asks for boxes
+# it is given the photo's too.
+Augment = Callable[..., Tensor | Mapping[str, Tensor]]
 IMAGE = "image"  # the name of a view that has no other
 
 
@@ -37,9 +40,11 @@ class Views(Dataset[tuple[Mapping[str, Tensor], int, int]]):
         augment: Augment,
         shortest: int,
         seed: int,
+        boxes: Sequence[Box | None] | None = None,
     ) -> None:
         self._photos, self._labels = chosen, labels
         self._augment, self._shortest, self._seed = augment, shortest, seed
+        self._boxes = boxes
         self._kept: dict[int, Image.Image] = {}
         self._room = KEPT_BYTES
 
@@ -56,6 +61,9 @@ class Views(Dataset[tuple[Mapping[str, Tensor], int, int]]):
             self._kept[row] = image
         return image
 
+    def _given(self, image: Image.Image, row: int) -> tuple[Any, ...]:
+        return (image,) if self._boxes is None else (image, self._boxes[row])
+
     def __len__(self) -> int:
         return len(self._photos)
 
@@ -69,7 +77,7 @@ class Views(Dataset[tuple[Mapping[str, Tensor], int, int]]):
         image = self._image(row)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self._seed, 1, epoch, row))
-            made = self._augment(image)
+            made = self._augment(*self._given(image, row))
         views = {IMAGE: made} if isinstance(made, Tensor) else made
         return views, int(self._labels[row]), row
 

@@ -73,6 +73,7 @@ class Loop:
             lr=recipe.lr,
             weight_decay=recipe.weight_decay,
             momentum=recipe.momentum,
+            **({} if recipe.eps is None else {"eps": recipe.eps}),
         )
         self._scheduler = schedule.make(self._optimizer, recipe, self.steps)
         self._scaler = precision.scaler()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fgdeploy.models.methods.base import Recipe
 from fgdeploy.models.network import Network
 from fgdeploy.models.options import Options
+from fgdeploy.photos.boxes import Box
 from fgdeploy.training.data import IMAGE
 
 STUDENT, TEACHER = "student", "teacher"
@@ -141,7 +142,8 @@ class Setup:
     or without. embed: runs a network over the training images, unaugmented, and returns embeddings
     (n, D). labels: (n,). patch: its side in pixels. options: the method's. without: parts of the
     method to leave out, by the paper's short names. teacher: a frozen network to learn from, with
-    the targets that it was trained to where these are known.
+    the targets that it was trained to where these are known. boxes: where the object lies in each
+    training image, None for one without, for recipes that ask for boxes.
     """
 
     make: Callable[[bool], Network]
@@ -155,6 +157,7 @@ class Setup:
     without: frozenset[str] = frozenset()
     teacher: Network | None = None
     teacher_targets: npt.NDArray[np.int8] | None = None
+    boxes: Sequence[Box | None] = ()
 
 
 def build(recipe: Recipe, setup: Setup) -> Objective:

@@ -31,6 +31,7 @@ class TrainSettings:
     least_area: least part of a photo's area in a training view; both above 0 and up to 1. warmup:
     steps. holdout: part of each class to evaluate with where `data` has no splits. without: parts
     of the method to leave out, for comparison.
+    boxes: a file that says where the objects are, for recipes that look at them.
     teacher: trained weights to learn from, frozen. eval_photos: most test photos in the evaluation
     of an epoch; the last one takes all.
     """
@@ -60,6 +61,7 @@ class TrainSettings:
     strict: bool = False
     columns: Columns = AS_NAMED
     allow_leaks: bool = False
+    boxes: Path | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -118,7 +120,8 @@ class TrainSettings:
         entry["teacher"] = None if self.teacher is None else str(self.teacher)
         entry["without"] = sorted(self.without)
         # Left out where they say nothing, so that older runs compare as the same.
-        for name in ("columns", "allow_leaks", "renames"):
+        entry["boxes"] = None if self.boxes is None else str(self.boxes)
+        for name in ("columns", "allow_leaks", "renames", "boxes"):
             if getattr(self, name) == getattr(TrainSettings, name):
                 del entry[name]
         return entry

@@ -35,6 +35,7 @@ from fgdeploy.training import data, division, objective, results, schedule
 from fgdeploy.training import run_state as states
 from fgdeploy.training.data import Views
 from fgdeploy.training.loop import Hooks, Loop, Tick
+from fgdeploy.training.object_views import boxes_of
 from fgdeploy.training.objective import STUDENT, Objective, Setup
 from fgdeploy.training.precision import choose as choose_precision
 from fgdeploy.training.run_state import RunState
@@ -131,6 +132,7 @@ class _Run:
         )
         self.labels = self.division.labels(self.division.train)
         self.recipe = schedule.fitted(published, settings, self.labels, reporter.notify)
+        self.boxes = boxes_of(self.division, settings, self.recipe, reporter.notify)
         digest = self._digest()
         self.state = RunState(digest)
         if resume:
@@ -153,7 +155,12 @@ class _Run:
     def _digest(self) -> str:
         """Return a hash of all that decides the outcome: settings as resolved, weights, photos."""
         settings, recipe = self.settings, self.recipe
-        later = ("by_epoch", "drop_last")  # not among the facts of runs before there were any
+        later = (
+            "by_epoch",
+            "drop_last",
+            "eps",
+            "boxes",
+        )  # not among the facts of runs before there were any
         named = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
         values = [value for name, value in named.items() if value or name not in later]
         facts: list[Any] = [_named(value) if callable(value) else value for value in values]
@@ -168,6 +175,7 @@ class _Run:
             facts.append(settings.weights_key)
         if settings.renames:
             facts.append(settings.renames)
+        facts += [] if self.boxes is None else [self.boxes]
         listed = hashlib.sha256(repr(facts).encode())
         for split, which in (("train", self.division.train), ("test", self.division.test)):
             for photo in which:
@@ -202,6 +210,7 @@ class _Run:
                 options=chosen.options,
                 teacher=teacher,
                 teacher_targets=targets,
+                boxes=self.boxes or (),
             ),
         )
         drawn_to = made.targets
@@ -235,7 +244,8 @@ class _Run:
         shortest = round(size / self.recipe.least_area**0.5)
         make_views = objective.found(self.recipe.augment or data.crop_and_flip)
         augment = make_views(size, self.recipe.least_area)
-        views = Views(division.train, self.labels, augment, shortest, settings.seed)
+        shortest *= 2 if self.boxes else 1  # an object has some of the pixels alone
+        views = Views(division.train, self.labels, augment, shortest, settings.seed, self.boxes)
         on_gpu = self.precision.device.type == "cuda"
         workers = settings.workers
         if workers is None:

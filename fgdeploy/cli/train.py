@@ -97,6 +97,13 @@ def train(
         int | None,
         typer.Option(max=1024, help="Processes that decode. Default: 0 on a CPU, 8 for a GPU."),
     ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the objects are, for recipes that look at them: COCO JSON, or a CSV "
+            "(path,x,y,width,height or path,x0,y0,x1,y1). Default: the dataset's own."
+        ),
+    ] = None,
     seed: show.SeedOption = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run; same outcome.")
@@ -147,6 +154,7 @@ def train(
         strict=strict,
         columns=columns,
         allow_leaks=allow_leaks,
+        boxes=boxes,
         seed=seed,
     )
     folder = Path(f"{registry.get(method).name}-run") if output is None else output

@@ -61,8 +61,12 @@ def official(source: Path) -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
-def read_boxes(path: Path, photos: Sequence[Photo], source: Path) -> Boxes:
+def read_boxes(
+    path: Path, photos: Sequence[Photo], source: Path, others: Sequence[Photo] = ()
+) -> Boxes:
     """Return the boxes that a file has for photos; source: the folder or list that they are of.
+
+    others: photos of the source whose boxes are not asked for.
 
     A name in the file is a path in `source` (or beside the file), or its end, or a file's name that
     one photo alone has. Of several boxes of a photo the one of the highest score counts, of the
@@ -70,7 +74,8 @@ def read_boxes(path: Path, photos: Sequence[Photo], source: Path) -> Boxes:
     files that name none of them, and boxes that do not lie in their photo.
     """
     entries = read_entries(path)
-    matched = _Matcher(path, photos, source)
+    every = (*photos, *others)
+    matched = _Matcher(path, every, source)
     fractions = max(max(one.corners) for one in entries) <= 1
     kept: dict[int, tuple[tuple[float, float], Box]] = {}
     several: set[int] = set()
@@ -80,7 +85,7 @@ def read_boxes(path: Path, photos: Sequence[Photo], source: Path) -> Boxes:
         if row is None:
             foreign.add(entry.name)
             continue
-        box = _placed(entry, photos[row], fractions)
+        box = _placed(entry, every[row], fractions)
         rank = (-1.0 if entry.score is None else entry.score, box.area)
         if row in kept:
             several.add(row)
@@ -91,10 +96,9 @@ def read_boxes(path: Path, photos: Sequence[Photo], source: Path) -> Boxes:
             f"{path}: none of its photos is among those of {source}; the first is "
             f"{entries[0].name!r}, expected names such as {matched.example!r}"
         )
-    return Boxes(
-        tuple(kept[row][1] if row in kept else None for row in range(len(photos))),
-        tuple(_notes(path, len(photos) - len(kept), len(several), len(foreign))),
-    )
+    found = tuple(kept[row][1] if row in kept else None for row in range(len(photos)))
+    twice = sum(row < len(photos) for row in several)
+    return Boxes(found, tuple(_notes(path, found.count(None), twice, len(foreign))))
 
 
 def _notes(path: Path, without: int, several: int, foreign: int) -> list[str]:

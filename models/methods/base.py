@@ -63,7 +63,8 @@ class Recipe:
     the heads and of a method's own parameters over lr. least_area: least part of a photo's area in
     a training view; augment: makes the views from (image side, least area), None for crop and
     flip. per_class: photos of a class in a batch, None for batches in no order of class. parts:
-    what `--without` may name.
+    what `--without` may name. eps: of the optimiser, None for its own. boxes: it asks where the
+    object of each photo is, and `augment` makes the views from a photo and its box.
     """
 
     objective: str | Callable[[Any], Any]
@@ -83,6 +84,8 @@ class Recipe:
     parts: Sequence[str] = ()
     by_epoch: ByEpoch | None = None
     drop_last: bool = False
+    eps: float | None = None
+    boxes: bool = False
 
 
 # The recipe for small budgets, which needs nothing of a method but its network; measured in

@@ -19,7 +19,7 @@ from fgdeploy.models.backbone.in_context import TARGETS, AdaptedProjection, adap
 from fgdeploy.models.backbone.vit import Geometry, ViT
 from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.methods import dva_files
-from fgdeploy.models.methods.base import Method
+from fgdeploy.models.methods.base import Method, Recipe
 from fgdeploy.models.options import Options
 
 # Of the paper's training, in whole checkpoints of it; no part of the network.
@@ -115,6 +115,27 @@ def build(vit: ViT, norm: Normalisation, options: DVAOptions) -> Encoder:
     return Adapted(vit, norm, options)
 
 
+# Ten epochs at a rate of 0.1 are the paper's; Adam's eps of 1, the rate of proxies and eight
+# classes of four photos are those of ProxyNCA++ and the authors' DVF.
+PAPER = Recipe(
+    objective="fgdeploy.training.proxies:ProxyObjective",
+    epochs=10,
+    batch=32,
+    optimizer="adam",
+    lr=0.1,
+    momentum=0.9,
+    weight_decay=1e-4,
+    layer_decay=None,
+    head_rate=1.0,
+    warmup=0,
+    least_area=(224 / 256) ** 2,
+    augment="fgdeploy.training.object_views:object_views",
+    per_class=4,
+    parts=("background", "transfer", "start"),
+    eps=1.0,
+    boxes=True,
+)
+
 METHOD = Method(
     name="dva",
     backbone="vit_base_patch16_224.orig_in21k",
@@ -122,4 +143,5 @@ METHOD = Method(
     options=DVAOptions,
     told=dva_files.told,
     claims=dva_files.claims,
+    recipes={"paper": PAPER},
 )
