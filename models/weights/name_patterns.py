@@ -66,7 +66,7 @@ def _answer(pairs: Sequence[tuple[str, str]], names: Sequence[str], name: str) -
         raise CheckpointError(f"{name} holds a name of {len(long[0])} characters: {long[0]}")
     try:
         done = subprocess.run(
-            [sys.executable, "-I", substitute.__file__],
+            [sys.executable or "python", "-I", substitute.__file__],
             input=json.dumps({"pairs": pairs, "names": names}),
             capture_output=True,
             text=True,
@@ -77,6 +77,11 @@ def _answer(pairs: Sequence[tuple[str, str]], names: Sequence[str], name: str) -
         raise UsageError(
             f"--rename {', '.join(map('='.join, pairs))!r}: not done with the names in {name} "
             f"after {LIMIT_S:g} s; use a pattern without repeats inside repeats"
+        ) from None
+    except OSError as error:
+        raise UsageError(
+            f"--rename runs in a process of its own, which did not start: {error}; rename the "
+            "tensors yourself and save them"
         ) from None
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer

@@ -131,13 +131,12 @@ def aggregated(
     """
     if "reducer.weight" in state:
         rows = linear(rows, state, "reducer")
-    several = sorted(
-        {".".join(n.split(".")[:3]) for n in state if n.startswith("aggregator.blocks.")}
-    )
-    single = ["aggregator"] if "aggregator.norm1.weight" in state else []
-    for start in several or single:
+    names = [name for name in state if name.startswith("aggregator.")]
+    several = sorted({".".join(name.split(".")[:3]) for name in names if ".blocks." in name})
+    for start in several or ["aggregator"] * bool(names):
         p = {n[len(start) + 1 :]: value for n, value in state.items() if n.startswith(f"{start}.")}
         rows, _ = run_block(p, rows, rows.shape[1] // HEAD_WIDTH if heads is None else heads, eps)
+    first: Array = rows[0]
     if "aggregator_norm.weight" not in state:
-        return rows[0]
-    return layer_norm(rows[0], state, "aggregator_norm", eps if norm_eps is None else norm_eps)
+        return first
+    return layer_norm(first, state, "aggregator_norm", eps if norm_eps is None else norm_eps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,14 @@ def test_a_pattern_that_needs_ages_is_ended(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(name_patterns, "LIMIT_S", 1.0)
     with refused(UsageError, r"\(a\+\)\+\$=b.*not done with the names in c.pth after 1 s; use a"):
         name_patterns.applied({"a" * 60 + "!": ONE}, ["(a+)+$=b"], "c.pth")
+
+
+def test_a_process_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with refused(
+        UsageError, "--rename runs in a process of its own, which did not start: .*No suc"
+    ):
+        name_patterns.applied({"a": ONE}, ["a=b"], "c.pth")
 
 
 def test_a_pattern_with_odd_characters_is_one_line() -> None:
