@@ -19,7 +19,7 @@ from fgdeploy.models.weights.checkpoint import resize_grid
 class LocalEmbedding(Simplifiable):
     """Pixels [B, 3, s, s] to tokens, through the backbone's patch convolution.
 
-    size: s in pixels. CLS and positions are its own; registers are the backbone's.
+    size: s in pixels. CLS and positions are its own; registers and the like are the backbone's.
     """
 
     simplifications = (FOLD_NORMALISATION,)
@@ -58,10 +58,8 @@ class LocalEmbedding(Simplifiable):
 
     def fixed_rows(self) -> tuple[Tensor, Tensor]:
         """Return CLS and registers with their positions [1, p, D], and the patches' [1, n, D]."""
-        registers = getattr(self.vit, "reg_token", None)
-        before: Tensor = self.cls_token
-        if registers is not None:
-            before = torch.cat([before, registers], dim=1)
+        others = (getattr(self.vit, name, None) for name in ("dist_token", "reg_token"))
+        before = torch.cat([self.cls_token, *(one for one in others if one is not None)], dim=1)
         if self.fixed:
             before = before + self.pos_embed[:, : self.fixed]
         return before, self.pos_embed[:, self.fixed :]

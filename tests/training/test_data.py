@@ -207,3 +207,13 @@ def test_square_views_are_crops_of_the_photo_scaled_to_a_square() -> None:
     cut = np.asarray(data.square_crop_and_flip(28, 0.875**2)(image))
     places = [square[:, y : y + 28, x : x + 28] for y in range(5) for x in range(5)]
     assert sum(np.array_equal(way, one) for one in places for way in (cut, cut[:, :, ::-1])) == 1
+
+
+def test_bilinear_square_views_are_transfg_s() -> None:
+    """600 pixels for 448, so 75 for 56: a photo that is as large already is only cut."""
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 75, 75), dtype=np.uint8)
+    image = Image.fromarray(pixels.transpose(1, 2, 0))
+    cut = np.asarray(data.bilinear_square_crop_and_flip(56, (448 / 600) ** 2)(image))
+    windows = np.lib.stride_tricks.sliding_window_view(pixels[0], (56, 56))
+    same = [(windows == one[0]).all(axis=(2, 3)).sum() for one in (cut, cut[:, :, ::-1])]
+    assert sum(same) == 1

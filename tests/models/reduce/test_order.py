@@ -48,3 +48,12 @@ def test_first_least_is_the_first_of_equal_ones(row: list[float]) -> None:
 
 def test_rising_sorts_values() -> None:
     assert order.rising(torch.tensor([[2.0, -1.0, 2.0, 0.0]])).tolist() == [[-1.0, 0.0, 2.0, 2.0]]
+
+
+@examples(40)
+@given(_ROWS, st.data())
+def test_the_best_in_several_goes_are_the_best(row: list[float], data: st.DataObject) -> None:
+    keep = data.draw(st.integers(1, len(row)))
+    most = data.draw(st.integers(1, len(row)))
+    scores = torch.tensor([row, row[::-1]])
+    assert torch.equal(order.mask_of_best(scores, keep, most), order.best(scores, keep).mask)
