@@ -16,10 +16,12 @@ from fgdeploy.core.text import counted
 if TYPE_CHECKING:
     from fgdeploy.evaluation import Detail
     from fgdeploy.evaluation.accuracy import Accuracy
+    from fgdeploy.evaluation.by_embedding import EmbeddingEvaluation
     from fgdeploy.photos import Columns
 
 _ACCURACY = ("queries", "top1", "top5", "without_class")  # entries of --json
 _SHOWN = 3  # labels in a message
+CODE, EMBEDDING = "code", "embedding"
 
 
 @lists.takes_list
@@ -33,6 +35,25 @@ def evaluate(
         str, typer.Option(help="Split of a CSV whose photos are the queries.")
     ] = "test",
     gallery: Annotated[str, typer.Option(help="Split of a CSV that is searched.")] = "train",
+    by: Annotated[
+        str, typer.Option(help="code, or embedding: recall by cosine.", metavar="WAY")
+    ] = CODE,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="With --by embedding. closed-set: the queries' split. open-set: all photos of "
+            "unseen classes. Default: closed-set.",
+            metavar="NAME",
+        ),
+    ] = None,
+    unseen: Annotated[
+        str | None,
+        typer.Option(
+            help="Of open-set. bundle: classes that the bundle was not trained on. second-half: "
+            "the last half of the names. Default: bundle.",
+            metavar="CLASSES",
+        ),
+    ] = None,
     precision_at: Annotated[str, typer.Option(help="P@k for these k, with commas.")] = "10",
     backend: show.BackendOption = "auto",
     threads: show.ThreadsOption = None,
@@ -58,18 +79,30 @@ def evaluate(
     the target codes of the training images, where the bundle has them. symmetric: among themselves,
     each photo against all others; the only one for photos without splits. Top-1 and top-5 accuracy
     is that of the queries, where the bundle gives class logits and names the classes.
+
+    --by embedding ranks by the cosine of embeddings: each photo of the queries' split, or of the
+    unseen classes, against all others; beside it R@k by codes.
     """
     from fgdeploy.evaluation import report as reports
+    from fgdeploy.evaluation.by_embedding import evaluate_embeddings
     from fgdeploy.evaluation.protocol import evaluate_photos
     from fgdeploy.photos import read
 
     cuts = _cuts(precision_at)
+    sets = _sets(by, protocol, unseen, report)
     if report is not None:
         _check_place(report)
         reports.check_drawing()
     photos = read(data, None, columns, strict)
     with show.open_hasher(bundle, backend, threads, fallback, batch, columns.bit_depth) as hasher:
         progress = show.progress("hashing")
+        if sets is not None:
+            set_, classes = sets
+            found = evaluate_embeddings(
+                *(hasher, photos, set_, queries, classes, strict, progress, allow_leaks, show.say)
+            )
+            _show_embeddings(found, hasher.bits, hasher.engine.describe(), as_json)
+            return
         result = evaluate_photos(
             hasher,
             photos,
@@ -107,6 +140,47 @@ def evaluate(
         written = reports.write_report(report, result.protocols, result.accuracy)
         show.say(f"wrote {', '.join(path.name for path in written)} in {report}")
     show.report_skipped(result.skipped)
+
+
+def _sets(
+    by: str, protocol: str | None, unseen: str | None, report: Path | None
+) -> tuple[str, str] | None:
+    """Return protocol and unseen classes of an evaluation by embedding, None for one by code."""
+    from fgdeploy.core.errors import UsageError
+    from fgdeploy.evaluation.by_embedding import CLOSED_SET, NOT_TRAINED, OPEN_SET, SETS, UNSEEN
+
+    if by not in (CODE, EMBEDDING):
+        raise UsageError(f"--by {by}: expected {CODE} or {EMBEDDING}")
+    for flag, word, known in (("--protocol", protocol, SETS), ("--unseen", unseen, UNSEEN)):
+        if word not in (None, *known):
+            raise UsageError(f"{flag} {word}: expected {' or '.join(known)}")
+        if word is not None and by == CODE:
+            raise UsageError(f"{flag} {word} is of --by {EMBEDDING}; give both")
+    if by == CODE:
+        return None
+    if report is not None:
+        raise UsageError(f"--report {report}: curves are of codes; leave out --by {EMBEDDING}")
+    if unseen is not None and protocol != OPEN_SET:
+        raise UsageError(f"--unseen {unseen} is of --protocol {OPEN_SET}; give both")
+    return protocol or CLOSED_SET, unseen or NOT_TRAINED
+
+
+def _show_embeddings(found: EmbeddingEvaluation, bits: int, engine: str, as_json: bool) -> None:
+    cosine, code = found.cosine, found.code
+    if as_json:
+        entry = dataclasses.asdict(cosine)
+        entry |= {"by": EMBEDDING, "protocol": found.protocol, "classes": found.classes}
+        show.emit_json({**entry, "code_recall": code.recall, "skipped": found.skipped})
+    else:
+        show.line(f"{found.words}, {engine}")
+        rows = [
+            (f"R@{k}", f"{value:.4f}", f"{code.recall[k]:.4f}")
+            for k, value in cosine.recall.items()
+        ]
+        show.rows(rows, ("measure", "by embedding", f"by code, {bits} bits"))
+    if lonely := cosine.without_relevant:
+        show.say(f"{counted(lonely, 'query')} without a photo of the class to find")
+    show.report_skipped(found.skipped)
 
 
 def _rows(protocols: Mapping[str, Detail]) -> list[tuple[str, ...]]:

@@ -1,9 +1,10 @@
 """How good the ranking is: mAP, tie-aware mAP, recall and precision at k on packed codes.
 
-`evaluate` scores codes, `protocol` says which queries search which gallery, `report` writes curves
-and tables.
+`evaluate` scores codes, `recall_by_cosine` embeddings; `protocol` and `by_embedding` say which
+queries search which gallery, `report` writes curves and tables.
 """
 
+from fgdeploy.evaluation.cosine_recall import CosineScores, recall_by_cosine
 from fgdeploy.evaluation.metrics import (
     ClassScores,
     Curve,
@@ -16,10 +17,12 @@ from fgdeploy.evaluation.metrics import (
 
 __all__ = [
     "ClassScores",
+    "CosineScores",
     "Curve",
     "Detail",
     "Scores",
     "evaluate",
     "evaluate_in_detail",
     "mean_average_precision",
+    "recall_by_cosine",
 ]
