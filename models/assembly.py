@@ -82,7 +82,7 @@ class Assembly:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             encoder = method.build(vit, self.norm, options)
-        self._load(encoder, notify)
+            self._load(encoder, notify)  # new weights of a method's own are drawn as well
         return encoder.eval()
 
     def trainable(self, classes: int, bits: int, dense: bool = False) -> Network:

@@ -9,7 +9,7 @@ is published takes the very steps that it would take alone.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -33,8 +33,10 @@ _SPARED = frozenset({"pos_embed", "cls_token", "dist_token", "clr"})
 class ClassFirst(Objective):
     """Train a network to tell classes, and a hash head on what it tells.
 
-    `ctp` may be left out: no token reduction.
+    `ctp` may be left out: no token reduction. smoothing: of the labels of the class head, 0..1.
     """
+
+    smoothing: ClassVar[float] = 0.0
 
     def __init__(self, setup: Setup) -> None:
         super().__init__()
@@ -50,7 +52,7 @@ class ClassFirst(Objective):
         self.register_buffer("codes", torch.from_numpy(codes.astype(np.float32)))
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(setup.seed)
-            _start_as_published(self.student, head.head)
+            self.start(head.head)
             head.head_hash.weight.copy_(torch.from_numpy(codes.T * 0.3))
             head.head_hash.bias.zero_()
 
@@ -73,16 +75,30 @@ class ClassFirst(Objective):
         with torch.autocast(logits.device.type, enabled=False):
             hashes = head.head_hash(logits.detach())
         return {
-            "class": losses.classification(logits, batch.labels),
+            "class": losses.classification(logits, batch.labels, self.smoothing),
             "code": losses.code_cosine(hashes, batch.labels, codes, SCALE),
             **self._further(features, batch.labels),
             **self.auxiliary(features, batch.labels),
         }
 
+    def start(self, classes: nn.Linear) -> None:
+        """Start the class head and a new aggregate as PyTorch does, and the authors."""
+        classes.reset_parameters()
+        for part in self.student.modules():
+            if isinstance(part, Aggregate) and not part.norm_in.num_batches_tracked:
+                part.conv.reset_parameters()
+
+    def clipped(self) -> list[list[nn.Parameter]]:
+        """Return the hash head apart, so that its gradient shortens no published step."""
+        head = cast(ClassHashHead, self.student.head)
+        beside = list(head.head_hash.parameters())
+        held = {id(one) for one in beside}
+        return [[one for one in self.parameters() if id(one) not in held], beside]
+
     def _further(self, features: Features, labels: Tensor) -> dict[str, Tensor]:
         """Return the cross entropy of further looks at the same photos."""
         looks = [self.student.hashes(one)["logits"] for one in features.looked_further()]
-        found = [losses.classification(logits, labels) for logits in looks]
+        found = [losses.classification(logits, labels, self.smoothing) for logits in looks]
         return {"further": torch.stack(found).sum()} if found else {}
 
     def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:
@@ -97,11 +113,3 @@ class ClassFirst(Objective):
                 spared = value.ndim < 2 or name.endswith(".bias") or name in _SPARED
                 groups[spared]["params"].append(value)
         return groups
-
-
-def _start_as_published(net: Network, classes: nn.Linear) -> None:
-    """Start class head and a new aggregate as PyTorch does, which is how the authors' start."""
-    classes.reset_parameters()
-    for part in net.modules():
-        if isinstance(part, Aggregate) and not part.norm_in.num_batches_tracked:
-            part.conv.reset_parameters()

@@ -164,7 +164,8 @@ class Loop:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self._recipe.clip_norm is not None:
             self._scaler.unscale_(self._optimizer)
-            torch.nn.utils.clip_grad_norm_(self._objective.parameters(), self._recipe.clip_norm)
+            for group in self._objective.clipped():
+                torch.nn.utils.clip_grad_norm_(group, self._recipe.clip_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         return values

@@ -70,6 +70,10 @@ class Objective(nn.Module, ABC):
     def networks(self) -> dict[str, Network]:
         """Return the networks that are trained, by name; `student` is the one to deploy."""
 
+    def clipped(self) -> list[list[nn.Parameter]]:
+        """Return lists of parameters, each clipped by the norm of its own gradients."""
+        return [list(self.parameters())]
+
     def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:
         """Return optimiser groups: lower rates for lower blocks, no decay on norms and biases."""
         groups: list[dict[str, Any]] = []

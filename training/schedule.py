@@ -27,7 +27,9 @@ def make(optimizer: Optimizer, recipe: Recipe, steps: int) -> CosineLRScheduler:
         return CosineLRScheduler(
             optimizer,
             t_initial=max(1, steps * recipe.epochs - recipe.warmup) + 1,
+            lr_min=min(recipe.last_lr, recipe.lr),
             warmup_t=recipe.warmup,
+            warmup_lr_init=min(recipe.first_lr, recipe.lr),
             warmup_prefix=True,
             t_in_epochs=False,
         )

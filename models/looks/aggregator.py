@@ -42,7 +42,7 @@ class BlockAggregator(Simplifiable):
     """Rows [B, R, D] through a reducer, pre-norm blocks without positions, and a norm.
 
     like: a block of the backbone, whose norms, layer scales and activation these have too. The
-    reducer is there where widths differ.
+    reducer is there where widths differ. begun: its weights are new.
     """
 
     simplifications = (FIRST_ROW,)
@@ -55,6 +55,7 @@ class BlockAggregator(Simplifiable):
         self.reducer = nn.Identity() if same else nn.Linear(entering, shape.width)
         self.blocks = nn.ModuleList(_block(like, shape) for _ in range(shape.layers))
         self.norm = _norm(shape)
+        self.begun = False
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return the embedding [B, R], or [B, 2 R]."""
@@ -73,6 +74,7 @@ class BlockAggregator(Simplifiable):
         Queries and keys are small, so attention is even; values pass unchanged; the MLP adds
         nothing yet. Our choice: the authors' start is random and needs a longer training.
         """
+        self.begun = True
         with torch.no_grad():
             for block in self.blocks:
                 _pass_on(block)

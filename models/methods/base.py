@@ -59,12 +59,13 @@ class Recipe:
 
     objective: where the loss is, `module:name` (imported when a training begins, as models know
     nothing of training), or the class itself. optimizer: timm's name. lr is per step of `batch`
-    images; warmup in steps. layer_decay: rate of a block over that of the next. head_rate: rate of
-    the heads and of a method's own parameters over lr. least_area: least part of a photo's area in
-    a training view; augment: makes the views from (image side, least area), None for crop and
-    flip. per_class: photos of a class in a batch, None for batches in no order of class. parts:
-    what `--without` may name. eps: of the optimiser, None for its own. boxes: it asks where the
-    object of each photo is, and `augment` makes the views from a photo and its box.
+    images; warmup in steps, from first_lr; the cosine ends at last_lr. layer_decay: rate of a block
+    over that of the next. head_rate: rate of the heads and of a method's own parameters over lr.
+    least_area: least part of a photo's area in a training view; augment: makes the views from
+    (image side, least area), None for crop and flip. per_class: photos of a class in a batch, None
+    for batches in no order of class. parts: what `--without` may name. eps: of the optimiser, None
+    for its own. boxes: it asks where the object of each photo is, and `augment` makes the views
+    from a photo and its box.
     """
 
     objective: str | Callable[[Any], Any]
@@ -86,6 +87,8 @@ class Recipe:
     drop_last: bool = False
     eps: float | None = None
     boxes: bool = False
+    first_lr: float = 0.0
+    last_lr: float = 0.0
 
 
 # The recipe for small budgets, which needs nothing of a method but its network; measured in

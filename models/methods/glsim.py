@@ -28,7 +28,7 @@ from fgdeploy.models.looks.crop import Crop
 from fgdeploy.models.looks.rectangle import BestFirst, Rectangle
 from fgdeploy.models.looks.similarity import Similarity
 from fgdeploy.models.methods import glsim_files, glsim_keys
-from fgdeploy.models.methods.base import Method, Photometry
+from fgdeploy.models.methods.base import Method, Photometry, Recipe
 from fgdeploy.models.methods.glsim_options import ONCE, SELECT, TWICE, GLSimOptions
 from fgdeploy.models.walk import Observer
 
@@ -198,9 +198,28 @@ def outputs(options: GLSimOptions) -> tuple[str, ...]:
     return {TWICE: ("box", "similarity"), SELECT: ("similarity",), ONCE: ()}[options.look]
 
 
+# Backbone ViT-B/16 of ImageNet-21k; lr is the one of CUB, of 0.03, 0.01, 0.003 and 0.001.
+PAPER = Recipe(
+    objective="fgdeploy.training.smoothed:SmoothedDeep",
+    epochs=50,
+    batch=8,
+    optimizer="sgd",  # Nesterov's, in timm
+    lr=0.01,
+    momentum=0.9,
+    weight_decay=0.0,
+    layer_decay=None,
+    head_rate=1.0,
+    warmup=500,
+    least_area=1.34**-2,
+    augment="fgdeploy.training.data:square_crop_and_trivial",
+    clip_norm=1.0,
+    first_lr=1e-6,
+    last_lr=1e-5,
+)
+
 METHOD = Method(
     name="glsim",
-    backbone="deit_small_patch16_224",
+    backbone="vit_base_patch16_224.orig_in21k",
     build=build,
     options=GLSimOptions,
     photometry=Photometry(resize_ratio=1.34, interpolation="bicubic", square=True),
@@ -211,4 +230,5 @@ METHOD = Method(
     rename=glsim_keys.rename,
     told=glsim_files.tell,
     claims=glsim_files.claims,
+    recipes={"paper": PAPER},
 )
