@@ -100,7 +100,7 @@ def _run(
     """Return the origin of the rows behind each block, [B, T, N] each, and the encoder's extras."""
     seen: list[Origin] = []
     listening = _listening(network.encoder, seen, rolled) if with_rows else contextlib.nullcontext()
-    with torch.inference_mode(), listening:
+    with torch.inference_mode(), listening, _explaining(network.encoder, not rolled):
         pixels = network.pixels(torch.from_numpy(frames).permute(0, 3, 1, 2))
         features = network(pixels)
     if rolled and seen[-1].looks != len(seen):
@@ -109,6 +109,17 @@ def _run(
             "attended; take the published network, and let every step call Tokens.seeing"
         )
     return [one.rows.double().numpy() for one in seen], features.extras
+
+
+@contextlib.contextmanager
+def _explaining(encoder: Any, wanted: bool) -> Iterator[None]:
+    """Let an encoder give what it has for pictures alone."""
+    before = encoder.explains
+    encoder.explains = wanted
+    try:
+        yield
+    finally:
+        encoder.explains = before
 
 
 @contextlib.contextmanager

@@ -13,11 +13,12 @@ from torch import Tensor
 from fgdeploy.models.backbone import vit as backbones
 from fgdeploy.models.backbone.variant import Variant
 from fgdeploy.models.heads.base import NoHead
-from fgdeploy.models.looks.component import Largest, largest_parts
+from fgdeploy.models.looks.component import Largest, labelled, largest_parts
 from fgdeploy.models.looks.sacm import CLSReader
 from fgdeploy.models.looks.two_branches import TwoBranches
 from fgdeploy.models.methods.aftrans import AFTransOptions, build
 from fgdeploy.models.network import Network
+from fgdeploy.models.tracing import rollout, trace
 from tests.models.methods.reference_aftrans import aftrans
 from tests.models.methods.reference_looks import plain
 from tests.models.samples import BACKBONES, NORM, images, size_of
@@ -176,12 +177,14 @@ def test_extras_for_a_picture_are_made_on_request_alone() -> None:
     encoder = _encoder(keep=0.05)
     with torch.no_grad():
         assert set(encoder(images(1, SIZE)).extras) == set()
-        encoder.explains = True
-        extras = encoder(images(1, SIZE)).extras
-    assert {name: tuple(value.shape) for name, value in extras.items()} == {
-        "box": (1, 4),
-        "attention": (1, 7, 7),
-        "component": (1, 7, 7),
-    }
-    inside = extras["component"] > 0
-    assert extras["attention"][inside].min() > 0
+    frames = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
+    network = Network(encoder.float(), NoHead()).eval()
+    for one in trace(network.published(), frames):
+        shapes = {name: value.shape for name, value in one.extras.items()}
+        assert shapes == {"box": (4,), "attention": (7, 7), "component": (7, 7)}
+        inside = one.extras["component"] > 0
+        chosen = one.extras["attention"] >= one.extras["attention"][inside].min()
+        assert (labelled(chosen) == inside).all() and inside.any()
+    assert not encoder.explains
+    rolled = rollout(network.published(), frames)
+    assert rolled.shape == (2, 7, 7) and (rolled > 0).all()
