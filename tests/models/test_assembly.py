@@ -76,6 +76,14 @@ def test_an_assembly_makes_the_same_network_each_time() -> None:
     assert _equal(nets[0].encoder.state(), one.state())
 
 
+@pytest.mark.parametrize("method", registry.METHODS)
+def test_what_a_method_starts_at_random_is_drawn_from_the_seed(method: str) -> None:
+    settings = dataclasses.replace(SMALL, method=method, options={})
+    one = assembly.choose(settings).encoder().state()
+    torch.rand(3)  # whatever else was drawn
+    assert _equal(one, assembly.choose(settings).encoder().state())
+
+
 def test_a_dense_network_prunes_nothing_and_has_the_same_weights() -> None:
     chosen = assembly.choose(SMALL)
     dense, sparse = chosen.trainable(5, 16, dense=True), chosen.trainable(5, 16)

@@ -10,11 +10,12 @@ import torch
 
 from fgdeploy.core.errors import UsageError
 from fgdeploy.explaining.by_pytorch import TorchLooker
-from fgdeploy.models import tracing
+from fgdeploy.models import assembly, tracing
+from fgdeploy.models.assembly import NetworkSettings
 from fgdeploy.models.backbone import vit as backbones
 from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.heads.base import Features, NoHead
-from fgdeploy.models.methods import eet
+from fgdeploy.models.methods import eet, registry
 from fgdeploy.models.methods.eet import EETOptions
 from fgdeploy.models.network import Network
 from fgdeploy.models.reduce.stages import Stage
@@ -38,6 +39,8 @@ class _Showing(Encoder):
             "box": pixels.new_tensor([[0.0, 8.0, 16.0, 64.0]]).expand(len(pixels), -1),
             "rows": first.embedding,
         }
+        if self.explains:
+            extras["cost"] = brightness / 2
         return Features(first.embedding, extras)
 
 
@@ -70,7 +73,7 @@ def test_maps_masks_and_boxes_of_the_encoder(way: str | None) -> None:
     np.testing.assert_allclose(second.maps["similarity"], want[1], atol=1e-5)
     assert (second.maps["component"] == (want[1] > 0)).all()
     assert second.boxes["box"].tolist() == [0, 8, 16, 64]
-    assert set(first.maps) == {"similarity", "component"} and set(first.boxes) == {"box"}
+    assert set(first.maps) == {"similarity", "component", "cost"} and set(first.boxes) == {"box"}
     assert first.kept == () and first.rollout is None
 
 
@@ -87,6 +90,31 @@ def test_rollout_where_there_is_nothing_else_or_it_is_asked_for(
     for seen, one in zip(found, want, strict=True):
         assert seen.rollout is not None and not seen.maps and not seen.kept and not seen.boxes
         np.testing.assert_allclose(seen.rollout, one, rtol=1e-6)
+
+
+LOOKS = {
+    "glsim": ({"similarity"}, {"box"}),
+    "aftrans": ({"attention", "component"}, {"box"}),
+    "dva": (set(), set()),
+}
+
+
+@pytest.mark.parametrize("name", registry.METHODS)
+def test_every_method_shows_what_it_has(name: str) -> None:
+    """Kept patches where tokens go, maps and boxes where there are some, else rollout."""
+    settings = NetworkSettings(
+        method=name, backbone="test_vit", image_size=64, weights="random", seed=1
+    )
+    made = assembly.choose(settings)
+    network = Network(made.encoder(), NoHead(), made.options)
+    maps, boxes = LOOKS.get(name, (set(), set()))
+    for seen in TorchLooker(network, made.preprocess, None, "x.fgd").look(_frames()):
+        assert (set(seen.maps), set(seen.boxes)) == (maps, boxes)
+        assert bool(seen.kept) == (name not in LOOKS)
+        assert (seen.rollout is not None) == (name == "dva")
+    for seen in TorchLooker(network, made.preprocess, "rollout", "x.fgd").look(_frames()):
+        assert seen.rollout is not None and seen.rollout.shape == made.geometry.grid
+        assert 0.1 < seen.rollout.sum() < 1
 
 
 @pytest.mark.parametrize(
