@@ -80,6 +80,11 @@ def add(
                 )
             if embeddings is not None and kept is None:
                 index.embeddings.keep(embeddings, hasher.embedding_width)
+                if there := len(index):
+                    show.say(
+                        f"{counted(there, 'item')} of {gallery} without embeddings so far; make "
+                        f"them with: fgdeploy index embed {gallery}"
+                    )
             report = add_photos(index, hasher, photos, strict, told)
             if len(index):
                 index.remember_bundle(hasher.bundle.path)

@@ -66,6 +66,11 @@ def test_photos_are_added_with_their_embeddings(
     assert (stats["kind"], stats["files"][0][1]) == (kind, 18)
     assert f"embeddings  {kind}, " in run("index", "stats", "g.fgi").stdout
     other = "int8" if kind == "float" else "float"
+    run("index", "add", "h.fgi", photos[0], "-b", bundle)
+    later = run("index", "add", "h.fgi", moths, "-b", bundle, "--embeddings", other)
+    assert "1 item of h.fgi without embeddings so far; make them with: fgdeploy" in later.output
+    assert "17 photos" in later.output
+    assert "embedded 1 photo, 17 there already" in run("index", "embed", "h.fgi").output
     words = f"--embeddings {other}: g.fgi keeps them as {kind}; to change that: fgdeploy index emb"
     fails(run("index", "add", "g.fgi", moths, "-b", bundle, "--embeddings", other), 2, words)
 
