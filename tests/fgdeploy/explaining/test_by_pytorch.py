@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from fgdeploy.core.errors import UsageError
+from fgdeploy.explaining import Opening, open_looker
 from fgdeploy.explaining.by_pytorch import TorchLooker
 from fgdeploy.models import assembly, tracing
 from fgdeploy.models.assembly import NetworkSettings
@@ -19,6 +21,8 @@ from fgdeploy.models.methods import eet, registry
 from fgdeploy.models.methods.eet import EETOptions
 from fgdeploy.models.network import Network
 from fgdeploy.models.reduce.stages import Stage
+from fgdeploy.models.weights import trained
+from fgdeploy.models.weights.trained import TrainedConfig
 from fgdeploy.photos import Preprocess
 from tests.checks import refused
 from tests.models.samples import NORM
@@ -127,3 +131,16 @@ def test_every_method_shows_what_it_has(name: str) -> None:
 def test_what_a_model_does_not_have_is_refused(way: str, words: str) -> None:
     with refused(UsageError, words):
         _looker(way).look(_frames())
+
+
+def test_a_training_explains_itself_without_a_bundle(tmp_path: Path) -> None:
+    settings = NetworkSettings(backbone="test_vit", image_size=64, weights="random")
+    network = assembly.choose(settings).trainable(3, 16)
+    config = TrainedConfig(
+        "eet", "test_vit", 64, 16, EETOptions(STAGES), PREPROCESS, ("a", "b", "c"), {}
+    )
+    trained.save(tmp_path / "model.safetensors", network.state(), config)
+    with open_looker(tmp_path, Opening()) as looker:
+        assert (looker.preprocess.size, looker.preprocess.resize) == (64, 64)
+        for seen in looker.look(_frames()):
+            assert [int(kept.patches.sum()) for kept in seen.kept] == [8, 4]
