@@ -71,6 +71,11 @@ def _set_stride(vit: Any, image_size: int, stride: int, seed: int) -> None:
             f"a stride of {stride} does not cut {image_size} pixels into patches of {patch}; "
             f"expected 1 to {patch}"
         )
+    if image_size < patch:
+        raise UsageError(
+            f"image size {image_size} is smaller than a patch of {patch} pixels; choose {patch} or "
+            "more, such as 224"
+        )
     side = (image_size - patch) // stride + 1
     conv.stride = (stride, stride)
     vit.patch_embed.grid_size = (side, side)

@@ -68,7 +68,11 @@ def test_what_does_not_fit_is_said(given: dict[str, str], words: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"image_size": 8}, r"8 pixels|image size 8"),
+        (
+            {"image_size": 8},
+            "^image size 8 is smaller than a patch of 16 pixels; choose 16 or more",
+        ),
+        ({"image_size": 15}, "^image size 15 is smaller than a patch of 16 pixels"),
         ({"options": {"stride": "17"}, "image_size": 64}, "a stride of 17 does not cut 64 pixels"),
         ({"options": {"stride": "0"}, "image_size": 64}, "a stride of 0 does not cut 64 pixels"),
     ],
