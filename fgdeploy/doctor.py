@@ -26,6 +26,7 @@ _PACKAGES: dict[str, tuple[str, str]] = {
     "torchvision": ("train", "augment photos"),
     "matplotlib": ("train", "draw precision-recall curves"),
     "scipy": ("train", "read Stanford Cars"),
+    "transformers": ("detect", "find objects in photos"),
 }
 
 

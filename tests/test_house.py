@@ -225,6 +225,7 @@ def test_extras_are_those_that_errors_name() -> None:
         "calibrate",
         "export",
         "train",
+        "detect",
         "dev",
     }
     from fgdeploy.doctor import _PACKAGES

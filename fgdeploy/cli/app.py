@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from fgdeploy import __version__
 from fgdeploy.cli import (
+    boxes,
     build,
     calibrate,
     classify,
@@ -154,6 +155,7 @@ def fgdeploy(
 
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
+app.command("boxes")(boxes.boxes)
 app.command("export")(export.export)
 app.command("calibrate")(calibrate.calibrate)
 app.command("build-engine")(build.build_engine)

@@ -23,6 +23,7 @@ from fgdeploy.photos.formats import FORMATS, open_image, silence_libtiff
 from fgdeploy.photos.given import ImageLike
 from fgdeploy.photos.pixels import (
     AS_STORED,
+    SIDEWAYS,
     Reading,
     check_sixteen_bit_colour,
     turn_of,
@@ -196,6 +197,12 @@ def stored_size(path: str | os.PathLike[str]) -> tuple[tuple[int, int], Image.Tr
     except Exception as error:  # as in `decode`
         reason = " ".join(str(error).split())
         raise ImageError(f"{name} is damaged or unreadable: {reason}; replace the file") from None
+
+
+def upright_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return width and height of a photo as it is shown. Raises ImageError."""
+    (width, height), turn = stored_size(path)
+    return (height, width) if turn in SIDEWAYS else (width, height)
 
 
 def _from_file(

@@ -21,6 +21,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Turns after which width and height have changed places.
+SIDEWAYS = frozenset(_TURNS[number] for number in (5, 6, 7, 8))
 _TWELVE_BITS = 4095  # the largest value of 12 bits
 
 

@@ -17,6 +17,7 @@ from tests.fgdeploy.cli.outcome import fails
 
 COMMANDS = [
     ["train"],
+    ["boxes"],
     ["demo"],
     ["export"],
     ["inspect"],

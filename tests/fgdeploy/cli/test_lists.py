@@ -30,6 +30,7 @@ def table(moths: Path, tmp_path: Path) -> Path:
 def test_every_command_that_takes_a_list_knows_its_columns() -> None:
     expected = {
         "train",
+        "boxes",
         "export",
         "calibrate",
         "build-engine",
