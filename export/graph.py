@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import hashlib
 import io
 import logging
 import warnings
@@ -155,6 +156,7 @@ def _save(
     # The default size limits leave slices and transposes of weights in the graph as work.
     optimizer.optimize(program.model, input_size_limit=1 << 28, output_size_limit=1 << 28)
     proto = program.model_proto
+    _store_once(proto)
     if proto.ByteSize() >= 2**31 - 1:
         raise ExportError("the graph passes 2 GB, which one ONNX file cannot hold")
     ops: dict[str, int] = {}
@@ -177,6 +179,24 @@ def _save(
         ops,
         tuple(node.name for node in proto.graph.node),
     )
+
+
+def _store_once(proto: Any) -> None:
+    """Let nodes that read equal matrices read one: a network that looks twice has each once."""
+    first: dict[tuple[Any, ...], str] = {}
+    same: dict[str, str] = {}
+    for item in proto.graph.initializer:
+        if sum(side > 1 for side in item.dims) > 1 and item.raw_data:
+            key = (item.data_type, tuple(item.dims), hashlib.sha256(item.raw_data).digest())
+            if (held := first.setdefault(key, item.name)) != item.name:
+                same[item.name] = held
+    for node in proto.graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = same.get(name, name)
+    kept = [item for item in proto.graph.initializer if item.name not in same]
+    if same:
+        del proto.graph.initializer[:]
+        proto.graph.initializer.extend(kept)
 
 
 def _name_by_module(node: Any) -> None:

@@ -61,8 +61,8 @@ def tell(arguments: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -
     words = _Words(arguments if _OWN_FIELDS & arguments.keys() else {}, name)
     _check_author(words, arguments, state)
     own = any(key.startswith(_OWN_TENSORS) for key in state)
-    if not words.given and not own:
-        return None
+    if not words.given and (not own or "head_hash.weight" in state):
+        return None  # a plain backbone, or weights that were trained here
     if any(key.endswith(("adapter_down.weight", "adapter_up.weight")) for key in state):
         raise CheckpointError(
             f"{name} has adapters in its blocks, which are not supported; use a file without"
