@@ -8,7 +8,8 @@ that one, and its boxes are turned with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -68,14 +69,15 @@ def read_boxes(
 
     others: photos of the source whose boxes are not asked for.
 
-    A name in the file is a path in `source` (or beside the file), or its end, or a file's name that
-    one photo alone has. Of several boxes of a photo the one of the highest score counts, of the
-    largest area where none has a score. Raises DataError for names that mean several photos, for
-    files that name none of them, and boxes that do not lie in their photo.
+    A name in the file is a path in `source` (or beside the file), or the end of one; an end of the
+    name alone counts where one photo and one name of the file have it. Of several boxes of a photo
+    the one of the highest score counts, of the largest area where none has a score. Raises
+    DataError for names that mean several photos, for files that name none of them, and boxes that
+    do not lie in their photo.
     """
     entries = read_entries(path)
     every = (*photos, *others)
-    matched = _Matcher(path, every, source)
+    matched = _Matcher(path, every, source, (one.name for one in entries))
     fractions = max(max(one.corners) for one in entries) <= 1
     kept: dict[int, tuple[tuple[float, float], Box]] = {}
     several: set[int] = set()
@@ -118,7 +120,11 @@ def _notes(path: Path, without: int, several: int, foreign: int) -> list[str]:
 class _Matcher:
     """Finds the photo that a name means."""
 
-    def __init__(self, path: Path, photos: Sequence[Photo], source: Path) -> None:
+    def __init__(
+        self, path: Path, photos: Sequence[Photo], source: Path, names: Iterable[str]
+    ) -> None:
+        every = {_parts(name) for name in names}
+        self._tails = Counter(one[-count:] for one in every for count in range(1, len(one) + 1))
         root = source if source.is_dir() else source.parent
         self._ends: dict[str, list[tuple[tuple[str, ...], int]]] = {}
         self._whole: dict[str, int] = {}
@@ -133,19 +139,27 @@ class _Matcher:
 
     def row(self, entry: Entry) -> int | None:
         """Return the row of the photo that an entry names, None for none. Raises DataError."""
-        name = PurePosixPath(entry.name.replace("\\", "/"))
-        if (row := self._whole.get(name.as_posix())) is not None:
+        parts = _parts(entry.name)
+        if (row := self._whole.get("/".join(parts).replace("//", "/"))) is not None:
             return row
-        same = self._ends.get(name.name, [])
-        length = len(name.parts)
-        fitting = [row for parts, row in same if parts[-length:] == name.parts]
-        found = fitting or [row for _, row in same]
-        if len(found) > 1:
-            first, second = (str(self._photos[row].path) for row in found[:2])
-            raise DataError(
-                f"{entry.where}: {entry.name!r} may be {first} or {second}; name it with its folder"
-            )
-        return found[0] if found else None
+        same = self._ends.get(parts[-1] if parts else "", [])
+        for length in range(len(parts), 0, -1):
+            found = [row for of, row in same if of[-length:] == parts[-length:]]
+            whole = length == len(parts)
+            if len(found) > 1 and whole:
+                first, second = (str(self._photos[row].path) for row in found[:2])
+                raise DataError(
+                    f"{entry.where}: {entry.name!r} may be {first} or {second}; name it with its "
+                    "folder"
+                )
+            if found:  # an end of the name alone tells a photo where no other name has this end
+                alone = len(found) == 1 and self._tails[parts[-length:]] == 1
+                return found[0] if whole or alone else None
+        return None
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return PurePosixPath(name.replace("\\", "/")).parts
 
 
 def _inside(path: Path, folder: Path) -> str | None:

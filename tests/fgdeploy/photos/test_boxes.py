@@ -69,6 +69,17 @@ def test_a_photo_is_named_by_its_path_or_its_own_name(
     assert _read(birds, path)[0]["owl/3.jpg"] == Box(0.25, 0.5, 0.75, 1)
 
 
+def test_photos_that_are_not_there_are_not_taken_for_others_of_their_name(
+    birds: Path, tmp_path: Path
+) -> None:
+    """A file for a whole dataset, of which the data here are a part; names repeat in folders."""
+    names = ["auk/3.jpg", "wren/3.jpg", "auk/1.jpg", "images/owl/3.jpg", "images/gull/2.jpg"]
+    write(tmp_path / "b.csv", "path,x0,y0,x1,y1\n" + "".join(f"{n},0,0,.5,1\n" for n in names))
+    found, notes = _read(birds, tmp_path / "b.csv")
+    assert {name for name, box in found.items() if box} == {"owl/3.jpg", "gull/2.jpg"}
+    assert notes[-1] == "b.csv: boxes of 3 photos that are not among these"
+
+
 def test_a_list_of_photos_and_a_path_from_the_root(birds: Path, tmp_path: Path) -> None:
     write(tmp_path / "l.csv", "path,class\nbirds/owl/1.jpg,owl\nbirds/gull/1.jpg,gull\n")
     write(

@@ -25,6 +25,7 @@ from tests.checks import refused
 from tests.models.methods import reference_dva, reference_looks
 from tests.models.reduce.proof import close, narrow
 from tests.models.samples import NORM, images, size_of
+from tests.models.weights.vit_pytorch_layouts import laid_out
 
 SMALL = "deit_tiny_patch16_224"
 OTHERS = ("deit3_small_patch16_224", "vit_medium_patch16_clip_224", "vit_small_patch14_reg4_dinov2")
@@ -250,3 +251,19 @@ def test_another_method_is_told_that_a_file_is_of_this_one(tmp_path: Path) -> No
             NetworkSettings("evit", backbone="test_vit", checkpoint=path, weights="random")
         ).encoder()
     assert not METHOD.claims({}, {"blocks.0.attn.qkv.weight": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("layout", ["ViT-pytorch", "DVF"])
+def test_adapters_in_the_names_of_the_authors_other_code(tmp_path: Path, layout: str) -> None:
+    """Query, key and value apart, adapters beside them, the last block perhaps by its own name."""
+    path = _saved(tmp_path, targets="qv", rank=3)
+    ours = {name[7:]: value for name, value in torch.load(path)["state_dict"].items()}
+    state = {name: value for name, value in ours.items() if name not in PROXIES}
+    theirs = {**laid_out(state, layout), **PROXIES}
+    assert any(name.endswith("attn.ic_v.up.weight") for name in theirs)
+    assert not set(theirs) & set(state)
+    torch.save(theirs, path)
+    found = assembly.choose(_settings(path))
+    assert found.options == DVAOptions(targets="qv", rank=3)
+    loaded = found.encoder().state()
+    assert all(torch.equal(value, state[name]) for name, value in loaded.items())

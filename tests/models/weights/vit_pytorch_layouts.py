@@ -82,4 +82,4 @@ def _block(start: str, inside: str, value: Tensor) -> dict[str, Tensor]:
         names = (f"{start}attn.{part}.{kind}" for part in ("query", "key", "value"))
         return dict(zip(names, value.chunk(3), strict=True))
     module, _, kind = inside.rpartition(".")
-    return {f"{start}{_INSIDE[module]}.{kind}": value}
+    return {f"{start}{_INSIDE.get(module, module)}.{kind}": value}
