@@ -285,12 +285,12 @@ def test_a_checkpoint_of_another_method_is_refused(small: Make, tmp_path: Path) 
     tensors = load_file(done.weights)
     tensors["aggregator_norm.weight"] = torch.ones(64)
     torch.save(tensors, tmp_path / "glsim.pth")
-    with refused(CheckpointError, "unknown aggregator_norm.weight; it is of another backbone"):
+    with refused(CheckpointError, "trained with glsim, not eet; pass --method glsim"):
         train(small(weights=str(tmp_path / "glsim.pth")), tmp_path / "other")
     entry = json.loads((tmp_path / "run" / "model.json").read_text())
-    entry["method"] = "glsim"
+    entry["method"] = "unheard-of"
     (tmp_path / "run" / "model.json").write_text(json.dumps(entry))
-    with refused(CheckpointError, "trained as 'glsim', which is no method here"):
+    with refused(CheckpointError, "trained as 'unheard-of', which is no method here"):
         export_bundle(ExportSettings(checkpoint=done.weights), tmp_path / "x.fgd")
 
 
