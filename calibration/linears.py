@@ -41,9 +41,9 @@ def find(model: onnx.ModelProto) -> list[Linear]:
     """Return the layers that may be INT8, in the order of the graph.
 
     Left out, as they stay in float: products of K or N < 16, layers that see one token per image
-    (the last block's CLS row, the head: one row gains nothing and decides the hash), products of
-    two activations (attention), what is pinned to float32 by name, and convolutions that are no
-    patch embedding.
+    (the last block's CLS row, the head: one row gains nothing and decides the hash), what comes
+    behind the blocks (GLSim's aggregator of two rows), products of two activations (attention),
+    what is pinned to float32 by name, and convolutions that are no patch embedding.
     """
     paths, named = Paths(model.graph), pins.of(model)
     sizes = {item.name: tuple(item.dims) for item in model.graph.initializer}
@@ -58,6 +58,8 @@ def find(model: onnx.ModelProto) -> list[Linear]:
             continue
         if node.op_type == "Conv" and _cuts_patches(node, size):
             found.append(_patch_embedding(node, size))
+        elif not named.rounds(node.name):
+            continue
         elif node.op_type == "MatMul" and len(size) == 2 and min(size) >= LEAST_SIZE:
             shape = shapes.get(node.input[0], [])
             if len(shape) == 3 and shape[1] != 1:

@@ -20,12 +20,14 @@ from fgdeploy.calibration.paths import Paths
 from fgdeploy.core.errors import ExportError
 
 PINS, HALF = "fgdeploy.pins", "fgdeploy.half"
-# Modules whose products FP16 graphs compute in half precision.
+# Modules whose products FP16 graphs compute in half precision, and INT8 graphs in INT8.
 _REDUCED = ("blocks.*", "steps.*")
 
 
 class Pins:
-    """Tells nodes by name. `keeps`: never below float32; `halves`: FP16 in an FP16 graph."""
+    """Tells nodes by name. `keeps`: never below float32; `halves`: FP16 in an FP16 graph;
+    `rounds`: INT8 in an INT8 graph, if it is a linear layer.
+    """
 
     def __init__(self, pinned: Sequence[str], half: Sequence[str]) -> None:
         self._pinned, self._half = tuple(pinned), (*_REDUCED, *half)
@@ -37,6 +39,11 @@ class Pins:
     def halves(self, node: str) -> bool:
         """Return whether a node may compute in half precision."""
         return _matches(node, self._half) and not self.keeps(node)
+
+    def rounds(self, node: str) -> bool:
+        """Return whether a linear layer may be INT8: what comes behind the blocks decides the
+        hash on few rows, so it gains nothing and stays in float."""
+        return _matches(node, _REDUCED) and not self.keeps(node)
 
 
 class WiredPins(Pins):
@@ -57,6 +64,10 @@ class WiredPins(Pins):
     def halves(self, node: str) -> bool:
         """Return whether a node may compute in half precision."""
         return node in self._between
+
+    def rounds(self, node: str) -> bool:
+        """Return whether a linear layer may be INT8, wherever it lies."""
+        return not self.keeps(node)
 
 
 def of(model: onnx.ModelProto) -> Pins:

@@ -65,11 +65,34 @@ def test_names_and_wiring_find_the_same_layers(model: onnx.ModelProto) -> None:
     assert linears.find(model) == linears.find(_unnamed(model))
 
 
+def _under(module: str, *start: str) -> onnx.ModelProto:
+    """Return a hand-drawn block whose nodes with such names lie in a module."""
+    twin = block()
+    for node in twin.graph.node:
+        if node.name.startswith(start):
+            node.name = f"{module}.{node.name}"
+    return twin
+
+
 def test_a_pinned_layer_is_left_in_float() -> None:
     plain = [one.name for one in linears.find(block())]
     assert plain == ["embed", "qkv", "proj", "fc1", "fc2"]
-    pinned = _noted(block(), pins=json.dumps(["fc1/*", "embed/*"]))
-    assert [one.name for one in linears.find(pinned)] == ["qkv", "proj", "fc2"]
+    drawn = _under("blocks.3", "qkv", "proj", "fc")
+    pinned = _noted(drawn, pins=json.dumps(["blocks.3.fc1/*", "embed/*"]))
+    assert [one.name for one in linears.find(pinned)] == [
+        "blocks.3.qkv",
+        "blocks.3.proj",
+        "blocks.3.fc2",
+    ]
+
+
+def test_int8_is_for_blocks_alone() -> None:
+    """What reads the rows behind them, as GLSim's aggregator of two, is few and decides."""
+    drawn = _under("aggregator.blocks.0", "qkv", "proj", "fc")
+    for half_too in ("[]", '["aggregator*"]'):
+        named = _noted(drawn, pins="[]", half=half_too)
+        assert [one.name for one in linears.find(named)] == ["embed"]
+    assert len(linears.find(_unnamed(drawn))) == 5  # of somebody else's graph nothing is known
 
 
 def test_patterns_by_name() -> None:
@@ -90,6 +113,7 @@ def test_patterns_by_name() -> None:
     ):
         assert some.keeps(node) is keeps, node
         assert some.halves(node) is halves, node
+        assert some.rounds(node) is (halves and not node.startswith("aggregate")), node
 
 
 def test_what_a_method_adds_may_be_half_where_it_says_so() -> None:
