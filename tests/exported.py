@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 
 from fgdeploy.bundle import Bundle
+from fgdeploy.calibration import half, pins
 from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.calibrator import calibrate
 from fgdeploy.engines import BuildSettings, Engine, open_engine
@@ -144,3 +146,44 @@ def hold_precisions(bundle: Bundle, size: int) -> None:
             found = engine.run(frames)
         parity = compare(expected.hash, expected.code, found.hash, found.code)
         assert parity.bit_agreement >= least, (backend, precision)
+
+
+def hold_what_decides(bundle: Bundle) -> set[str]:
+    """Hold all that is pinned, and crops, to float32 in every graph; returns their modules.
+
+    Ops that only move values may move lower ones. Nothing of it is rounded to INT8 on its way, and
+    an FP16 graph is the fp32 graph, with weights of two looks once.
+    """
+    full = onnx.load(bundle.graph("fp32"))
+    named = pins.of(full)
+    deciding = {
+        node.name
+        for node in full.graph.node
+        if named.keeps(node.name) or node.name.startswith(("crop/", "crop."))
+    }
+    assert half.to_half(full) == onnx.load(bundle.graph("fp16"))
+    for key in ("fp16", "int8", "int8-u8", "int8-fp16"):
+        graph = onnx.load(bundle.graph(key))
+        kinds = _kinds(graph)
+        held = {node.name: node for node in graph.graph.node if node.name in deciding}
+        assert set(held) == deciding, key
+        quantisers = [node for node in graph.graph.node if node.op_type in _ROUNDING]
+        rounded = {name for node in quantisers for name in node.output}
+        for node in held.values():
+            touched = {*node.input, *node.output} - {""}
+            assert not touched & rounded, (key, node.name)
+            if node.op_type not in half._MOVES:
+                assert not {kinds[name] for name in touched} & _LOW, (key, node.name)
+    return {name.partition("/")[0] for name in deciding}
+
+
+_ROUNDING = ("QuantizeLinear", "DequantizeLinear")
+_LOW = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+
+
+def _kinds(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the type of each tensor, as a strict checker infers them."""
+    inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True).graph
+    values = [*inferred.value_info, *inferred.output, *inferred.input]
+    kinds = {value.name: value.type.tensor_type.elem_type for value in values}
+    return kinds | {item.name: item.data_type for item in model.graph.initializer}

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from fgdeploy.bundle import Bundle
-from fgdeploy.calibration import pins
 from fgdeploy.demo.moths import write_moths
 from fgdeploy.export import verify
 from fgdeploy.export.export_settings import ExportSettings
@@ -29,6 +28,7 @@ from tests.exported import (
     calibrated,
     hold_precisions,
     hold_to_pytorch,
+    hold_what_decides,
     narrow_backbones,
 )
 
@@ -72,11 +72,16 @@ def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundle]:
+def random(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exports]:
+    """Exports of random weights, whose codes differ from photo to photo."""
     narrow = contextlib.contextmanager(narrow_backbones)
-    case = Case("aftrans", ("branch=both", "keep=0.05"), size=SIZE)
     with narrow():
-        yield Exports(tmp_path_factory.mktemp("exports")).of(case)
+        yield Exports(tmp_path_factory.mktemp("exports"))
+
+
+@pytest.fixture(scope="module")
+def both(random: Exports) -> Bundle:
+    return random.of(Case("aftrans", ("branch=both", "keep=0.05"), size=SIZE))
 
 
 def test_both_branches_learn(run: Path, data: Path, tmp_path: Path) -> None:
@@ -125,6 +130,15 @@ def test_a_trained_one_is_exported_without_its_local_branch(
     build_for_tensorrt(exported, SIZE, tmp_path, "fp32")
 
 
+def test_without_the_local_branch_it_runs_in_every_precision(
+    random: Exports, data: Path, tmp_path: Path
+) -> None:
+    bundle = calibrated(random.of(Case("aftrans", size=SIZE)), data)
+    hold_precisions(bundle, SIZE)
+    assert hold_what_decides(bundle) == set()
+    build_for_tensorrt(bundle, SIZE, tmp_path, "fp16", "int8-fp16")
+
+
 def test_both_branches_are_exported_with_a_box(both: Bundle, tmp_path: Path) -> None:
     manifest = both.manifest
     assert list(manifest.outputs) == ["code", "hash", "embedding", "box"]
@@ -142,6 +156,6 @@ def test_with_both_branches_it_runs_in_every_precision(
     bundle = calibrated(both, data)
     hold_precisions(bundle, SIZE)
     build_for_tensorrt(bundle, SIZE, tmp_path, "fp16", "int8-fp16")
-    graph = onnx.load(bundle.graph("fp32"))
-    kept = {node.name.split("/")[0] for node in graph.graph.node if pins.of(graph).keeps(node.name)}
-    assert kept >= {"sacm", "sacm.logs", "sacm.fc1", "largest", "around", "crop.hats"}
+    modules = {"sacm", "sacm.logs", "sacm.fc1", "sacm.fc2", "largest", "around"}
+    crops = {"crop", "crop.hats", "crop.across", "crop.down"}
+    assert hold_what_decides(bundle) == modules | crops

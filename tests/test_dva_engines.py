@@ -123,6 +123,7 @@ def test_tensorrt_builds_it_and_low_precision_runs(
 ) -> None:
     calibrated = exported.calibrated(bundle, data)
     exported.hold_precisions(calibrated, SIZE)
+    assert exported.hold_what_decides(calibrated) == set()
     exported.build_for_tensorrt(calibrated, SIZE, tmp_path, "fp32", "fp16", "int8-fp16")
 
 

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from fgdeploy.bundle import Bundle
-from fgdeploy.calibration import half, pins
+from fgdeploy.calibration import cache
 from fgdeploy.demo.moths import write_moths
 from fgdeploy.engines import Engine, open_engine
 from fgdeploy.export import exporter, verify
@@ -122,12 +122,12 @@ def test_low_precision_keeps_what_decides(bundle: Bundle, photos: Path, tmp_path
         pytest.skip("the same graph as of the authors' file")
     size = bundle.manifest.image_size
     calibrated = exported.calibrated(bundle, photos)
-    graph = onnx.load(calibrated.graph("fp32"))
-    kept = {node.name for node in graph.graph.node if pins.of(graph).keeps(node.name)}
-    modules = {name.partition("/")[0] for name in kept}
     crops = {"rectangle", "crop", "crop.hats", "crop.across", "crop.down"}
     expected = {"best_first"} if bundle.path.stem == SELECTED else crops
-    assert modules == {"similarity", *expected}
-    assert kept <= half.in_full(graph)
+    assert exported.hold_what_decides(calibrated) == {"similarity", *expected}
+    held = cache.read(calibrated)
+    assert held is not None
+    readers = {name.partition(".")[0] for one in held.ranges.values() for name in one["readers"]}
+    assert "blocks" in readers and readers <= {"blocks", "steps"}  # no aggregator of a few rows
     exported.hold_precisions(calibrated, size)
     exported.build_for_tensorrt(calibrated, size, tmp_path, "fp32", "fp16", "int8-fp16")
