@@ -41,8 +41,8 @@ def evaluate(
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="With --by embedding. closed-set: the queries' split. open-set: all photos of "
-            "unseen classes. Default: closed-set.",
+            help="closed-set: the queries' split. open-set: all photos of unseen classes. Both "
+            "are of --by embedding. Default: closed-set.",
             metavar="NAME",
         ),
     ] = None,
@@ -80,7 +80,7 @@ def evaluate(
     each photo against all others; the only one for photos without splits. Top-1 and top-5 accuracy
     is that of the queries, where the bundle gives class logits and names the classes.
 
-    --by embedding ranks by the cosine of embeddings: each photo of the queries' split, or of the
+    With --by embedding the cosine of embeddings ranks: each photo of the queries' split, or of the
     unseen classes, against all others; beside it R@k by codes.
     """
     from fgdeploy.evaluation import report as reports

@@ -145,7 +145,12 @@ def test_list_shows_own_json_as_json(run: Run) -> None:
 @pytest.mark.usefixtures("gallery")
 def test_compact_and_stats(run: Run) -> None:
     shown = run("index", "stats", "g.fgi").stdout
-    for words in ("items     18\n", "labels    3\n", "no segments\n", "18 rows in no segment yet"):
+    for words in (
+        "items       18\n",
+        "labels      3\n",
+        "no segments\n",
+        "18 rows in no segment yet",
+    ):
         assert words in shown
     done = run("index", "compact", "g.fgi")
     assert done.exit_code == 0
@@ -166,7 +171,7 @@ def test_compact_and_stats(run: Run) -> None:
 
 def test_stats_of_an_empty_index(run: Run) -> None:
     Index.create("g.fgi", MODEL, 32).close()
-    assert "times     none" in run("index", "stats", "g.fgi").stdout
+    assert "times       none" in run("index", "stats", "g.fgi").stdout
     assert "no segments now" in run("index", "compact", "g.fgi").stderr
 
 
