@@ -52,8 +52,8 @@ class Options:
         finite = not isinstance(value, (int, float)) or abs(value) <= numbers.MOST_WHOLE
         if (default is not None and type(value) is not type(default)) or not finite:
             raise UsageError(
-                f"--set {name}={text}: expected {_KINDS.get(type(default), 'a value')} such as "
-                f"{json.dumps(default)}"
+                f"--set {name}={text}: expected {_KINDS.get(type(default), 'a finite number')} "
+                f"{'or' if default is None else 'such as'} {json.dumps(default)}"
             )
         return value
 

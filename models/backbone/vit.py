@@ -72,9 +72,10 @@ def create(
             )
     except (TypeError, AssertionError, ValueError, RuntimeError):
         plain.check_kind(backbone)
+        sizes = "".join(f", {name} {value:g}" for name, value in arguments.items())
         raise UsageError(
-            f"{backbone} cannot be made at {image_size} pixels; choose a size that its patches "
-            "divide, such as 224"
+            f"{backbone} cannot be made at {image_size} pixels{sizes}; choose a size that its "
+            f"patches divide, such as 224{', and heads that divide the width' if sizes else ''}"
         ) from None
     _check_plain(vit, backbone, image_size, variant.stride is not None)
     _open_layer_scales(vit)
@@ -97,9 +98,10 @@ def _check_plain(vit: Any, backbone: str, image_size: int, strided: bool) -> Non
         raise plain.refusal(backbone, reason)
     patch = patch_size(vit)
     if image_size % patch and not strided:
+        below = image_size // patch * patch
         raise UsageError(
             f"image size {image_size} is no multiple of {backbone}'s patch size {patch}; "
-            f"choose {image_size // patch * patch or patch} or {(image_size // patch + 1) * patch}"
+            f"choose {f'{below} or ' if below else ''}{below + patch}"
         )
 
 

@@ -32,7 +32,6 @@ from fgdeploy.models.methods.base import Method, Photometry, Recipe
 from fgdeploy.models.methods.glsim_options import ONCE, SELECT, TWICE, GLSimOptions
 from fgdeploy.models.walk import Observer
 
-_HEAD_WIDTH = 64  # of a reduced aggregator, whatever the encoder's is
 # Names of tensors here and in checkpoints.
 _NAMES = {
     "aggregator.reducer.": "reducer.",
@@ -164,7 +163,7 @@ def _aggregator(
     if options.aggregator == "none":
         return NoAggregator(shape, options)
     width = options.width or shape.width
-    usual = like.attn.num_heads if width == shape.width else max(1, width // _HEAD_WIDTH)
+    usual = options.usual_heads(shape.width) or like.attn.num_heads
     last = options.last_eps if options.last_eps is not None else like.norm1.eps
     return BlockAggregator(
         like,

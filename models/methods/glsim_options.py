@@ -39,6 +39,7 @@ _WHOLE = {
     "stride": (1, 1 << 10),
 }
 _REAL = {"norm_eps": (0.0, 1.0), "last_eps": (0.0, 1.0), "mlp_ratio": (0.01, 64.0)}
+_HEAD_WIDTH = 64  # of a reduced aggregator, whatever the encoder's is
 _TOP, _GRID = 8, 14  # the paper's: 8 of 14 x 14 patches, 16 of 28 x 28
 
 
@@ -114,6 +115,7 @@ class GLSimOptions(Options):
                 f"--set top={top}: the photo has {patches} patches at this size; choose 1 to "
                 f"{patches}"
             )
+        self._check_heads(geometry.width)
         return dataclasses.replace(self, top=top)
 
     def resized(self: _O) -> _O:
@@ -132,6 +134,20 @@ class GLSimOptions(Options):
             patch=self.patch,
             stride=self.stride,
         )
+
+    def usual_heads(self, width: int) -> int | None:
+        """Return the heads of an aggregator behind a backbone of `width`; None: the backbone's."""
+        reduced = self.width not in (None, width)
+        return max(1, (self.width or width) // _HEAD_WIDTH) if reduced else None
+
+    def _check_heads(self, width: int) -> None:
+        """Raise UsageError where the heads of the aggregator do not divide its width."""
+        rows, heads = self.width or width, self.aggregator_heads or self.usual_heads(width)
+        if self.aggregator == "transformer" and heads and rows % heads:
+            raise UsageError(
+                f"--set aggregator_heads={heads}: they do not divide the aggregator's width of "
+                f"{rows}; choose another number, or another --set width"
+            )
 
     @property
     def own_cls(self) -> bool:
@@ -154,6 +170,8 @@ class GLSimOptions(Options):
             return self._odd_convolution()
         if self.tokens == "all" and self.look == SELECT:
             return "--set tokens=all: look=select has CLS and the top patches; leave tokens out"
+        if self.pool == "both" and self.look == ONCE and self.tokens == "cls":
+            return "--set pool=both: look=once has CLS alone, and no other rows; add tokens=all"
         return None
 
     def _odd_convolution(self) -> str | None:

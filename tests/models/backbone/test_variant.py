@@ -72,6 +72,9 @@ def test_sizes_of_its_own() -> None:
         (Variant(heads=5, width=48), "5 heads do not divide a width of 48; give another number"),
         (Variant(depth=0), "a ViT's depth of 0: expected 1 to 65536"),
         (Variant(heads=1 << 20), "a ViT's num_heads of 1048576"),
+        (Variant(heads=5), "at 32 pixels, num_heads 5; choose .*, and heads that divide the width"),
+        (Variant(width=50), "at 32 pixels, embed_dim 50; choose .*, and heads that divide"),
+        (Variant(patch=64), "image size 32 is no multiple of .* patch size 64; choose 64$"),
     ],
 )
 def test_sizes_that_are_none(variant: Variant, words: str) -> None:

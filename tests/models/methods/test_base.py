@@ -66,7 +66,7 @@ def test_options_are_read_as_what_they_are(given: dict[str, str], expected: _Man
         ("rate", "NaN", "--set rate=NaN: expected a number such as 0.7"),
         ("rate", "-Infinity", "--set rate=-Infinity: expected a number"),
         ("rate", "1e999", "--set rate=1e999: expected a number"),
-        ("most", "NaN", "--set most=NaN: expected a value"),
+        ("most", "NaN", "--set most=NaN: expected a finite number or null$"),
         ("rate", "[1]", r"--set rate=\[1\]: expected a number"),
         ("twice", "1", "--set twice=1: expected true or false such as false"),
         ("twice", "True", "--set twice=True: expected true or false"),

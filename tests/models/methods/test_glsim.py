@@ -265,6 +265,9 @@ def test_the_top_follows_the_grid(side: int, top: int) -> None:
         ({"layers": "65"}, "^--set layers=65: expected a number from 1 to 64$"),
         ({"aggregator": "conv", "pool": "mean"}, "^--set pool=mean: a convolution makes one row"),
         ({"look": "select", "tokens": "all"}, "^--set tokens=all: look=select has CLS and"),
+        ({"look": "once", "pool": "both"}, "^--set pool=both: look=once has CLS alone, and no"),
+        ({"aggregator_heads": "7"}, "^--set aggregator_heads=7: they do not divide .* of 64;"),
+        ({"width": "200"}, "^--set aggregator_heads=3: they do not divide .* of 200;"),
     ],
 )
 def test_options_that_make_no_sense(given: dict[str, str], words: str) -> None:
