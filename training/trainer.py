@@ -113,8 +113,8 @@ class _Run:
         published = registry.get(settings.method).recipe(settings.recipe)
         if unknown := sorted(settings.without - set(published.parts)):
             raise UsageError(
-                f"--without {','.join(unknown)}: recipe {settings.recipe} has the parts "
-                f"{', '.join(published.parts)}"
+                f"--without {','.join(unknown)}: recipe {settings.recipe} has "
+                f"{'the parts ' + ', '.join(published.parts) if published.parts else 'no parts'}"
             )
         self.precision = choose_precision(settings.precision)
         self.assembly = assembly.choose(settings.network(), reporter.notify, as_trained=False)
