@@ -15,7 +15,6 @@ from fgdeploy.models.reduce.reductions import REDUCTIONS
 from fgdeploy.models.weights.told import Teller, Told
 
 # The first is the default.
-# The first is the default.
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -45,23 +44,30 @@ def get(name: str | None) -> Method:
     return METHODS[name]
 
 
-def teller(name: str | None) -> Teller | None:
+def teller(name: str | None) -> Teller:
     """Return what reads a checkpoint of the method `name`.
 
-    For None, the default one, it refuses with CheckpointError a file that another method claims:
-    such a file is not taken as what it is not because nobody named its method.
+    It refuses with CheckpointError a file that is not of the method and that another one claims:
+    by its tensors, and for None, the default one, by the arguments beside them too. Such a file is
+    not taken as what it is not.
     """
-    return _tell_default if name is None else get(name).told
+    method = get(name)
+
+    def tell(arguments: Mapping[str, Any], state: Mapping[str, Tensor], file: str) -> Told | None:
+        told = None if method.told is None else method.told(arguments, state, file)
+        if told is None and not method.claims(arguments, state):
+            _refuse_others(method, {} if name else arguments, state, file)
+        return told
+
+    return tell
 
 
-def _tell_default(
-    arguments: Mapping[str, Any], state: Mapping[str, Tensor], name: str
-) -> Told | None:
-    default = get(None)
+def _refuse_others(
+    asked: Method, arguments: Mapping[str, Any], state: Mapping[str, Tensor], file: str
+) -> None:
     for method in METHODS.values():
-        if method is not default and method.claims(arguments, state):
+        if method is not asked and method.claims(arguments, state):
             raise CheckpointError(
-                f"{name} was trained with {method.name}, not {default.name}; pass --method "
+                f"{file} was trained with {method.name}, not {asked.name}; pass --method "
                 f"{method.name}"
             )
-    return None if default.told is None else default.told(arguments, state, name)

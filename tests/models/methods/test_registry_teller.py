@@ -47,6 +47,31 @@ def test_a_plain_backbone_is_for_any_method(given: dict[str, Any]) -> None:
     assert read is not None and read(given, WEIGHTS, "c.pth") is None
 
 
-def test_a_named_method_reads_for_itself() -> None:
+@pytest.mark.parametrize("given", [{}, {"model": "test_vit", "clc": False}, {"dynamic_top": 8}])
+def test_a_named_method_takes_a_plain_backbone(given: dict[str, Any]) -> None:
+    """What is written beside a plain network says how it was trained, not what it is."""
     for name, method in registry.METHODS.items():
-        assert registry.teller(name) is method.told
+        if name != "glsim" or "dynamic_top" not in given:
+            wanted = None if method.told is None else method.told(given, WEIGHTS, "c.pth")
+            assert registry.teller(name)(given, WEIGHTS, "c.pth") == wanted
+
+
+OWN_VIT = {f"model.{name}": torch.zeros(4) for name in ("patch_embedding.weight", "class_token")}
+
+
+@pytest.mark.parametrize(
+    ("state", "method"),
+    [
+        (OWN_VIT, "glsim"),
+        ({**WEIGHTS, "cls_token_crops": torch.zeros(1, 1, 4)}, "glsim"),
+        ({**WEIGHTS, "blocks.0.attn.ic_q.down.weight": torch.zeros(2, 4)}, "dva"),
+        ({**WEIGHTS, "local_cls_token": torch.zeros(1, 1, 4)}, "aftrans"),
+    ],
+)
+def test_a_named_method_refuses_the_tensors_of_another(
+    state: dict[str, Tensor], method: str
+) -> None:
+    for other in {"eet", "clca", "evit", "glsim", "dva", "aftrans"} - {method}:
+        words = f"^c.pth was trained with {method}, not {other}; pass --method {method}$"
+        with refused(CheckpointError, words):
+            registry.teller(other)({}, state, "c.pth")
