@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fgdeploy.core.errors import CheckpointError
@@ -83,6 +84,7 @@ def pick(
             f"--weights-key {key}: nothing of that name in {name}; it holds tensors under "
             f"{_listed(_places(content)) or 'no name'}"
         )
+    _check_dense(inside, name)
     found = _distinct(one for at, held in _dicts(inside) for one in _networks(at, held, rename))
     if not found:
         return _innermost(inside, name)
@@ -102,6 +104,17 @@ def pick(
     if words:
         notify(f"{name}: {'; '.join(words)}")
     return chosen.tensors
+
+
+def _check_dense(inside: Mapping[Any, Any], name: str) -> None:
+    """Raise CheckpointError for tensors that are no arrays of real numbers."""
+    for _, held in _dicts(inside):
+        for key, tensor in held.items():
+            if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
+                kind = f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
+                raise CheckpointError(
+                    f"{name}: {key} is {kind}; expected dense real numbers, so save it as such"
+                )
 
 
 def _under(content: Mapping[Any, Any], key: str) -> Mapping[Any, Any] | None:

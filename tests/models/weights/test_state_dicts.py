@@ -110,6 +110,19 @@ def test_prefixes_are_taken_off_and_named(prefix: str, tmp_path: Path) -> None:
     assert set(checkpoint.read(tmp_path / "c.safetensors")) == set(RAW)
 
 
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        (torch.eye(4).to_sparse(), "float32, sparse_coo"),
+        (torch.eye(4).to(torch.complex64), "complex64, strided"),
+    ],
+)
+def test_tensors_that_are_no_real_numbers(odd: torch.Tensor, words: str) -> None:
+    for content in ({**RAW, "norm.weight": odd}, {"model": {**RAW, "norm.weight": odd}}):
+        with refused(CheckpointError, f"^c.pth: norm.weight is {words}; expected dense real"):
+            picked(content)
+
+
 def test_heads_beside_the_backbone_come_along_and_the_rest_is_named() -> None:
     backbone = network(1, head=False)
     heads = {name: RAW[name] for name in ("head.weight", "head_hash.weight")}
