@@ -34,6 +34,7 @@ _SIZES = {
     "h": ("huge", 1280, 16, 32),
 }
 _EPS = 1e-12
+_MOST = 8192  # pixels of a side, and all else that they count
 _TOP = 8  # the script's default at every size
 _LAST_EPS = 1e-5  # of path B's aggregator
 _POOLS = {"pool": "mean", "cls_pool": "both", "avg_cls": "mean"}
@@ -96,9 +97,9 @@ class _Words:
     def whole(self, field: str) -> Any:
         """Return a whole number above zero, or None."""
         value = self.given.get(field)
-        if value is None or (type(value) is int and 0 < value <= 1 << 16):
+        if value is None or (type(value) is int and 0 < value <= _MOST):
             return value
-        return self._odd(field, "a whole number above 0")
+        return self._odd(field, f"a whole number above 0, up to {_MOST}")
 
     def real(self, field: str) -> Any:
         """Return a number in 0..1, or None."""
@@ -108,9 +109,20 @@ class _Words:
         return self._odd(field, "a number from 0 to 1")
 
     def text(self, field: str, default: str) -> str:
-        """Return a text; what is none counts as not told."""
+        """Return a text, `default` where it is not told."""
         value = self.given.get(field)
-        return value if isinstance(value, str) else default
+        if value is None or isinstance(value, str):
+            return default if value is None else value
+        found: str = self._odd(field, "a text")
+        return found
+
+    def has(self, field: str, start: str, state: Mapping[str, Tensor]) -> None:
+        """Raise CheckpointError for a part that the arguments say is there and that is not."""
+        if self.given.get(field) is True and not any(key.startswith(start) for key in state):
+            raise CheckpointError(
+                f"{self.name} lacks {start.rstrip('.')}, though its arguments say {field}; its "
+                "network is not whole: copy the file again, or save it whole"
+            )
 
     def odd(self, said: str) -> CheckpointError:
         """Return the error for a network that is not made here."""
@@ -179,6 +191,10 @@ def _tell_own(words: _Words, state: Mapping[str, Tensor]) -> Told:
     letter, patch = _own_size(words.text("model_name", ""), state)
     timms, width, heads, depth = _SIZES[letter]
     options = _shared(words, state)
+    words.has("encoder_norm", "norm.weight", state)
+    words.has("aggregator", "aggregator.", state)
+    if options["aggregator"] != "none":
+        words.has("aggregator_norm", "aggregator_norm.weight", state)
     options |= {
         "look": TWICE if given.get("anchor_size") or not given else ONCE,
         "shared_cls": True,
@@ -217,6 +233,8 @@ def _tell_timm(words: _Words, state: Mapping[str, Tensor]) -> Told:
     """Return what a file of their timm ViT tells (path B)."""
     given = words.given
     options = {**_shared(words, state), "shared_cls": False}
+    words.has("dynamic_anchor", "cls_token_crops", state)
+    words.has("dynamic_anchor", "aggregator.", state)
     if options["aggregator"] == "transformer":
         options["last_eps"] = _LAST_EPS
     looks = "cls_token_crops" in state
@@ -249,6 +267,8 @@ def _told(
         resize = size
     elif words.flag("deit_recipe"):
         resize, square = (int(256 / 224 * size) if size else None), False
+    if size and resize and resize < size:
+        raise words.odd(f"photos of {resize} pixels in frames of {size}")
     return Told(
         options=options,
         fixed=_BY_WEIGHTS & options.keys(),

@@ -169,6 +169,9 @@ def test_patches_that_do_not_fill_the_photo(tmp_path: Path) -> None:
         ({"sim_metric": "dot"}, "--set metric=dot: choose one of cos, l1, l2"),
         ({"dynamic_top": 37}, "--set top=37: the photo has 36 patches"),
         ({"dynamic_top": "8"}, "a.pth: its argument dynamic_top is 8, expected a whole number"),
+        ({"sim_metric": 3}, "a.pth: its argument sim_metric is 3, expected a text; save"),
+        ({"image_size": 65536}, "argument image_size is 65536, expected .* above 0, up to 8192; "),
+        ({"test_resize_size": 64}, "trained with photos of 64 pixels in frames of 96, which is"),
         ({"image_size": 127}, "a.pth was trained with images of 127 pixels and patches of 16"),
         ({"model_name": "resnet101"}, "a.pth says that it is resnet101, which is no ViT of GLSim"),
     ],
@@ -194,6 +197,26 @@ def test_missing_and_misshapen_tensors_are_named(tmp_path: Path) -> None:
         opened(write(tmp_path / "a.pth", more, TIMM))
     with refused(CheckpointError, "^--set norm=false: a.pth was trained with norm=true and its"):
         opened(write(tmp_path / "a.pth", weights, OWN), options={"norm": "false"})
+
+
+@pytest.mark.parametrize(
+    ("weights", "config", "part", "field"),
+    [
+        (own_vit(), OWN, "encoder_norm", "encoder_norm"),
+        (own_vit(), OWN, "aggregator", "aggregator"),
+        (own_vit(), OWN, "aggregator_norm", "aggregator_norm"),
+        (timm_vit(False), TIMM, "cls_token_crops", "dynamic_anchor"),
+        (timm_vit(False), TIMM, "aggregator", "dynamic_anchor"),
+    ],
+)
+def test_a_part_that_its_arguments_promise(
+    tmp_path: Path, weights: dict[str, Tensor], config: dict[str, Any], part: str, field: str
+) -> None:
+    """A network without it is another one, which nobody trained."""
+    short = {name: value for name, value in weights.items() if name.split(".")[0] != part}
+    words = f"^a.pth lacks [a-z_.]+, though its arguments say {field}; its network is not whole"
+    with refused(CheckpointError, words):
+        opened(write(tmp_path / "a.pth", short, {**config, field: True}))
 
 
 def test_a_file_tells_its_method() -> None:
