@@ -187,7 +187,10 @@ def _paces(paces: Sequence[AgainstDense]) -> list[tuple[str, str]]:
 def _warn(manifest: Manifest, paces: Sequence[AgainstDense]) -> None:
     """Say where the exported graph costs as much as the dense ViT, or more."""
     macs = manifest.macs
+    looks = sum(rows.block == 1 for rows in manifest.blocks)
     advice = "reduce more, or deploy the dense model"
+    if looks > 1:
+        advice = f"it looks at a photo {looks} times, and the dense model once"
     if macs["exported"] >= macs["dense"]:
         show.say(
             f"no cheaper than the dense ViT: {show.macs(macs['exported'])} against "

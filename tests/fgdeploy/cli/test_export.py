@@ -74,3 +74,7 @@ def test_a_model_that_is_no_cheaper_is_told_with_the_numbers(
     command._warn(costly, [])
     told = capsys.readouterr().err
     assert told.startswith("no cheaper than the dense ViT: 5.5") and "5.0" in told
+    assert "; reduce more, or deploy" in told
+    command._warn(dataclasses.replace(costly, blocks=2 * costly.blocks), [])
+    told = capsys.readouterr().err
+    assert told.endswith(" MACs; it looks at a photo 2 times, and the dense model once\n")
