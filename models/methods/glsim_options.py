@@ -20,6 +20,7 @@ _O = TypeVar("_O", bound="GLSimOptions")
 
 TWICE, SELECT, ONCE = "twice", "select", "once"
 CONVOLUTIONS = ("dwsc", "conv")
+WIDEST = 1 << 12  # the widest ViT that timm knows is below it; wider ones fill a machine's memory
 _CHOICES = {
     "metric": tuple(METRICS),
     "look": (TWICE, SELECT, ONCE),
@@ -30,10 +31,10 @@ _CHOICES = {
 # Options that are None by default, with the least and the greatest that they may be otherwise.
 _WHOLE = {
     "top": (1, 1 << 16),
-    "width": (1, 1 << 16),
+    "width": (1, WIDEST),
     "aggregator_heads": (1, 1 << 10),
     "heads": (1, 1 << 10),
-    "hidden": (1, 1 << 16),
+    "hidden": (1, WIDEST),
     "depth": (1, 1 << 10),
     "patch": (1, 1 << 10),
     "stride": (1, 1 << 10),

@@ -267,6 +267,8 @@ def test_the_top_follows_the_grid(side: int, top: int) -> None:
         ({"look": "select", "tokens": "all"}, "^--set tokens=all: look=select has CLS and"),
         ({"look": "once", "pool": "both"}, "^--set pool=both: look=once has CLS alone, and no"),
         ({"aggregator_heads": "7"}, "^--set aggregator_heads=7: they do not divide .* of 64;"),
+        ({"width": "65536"}, "^--set width 65536: expected a whole number from 1 to 4096$"),
+        ({"hidden": "65536"}, "^--set hidden 65536: expected a whole number from 1 to 4096$"),
         ({"width": "200"}, "^--set aggregator_heads=3: they do not divide .* of 200;"),
     ],
 )
