@@ -111,9 +111,8 @@ class _Seen:
             self.others += block_macs(width, query, keyval, proj, mlp, inner / width)
             self._rows = {}
 
-    def convolution(self, layer: nn.Conv1d, x: Tensor) -> None:
-        length = x.shape[-1] - layer.kernel_size[0] + 1
-        self.others += int(x.shape[0] * length * layer.weight.numel())
+    def convolution(self, layer: nn.Conv1d | nn.Conv2d, _: Any, y: Tensor) -> None:
+        self.others += y.numel() * layer.weight[0].numel()
 
     def linear(self, layer: nn.Linear, rows: int) -> None:
         self.others += rows * layer.in_features * layer.out_features
@@ -149,12 +148,14 @@ def _listening(encoder: Any, seen: _Seen) -> Iterator[None]:
             listen_in(block, functools.partial(seen.beside, block))
             counted |= set(block.modules())
     for module in encoder.modules():
-        if isinstance(module, nn.Conv2d) and module.in_channels == 3:
+        if isinstance(module, nn.Conv2d) and any(module.padding):  # no patch embedding has one
+            handles.append(module.register_forward_hook(seen.convolution))
+        elif isinstance(module, nn.Conv2d) and module.in_channels == 3:
             listen(module, lambda x, conv=module: seen.embedding(conv, x))  # type: ignore[misc]
         elif isinstance(module, Product):
             handles.append(module.register_forward_pre_hook(lambda _, given: seen.product(*given)))
         elif isinstance(module, nn.Conv1d) and module.groups == 1:
-            listen(module, functools.partial(seen.convolution, module))
+            handles.append(module.register_forward_hook(seen.convolution))
         elif isinstance(module, nn.Linear) and module not in counted:
             listen(
                 module,

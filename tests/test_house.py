@@ -153,7 +153,7 @@ _ORDER = (
     {"backbone.embedding", "walk", "weights.source", "heads.base", "heads.aggregate"}
     | {"backbone.in_context"},
     {"heads.hash", "heads.projection", "reduce.scores", "encoder", "reduce.reduction"}
-    | {"looks.similarity", "looks.rectangle", "looks.aggregator"},
+    | {"looks.similarity", "looks.rectangle", "looks.aggregator", "looks.adapter"},
     {"looks.sacm", "looks.local_branch"},
     {"looks.two_branches"},
     {"reduce.keep", "network", "reduce.cross_layer", "reduce.mixing", "reduce.policy"},

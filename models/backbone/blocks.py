@@ -69,8 +69,13 @@ class Attended:
 
 def project(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return q, k and v [B, H, T, d] of the rows x [B, T, D], after norm1."""
+    return project_normed(block, block.norm1(x))
+
+
+def project_normed(block: Block, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return q, k and v [B, H, T, d] of the rows y [B, T, D] that norm1 has seen."""
     attn = block.attn
-    q, k, v = (_heads(attn, part) for part in attn.qkv(block.norm1(x)).chunk(3, dim=-1))
+    q, k, v = (_heads(attn, part) for part in attn.qkv(y).chunk(3, dim=-1))
     return attn.q_norm(q), attn.k_norm(k), v
 
 

@@ -18,6 +18,7 @@ from fgdeploy.models.backbone.embedding import Normalisation
 from fgdeploy.models.backbone.vit import Geometry, ViT
 from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.heads.base import Features
+from fgdeploy.models.looks.adapter import adapter_steps
 from fgdeploy.models.looks.aggregator import (
     AggregatorShape,
     BlockAggregator,
@@ -45,7 +46,7 @@ class GLSim(Encoder):
 
     def __init__(self, vit: ViT, norm: Normalisation, options: GLSimOptions) -> None:
         like, shape = vit.blocks[-1], backbones.geometry(vit)
-        super().__init__(vit, norm)
+        super().__init__(vit, norm, adapter_steps(shape, options.adapter, vit.cls_token))
         self.options = options
         self._prefix = shape.prefix_tokens
         unused = {"anchor_class_token"}  # a token of the authors' that nothing reads
@@ -130,7 +131,7 @@ class GLSim(Encoder):
         return normed
 
     def _name(self, key: str) -> str:
-        name = super()._name(key)
+        name = glsim_keys.in_block(super()._name(key))
         for start, called in _NAMES.items():
             if name.startswith(start):
                 return called + name[len(start) :]

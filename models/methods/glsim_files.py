@@ -25,6 +25,7 @@ from fgdeploy.models.weights.told import Channels, Told
 _OWN_FIELDS = {"dynamic_top", "sim_metric", "dynamic_anchor", "anchor_class_token"}
 _OWN_TENSORS = ("cls_token_crops", "aggregator.", "aggregator_norm.", "anchor_class_token")
 _OWN_NAME = re.compile(r"^vit_([tsblh])(\d+)$")
+_ADAPTER = re.compile(r"(?:.*\.)?blocks\.\d+\.adapter_(?:attn|pwffn)\.")
 # Their ViTs by letter: timm's name, width, heads, depth.
 _SIZES = {
     "t": ("tiny", 192, 3, 12),
@@ -54,20 +55,16 @@ _COLOURS: dict[str, tuple[Channels, Channels]] = {
 }
 # Options that the weights hold to.
 _BY_WEIGHTS = frozenset({"shared_cls", "norm", "aggregator", "layers", "aggregator_norm"})
-_BY_WEIGHTS |= {"width", "hidden", "depth", "mlp_ratio", "patch"}
+_BY_WEIGHTS |= {"adapter", "width", "hidden", "depth", "mlp_ratio", "patch"}
 
 
 def tell(arguments: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> Told | None:
     """Return what a file says of itself, None for a plain backbone. Raises CheckpointError."""
     words = _Words(arguments if _OWN_FIELDS & arguments.keys() else {}, name)
     _check_author(words, arguments, state)
-    own = any(key.startswith(_OWN_TENSORS) for key in state)
+    own = any(key.startswith(_OWN_TENSORS) or _ADAPTER.match(key) for key in state)
     if not words.given and (not own or "head_hash.weight" in state):
         return None  # a plain backbone, or weights that were trained here
-    if any(key.endswith(("adapter_down.weight", "adapter_up.weight")) for key in state):
-        raise CheckpointError(
-            f"{name} has adapters in its blocks, which are not supported; use a file without"
-        )
     crops, model = "cls_token_crops" in state, words.text("model_name", "")
     theirs = bool(_OWN_NAME.match(model)) if model else not crops
     return (_tell_own if theirs else _tell_timm)(words, state)
@@ -76,7 +73,9 @@ def tell(arguments: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -
 def claims(arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
     """Return whether a file is surely of GLSim, by its arguments or names of tensors."""
     names = [key.rpartition("model.")[2] for key in state]
-    marked = glsim_keys.OWN_VIT in names or any(key.startswith(_OWN_TENSORS) for key in names)
+    marked = glsim_keys.OWN_VIT in names or any(
+        key.startswith(_OWN_TENSORS) or _ADAPTER.match(key) for key in names
+    )
     return bool(_OWN_FIELDS & arguments.keys()) or marked
 
 
@@ -164,6 +163,7 @@ def _shared(words: _Words, state: Mapping[str, Tensor]) -> dict[str, Any]:
     options: dict[str, Any] = {
         "inclusive_box": False,
         "norm": "norm.weight" in state,
+        "adapter": _adapter(state),
         "depth": _depth(state, "blocks"),
         "top": words.whole("dynamic_top") or _TOP,
         "metric": words.text("sim_metric", "cos"),
@@ -310,6 +310,13 @@ def _own_size(model: str, state: Mapping[str, Tensor]) -> tuple[str, int]:
         return found[1], int(found[2])
     width = _sides(state)[0]
     return min(_SIZES, key=lambda letter: abs(_SIZES[letter][1] - width)), _patch(state)
+
+
+def _adapter(state: Mapping[str, Tensor]) -> str:
+    if any(_ADAPTER.match(key) for key in state):
+        convolved = any(key.endswith(".adapter_conv.weight") for key in state)
+        return "convpass" if convolved else "plain"
+    return "none"
 
 
 def _depth(state: Mapping[str, Tensor], first: str) -> int:

@@ -23,6 +23,7 @@ _FIRST = {
 }
 _IN_BLOCK = re.compile(r"^((?:blocks|aggregator)\.\d+)\.(proj|pwff)\.")
 _THIRDS = re.compile(r"^(.*\.attn\.)proj_([qkv])\.(weight|bias)$")
+_OF_STEP = re.compile(r"^steps\.(\d+)\.(?=adapter_(?:attn|pwffn)\.)")
 # Path B's aggregators, by a layer that only they have: transformer, depthwise, one convolution.
 _LAYERS: dict[str, dict[str, str]] = {
     "aggregator.0.norm1.weight": {"1": "aggregator_norm"},
@@ -44,6 +45,11 @@ _LAYERS: dict[str, dict[str, str]] = {
 def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a state dict under our names; one that has them already stays as it is."""
     return _from_own(state) if OWN_VIT in state else _from_timm(state)
+
+
+def in_block(name: str) -> str:
+    """Return the name of a tensor as checkpoints have it, where it is of a step's adapter."""
+    return _OF_STEP.sub(lambda found: f"blocks.{int(found[1]) - 1}.", name)
 
 
 def _from_own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

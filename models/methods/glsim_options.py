@@ -12,6 +12,7 @@ from fgdeploy.core.errors import UsageError
 from fgdeploy.core.json_schema import said
 from fgdeploy.models.backbone.variant import Variant
 from fgdeploy.models.backbone.vit import Geometry
+from fgdeploy.models.looks.adapter import ADAPTERS
 from fgdeploy.models.looks.aggregator import POOLS
 from fgdeploy.models.looks.similarity import METRICS
 from fgdeploy.models.options import Options
@@ -27,6 +28,7 @@ _CHOICES = {
     "aggregator": ("transformer", *CONVOLUTIONS, "none"),
     "tokens": ("cls", "all"),
     "pool": POOLS,
+    "adapter": ADAPTERS,
 }
 # Options that are None by default, with the least and the greatest that they may be otherwise.
 _WHOLE = {
@@ -54,8 +56,9 @@ class GLSimOptions(Options):
     there. tokens: the rows that are aggregated, CLS of each look or all. aggregator: transformer
     (`layers` blocks), dwsc or conv, or none; aggregator_norm: it has a last norm, of `last_eps`;
     width: of its rows; aggregator_heads. pool: what is read of its rows: cls, their mean, or both.
-    flip: the mean over photo and mirror image. norm_eps, heads, hidden, depth, mlp_ratio, patch,
-    stride: of the backbone, where they are not its own.
+    flip: the mean over photo and mirror image. adapter: bottlenecks beside attention and MLP of the
+    backbone's blocks, `plain` or with a convolution (`convpass`), or none. norm_eps, heads, hidden,
+    depth, mlp_ratio, patch, stride: of the backbone, where they are not its own.
     """
 
     top: int | None = None
@@ -80,6 +83,7 @@ class GLSimOptions(Options):
     mlp_ratio: float | None = None
     patch: int | None = None
     stride: int | None = None
+    adapter: str = "none"
 
     @classmethod
     def read(cls, name: str, text: str) -> Any:

@@ -129,6 +129,20 @@ def timm_vit(norm: bool, aggregator: str = "transformer", rows: int = 2) -> dict
     return drawn.held
 
 
+def adapted(kind: str) -> dict[str, Tensor]:
+    """Return the weights of their timm ViT with adapters in its blocks: plain or convpass."""
+    drawn, width, inner = Drawn(), 192, 2
+    drawn.held |= timm_vit(False)
+    for start in (f"blocks.{number}" for number in range(2)):
+        for name in (f"{start}.adapter_attn", f"{start}.adapter_pwffn"):
+            drawn.linear(f"{name}.adapter_down", inner, width)
+            drawn.linear(f"{name}.adapter_up", width, inner)
+            if kind == "convpass":
+                drawn.add(f"{name}.adapter_conv.weight", inner, inner, 3, 3, std=0.5)
+                drawn.add(f"{name}.adapter_conv.bias", inner)
+    return drawn.held
+
+
 def write(
     path: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any], prefix: str = "model."
 ) -> Path:

@@ -117,17 +117,34 @@ def run_block(
     )
     attention = softmax(q @ k.transpose(0, 2, 1) / math.sqrt(width // heads))
     out = (attention @ v).transpose(1, 0, 2).reshape(rows, width)
-    out = linear(out, p, "attn.proj") + _beside(p, "adapter_attn", y)
-    x = x + p.get("ls1.gamma", 1.0) * out
+    out = p.get("ls1.gamma", 1.0) * linear(out, p, "attn.proj")
+    x = x + out + _beside(p, "adapter_attn", y)
     y = layer_norm(x, p, "norm2", eps)
-    out = linear(gelu(linear(y, p, "mlp.fc1")), p, "mlp.fc2") + _beside(p, "adapter_pwffn", y)
-    return x + p.get("ls2.gamma", 1.0) * out, attention
+    out = p.get("ls2.gamma", 1.0) * linear(gelu(linear(y, p, "mlp.fc1")), p, "mlp.fc2")
+    return x + out + _beside(p, "adapter_pwffn", y), attention
 
 
 def _beside(p: Weights, name: str, y: Array) -> Array | float:
     if f"{name}.adapter_down.weight" not in p:
         return 0.0
-    return linear(gelu(linear(y, p, f"{name}.adapter_down")), p, f"{name}.adapter_up")
+    inner = gelu(linear(y, p, f"{name}.adapter_down"))
+    if f"{name}.adapter_conv.weight" in p:
+        kernel, bias = p[f"{name}.adapter_conv.weight"], p[f"{name}.adapter_conv.bias"]
+        side = math.isqrt(len(inner) - 1)  # CLS is an image of its own
+        parts = [_convolved(inner[:1], 1, kernel), _convolved(inner[1:], side, kernel)]
+        inner = gelu(np.concatenate(parts) + bias)
+    return linear(inner, p, f"{name}.adapter_up")
+
+
+def _convolved(rows: Array, side: int, kernel: Array) -> Array:
+    """Convolve the pixels [side * side, a] of an image, with zeros around it."""
+    padded = np.pad(rows.reshape(side, side, -1), ((1, 1), (1, 1), (0, 0)))
+    found = [
+        np.einsum("oirc,rci->o", kernel, padded[row : row + 3, column : column + 3])
+        for row in range(side)
+        for column in range(side)
+    ]
+    return np.stack(found)
 
 
 def linear(x: Array, p: Weights, name: str) -> Array:
