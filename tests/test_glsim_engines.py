@@ -131,3 +131,11 @@ def test_low_precision_keeps_what_decides(bundle: Bundle, photos: Path, tmp_path
     assert "blocks" in readers and readers <= {"blocks", "steps"}  # no aggregator of a few rows
     exported.hold_precisions(calibrated, size)
     exported.build_for_tensorrt(calibrated, size, tmp_path, "fp32", "fp16", "int8-fp16")
+
+
+def test_adapters_are_in_the_graph_of_both_looks(tmp_path: Path) -> None:
+    case = exported.Case("glsim", ("adapter=convpass", "top=3"))
+    made = exported.Exports(tmp_path).of(case)  # held to PyTorch there
+    nodes = onnx.load(made.graph("fp32")).graph.node
+    convolved = [node.name for node in nodes if node.op_type == "Conv" and "adapter" in node.name]
+    assert len(convolved) == 14  # two in each of 4 blocks, twice; behind the last CLS is read alone
