@@ -18,6 +18,7 @@ from fgdeploy.core.errors import EngineError, UsageError
 from fgdeploy.core.guard import Guard
 from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.engines.build_settings import BuildSettings
+from fgdeploy.engines.engine_layers import Layers
 
 Graphs = Mapping[str, tuple[str, ...]]
 FloatArray = npt.NDArray[np.float32]
@@ -218,6 +219,18 @@ class EngineSource:
     batches: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """What `compile` says of the file it wrote.
+
+    flags: what it was built with, JSON-ready; layers: what it computes, None where the backend does
+    not tell.
+    """
+
+    flags: Mapping[str, Any]
+    layers: Layers | None = None
+
+
 class GraphEngine(Engine):
     """An engine made from a bundle's graph: what a backend module brings.
 
@@ -253,8 +266,8 @@ class GraphEngine(Engine):
     @abstractmethod
     def compile(
         cls, graph: Path, precision: str, manifest: Manifest, target: Path, settings: BuildSettings
-    ) -> Mapping[str, Any]:
-        """Write the engine file `target`; return the flags it was built with, JSON-ready."""
+    ) -> Compiled:
+        """Write the engine file `target`."""
 
     @classmethod
     @abstractmethod

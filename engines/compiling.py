@@ -19,7 +19,7 @@ from fgdeploy.core.errors import EngineError, FgdeployError, UsageError
 from fgdeploy.core.progress import Notify, silent
 from fgdeploy.engines import record
 from fgdeploy.engines.backends import engine_type
-from fgdeploy.engines.base import EngineSource, GraphEngine, one_line
+from fgdeploy.engines.base import Compiled, EngineSource, GraphEngine, one_line
 from fgdeploy.engines.build_settings import BuildSettings
 from fgdeploy.engines.choosing import graph_key, load
 from fgdeploy.engines.record import Built, Record
@@ -52,7 +52,7 @@ def build(
     with _new_folder(target) as folder:
         began = time.perf_counter()
         path = folder / kind.file_name
-        flags = _compile(kind, bundle, bundle.graph(key), precision, path, settings)
+        compiled = _compile(kind, bundle, bundle.graph(key), precision, path, settings)
         entry = Record(
             backend=backend,
             precision=precision,
@@ -64,10 +64,11 @@ def build(
             backend_version=kind.version(),
             device=device,
             batches=settings.batches,
-            flags=flags,
+            flags=compiled.flags,
             build_s=round(time.perf_counter() - began, 3),
             peak_host_mib=round(machine.peak_memory_mib(), 1),
             created_by=f"fgdeploy {__version__}",
+            layers=None if compiled.layers is None else compiled.layers.to_json(),
         )
         if settings.compute_capabilities:
             notify("compiled for GPUs elsewhere, so it could not be tried here")
@@ -176,9 +177,13 @@ def _compile(
     precision: str,
     target: Path,
     settings: BuildSettings,
-) -> Mapping[str, Any]:
+) -> Compiled:
     try:
-        return kind.compile(graph, precision, bundle.manifest, target, settings)
+        compiled = kind.compile(graph, precision, bundle.manifest, target, settings)
+        # On a CPU, FP16 graphs run as fp32 and are never built unasked.
+        if compiled.layers is not None and (kind.gpu or precision != "fp16"):
+            compiled.layers.check(kind.backend, precision)
+        return compiled
     except (FgdeployError, OSError):
         raise
     except Exception as error:  # each backend has errors of its own

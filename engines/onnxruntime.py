@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +13,8 @@ import onnxruntime
 from fgdeploy.bundle import Manifest, onnx_scan
 from fgdeploy.core import machine
 from fgdeploy.core.errors import EngineError
-from fgdeploy.engines.base import EngineSource, GraphEngine, Graphs, Outputs
+from fgdeploy.engines import ort_layers
+from fgdeploy.engines.base import Compiled, EngineSource, GraphEngine, Graphs, Outputs
 from fgdeploy.engines.build_settings import BuildSettings
 
 # Its x86 kernels multiply uint8 by int8; on ARM signed by signed is as fast.
@@ -47,12 +47,12 @@ class OnnxRuntimeEngine(GraphEngine):
     @classmethod
     def compile(
         cls, graph: Path, precision: str, manifest: Manifest, target: Path, settings: BuildSettings
-    ) -> Mapping[str, Any]:
+    ) -> Compiled:
         """Write the graph after ONNX Runtime's fusions for this machine."""
         options = session_options(settings.threads)
         options.optimized_model_filepath = str(target)
         cls._start(graph, options)
-        return {"provider": cls.provider}
+        return Compiled({"provider": cls.provider}, ort_layers.read(target))
 
     @classmethod
     def version(cls) -> str:

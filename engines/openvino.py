@@ -15,7 +15,7 @@ from fgdeploy.bundle import Manifest
 from fgdeploy.core import machine
 from fgdeploy.core.errors import EngineError
 from fgdeploy.engines import ov_blobs, ov_core, ov_graph, ov_product
-from fgdeploy.engines.base import EngineSource, GraphEngine, Graphs, Outputs
+from fgdeploy.engines.base import Compiled, EngineSource, GraphEngine, Graphs, Outputs
 from fgdeploy.engines.build_settings import BuildSettings
 from fgdeploy.engines.ov_blobs import Blobs
 from fgdeploy.engines.ov_core import openvino
@@ -82,14 +82,14 @@ class OpenVinoEngine(GraphEngine):
     @classmethod
     def compile(
         cls, graph: Path, precision: str, manifest: Manifest, target: Path, settings: BuildSettings
-    ) -> Mapping[str, Any]:
+    ) -> Compiled:
         """Write OpenVINO's compiled models, one a batch size, which load without an ONNX reader."""
         core = ov_core.make()
         chosen = _settings(core, precision, settings.threads)
         model = ov_graph.read(core, graph)
         compiled = ((size, _compiled(core, model, size, chosen)) for size in settings.batches)
         ov_blobs.write(target, ((size, bytes(one.export_model().read())) for size, one in compiled))
-        return {"arithmetic": chosen["INFERENCE_PRECISION_HINT"]}
+        return Compiled({"arithmetic": chosen["INFERENCE_PRECISION_HINT"]})
 
     @classmethod
     def version(cls) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from fgdeploy.bundle import ENGINES, Bundle, sha256
 from fgdeploy.core import atomic, json_schema
 from fgdeploy.core.errors import EngineError
-from fgdeploy.engines import contest
+from fgdeploy.engines import contest, engine_layers
 from fgdeploy.engines.build_settings import MAX_BATCH
 
 SCHEMA_VERSION = 1
@@ -36,7 +36,8 @@ class Record:
     "compute_capabilities"}; batches: sizes built for, the largest the most; build_s: seconds;
     peak_host_mib: of the whole process that built it. parity: with "passed", and speed:
     {"1": {"p50_ms", "p95_ms", "images_per_s"}, ..., "peak_mib"}, once they were measured. compared:
-    with what it was timed beside (`contest.Contest`), None where it was not.
+    with what it was timed beside (`contest.Contest`), None where it was not. layers: what it
+    computes (`engine_layers.Layers`), None where the backend does not tell.
     """
 
     backend: str
@@ -56,6 +57,7 @@ class Record:
     parity: Mapping[str, Any] | None = None
     speed: Mapping[str, Any] | None = None
     compared: Mapping[str, Any] | None = None
+    layers: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -99,7 +101,7 @@ class Record:
                 f"{SCHEMA_VERSION}); build the engine again, or install the fgdeploy that wrote it"
             )
         try:
-            entry = {"compared": None, **entry}  # which earlier records do not have
+            entry = {"compared": None, "layers": None, **entry}  # which earlier records do not have
             values = {field.name: entry[field.name] for field in dataclasses.fields(cls)}
             for name, check in _CHECKS.items():
                 if not check(values[name]):
@@ -275,4 +277,5 @@ _CHECKS: dict[str, Any] = {
     "parity": _parity,
     "speed": _speed,
     "compared": lambda value: value is None or contest.is_valid(value),
+    "layers": lambda value: value is None or engine_layers.is_valid(value),
 }

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import tensorrt_rtx
 
 from fgdeploy.bundle import Manifest
 from fgdeploy.core.errors import UsageError
+from fgdeploy.engines.base import Compiled
 from fgdeploy.engines.build_settings import BuildSettings
 from fgdeploy.engines.trt_engine import TrtEngine
 
@@ -23,7 +22,7 @@ class TensorRtRtxEngine(TrtEngine):
     @classmethod
     def compile(
         cls, graph: Path, precision: str, manifest: Manifest, target: Path, settings: BuildSettings
-    ) -> Mapping[str, Any]:
+    ) -> Compiled:
         """Write TensorRT-RTX's engine. Raises UsageError for what only TensorRT has."""
         if settings.timing_cache is not None:
             raise UsageError("TensorRT-RTX times nothing while compiling; leave --timing-cache out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 from fgdeploy.bundle import Manifest
 from fgdeploy.core.errors import MissingDependency
-from fgdeploy.engines.base import EngineSource, GraphEngine, Graphs, Outputs
+from fgdeploy.engines.base import Compiled, EngineSource, GraphEngine, Graphs, Outputs
 from fgdeploy.engines.build_settings import BuildSettings
 from fgdeploy.engines.trt_build import compile_engine
 
@@ -55,10 +54,10 @@ class TrtEngine(GraphEngine):
     @classmethod
     def compile(
         cls, graph: Path, precision: str, manifest: Manifest, target: Path, settings: BuildSettings
-    ) -> Mapping[str, Any]:
+    ) -> Compiled:
         """Write TensorRT's engine for the batches of `settings`."""
         frame = (manifest.image_size, manifest.image_size, 3)
-        return compile_engine(cls.trt, graph, frame, target, settings)
+        return Compiled(compile_engine(cls.trt, graph, frame, target, settings))
 
     @classmethod
     def version(cls) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from fgdeploy.core.errors import BundleError
@@ -24,7 +25,8 @@ _INSIDE = {
     "tensor": {},
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of TensorProto
-_OPSET_IMPORT, _NOTES = 8, 14  # of ModelProto: opset_import, metadata_props
+_OPSET_IMPORT, _NOTES, _GRAPH = 8, 14, 7  # of ModelProto: opset_import, metadata_props, graph
+_NODE, _INITIALIZER = 1, 5  # of GraphProto
 _DEEPEST = 100  # messages in messages, protobuf's own limit
 
 
@@ -126,3 +128,54 @@ def _notes(data: mmap.mmap) -> dict[str, str]:
             }
             found[parts.get(1, "")] = parts.get(2, "")
     return found
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of a graph: its op without the domain, and the names of what it reads and writes."""
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def contents(path: Path) -> tuple[list[Node], dict[str, int]]:
+    """Return the nodes of an ONNX file's main graph in order, and the ONNX types of its weights.
+
+    Raises BundleError for a file that is no whole graph.
+    """
+    check(path)
+    nodes: list[Node] = []
+    weights: dict[str, int] = {}
+    with (
+        open(path, "rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        for field, wire, start, size in _fields(data, 0, len(data)):
+            if (field, wire) != (_GRAPH, 2):
+                continue
+            for part, kind, at, length in _fields(data, start, start + size):
+                if (part, kind) == (_NODE, 2):
+                    nodes.append(_node(data, at, at + length))
+                elif (part, kind) == (_INITIALIZER, 2):
+                    name, type_ = _named_type(data, at, at + length)
+                    weights[name] = type_
+    return nodes, weights
+
+
+def _node(data: mmap.mmap, at: int, end: int) -> Node:
+    texts: dict[int, list[str]] = {1: [], 2: [], 4: []}  # input, output, op_type
+    for field, wire, start, size in _fields(data, at, end):
+        if wire == 2 and field in texts:
+            texts[field].append(data[start : start + size].decode("utf-8"))
+    return Node("".join(texts[4][-1:]), tuple(texts[1]), tuple(texts[2]))
+
+
+def _named_type(data: mmap.mmap, at: int, end: int) -> tuple[str, int]:
+    name, type_ = "", 0
+    for field, wire, start, value in _fields(data, at, end):
+        if wire == 0 and field == 2:  # data_type
+            type_ = value
+        elif wire == 2 and field == 8:  # name
+            name = data[start : start + value].decode("utf-8")
+    return name, type_

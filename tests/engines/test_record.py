@@ -87,6 +87,8 @@ def test_what_was_measured() -> None:
         ({"device": {**AHEAD, "kind": "cpu", "name": 1}}, "device is"),
         ({"parity": {}}, "parity is"),
         ({"compared": {"threads": None, "ms": {}}}, "compared is"),
+        ({"layers": {"products": {"int8": -1}, "fused": {}}}, "layers is"),
+        ({"layers": {"products": {"int3": 1}, "fused": {}}}, "layers is"),
         ({"speed": {"1": {"p50_ms": 1}}}, "speed is"),
         ({"speed": {"1": {**SPEED["1"], "p50_ms": None}}}, "speed is"),  # type: ignore[dict-item]
     ],
@@ -99,7 +101,8 @@ def test_a_damaged_record(change: dict[str, Any], words: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "name", [field.name for field in dataclasses.fields(Record) if field.name != "compared"]
+    "name",
+    [one.name for one in dataclasses.fields(Record) if one.name not in ("compared", "layers")],
 )
 def test_a_record_without_an_entry(name: str) -> None:
     entry = a_record().to_json()
@@ -227,7 +230,7 @@ def test_engines_behind_a_link(built_bundle: Path, tmp_path: Path) -> None:
     assert built.record is None and "symbolic link" in built.problem
 
 
-def test_a_record_of_before_engines_were_compared() -> None:
+def test_a_record_of_before_engines_were_compared_and_looked_into() -> None:
     entry = a_record().to_json()
-    del entry["compared"]
+    del entry["compared"], entry["layers"]
     assert Record.from_json(entry) == a_record()
