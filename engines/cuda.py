@@ -20,6 +20,7 @@ import pycuda.driver as drv
 
 from fgdeploy.core.errors import EngineError
 from fgdeploy.engines.trt_build import make_logger, said
+from fgdeploy.engines.trt_objects import freed_in_time
 
 INPUT = "frames"
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: work on the default stream is none of ours
@@ -49,15 +50,8 @@ class Runner:
         self._runtime: Any = None
         self.engine: Any = None
         try:
-            with self._current():
-                self._runtime = trt.Runtime(self._logger)
-                self.engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
-            if self.engine is None:
-                raise EngineError(f"{trt.__name__} cannot load {path}: {said(self._logger)}")
-            # RTX records and replays by itself, also for shapes that were not foreseen.
-            self.native = graphs and hasattr(trt, "CudaGraphStrategy")
-            self.bindings: Any = _bindings() if graphs and not self.native else None
-            with self._current():
+            with freed_in_time(), self._current():
+                self._load(path, graphs)
                 self._lane.prepare()  # so that the first run is as fast as the others
             self.graphs = self.native or self._lane.captured
         except BaseException:
@@ -66,7 +60,7 @@ class Runner:
 
     def run(self, frames: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
         """Return the outputs by name: views into buffers that the next run overwrites."""
-        with self._current():
+        with freed_in_time(), self._current():
             return self._lane.run(frames)
 
     def close(self) -> None:
@@ -109,6 +103,15 @@ class Runner:
     def refused(self, what: str) -> EngineError:
         """Return the error for a call that TensorRT answered with False."""
         return EngineError(f"{self._trt.__name__} failed to {what}: {said(self._logger)}")
+
+    def _load(self, path: Path, graphs: bool) -> None:
+        self._runtime = self._trt.Runtime(self._logger)
+        self.engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        if self.engine is None:
+            raise EngineError(f"{self._trt.__name__} cannot load {path}: {said(self._logger)}")
+        # RTX records and replays by itself, also for shapes that were not foreseen.
+        self.native = graphs and hasattr(self._trt, "CudaGraphStrategy")
+        self.bindings: Any = _bindings() if graphs and not self.native else None
 
     @contextlib.contextmanager
     def _current(self) -> Iterator[None]:

@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fgdeploy.core import atomic
 from fgdeploy.core.errors import EngineError
 from fgdeploy.engines.base import one_line
 from fgdeploy.engines.build_settings import BuildSettings
+from fgdeploy.engines.trt_objects import freed_in_time
 
 
 def make_logger(trt: Any) -> Any:
     """Return a logger that keeps TensorRT's errors in `errors`, for our own one line."""
+    return _logger_type(trt.ILogger)()
 
-    class Logger(trt.ILogger):  # type: ignore[misc]
+
+# One class for each package: a class made for each call is a cycle, and with it what it holds.
+@functools.cache
+def _logger_type(base: Any) -> Any:
+    class Logger(base):  # type: ignore[misc]
         def __init__(self) -> None:
-            trt.ILogger.__init__(self)
+            base.__init__(self)
             self.errors: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+            if severity in (base.INTERNAL_ERROR, base.ERROR):
                 self.errors.append(message)
 
-    return Logger()
+    return Logger
+
+
+@functools.cache
+def _writer_type(base: Any) -> Any:
+    class Writer(base):  # type: ignore[misc]
+        def __init__(self, stream: BinaryIO) -> None:
+            base.__init__(self)
+            self.stream = stream
+
+        def write(self, data: bytes) -> int:
+            return self.stream.write(data)
+
+    return Writer
 
 
 def said(logger: Any) -> str:
@@ -40,6 +60,13 @@ def compile_engine(
     The graph says which precision each tensor has (strongly typed), so TensorRT changes none.
     frame: (S, S, 3). Raises EngineError with the parser's or the builder's words.
     """
+    with freed_in_time():
+        return _compile(trt, graph, frame, target, settings)
+
+
+def _compile(
+    trt: Any, graph: Path, frame: tuple[int, int, int], target: Path, settings: BuildSettings
+) -> Mapping[str, Any]:
     logger = make_logger(trt)
     builder = trt.Builder(logger)
     typed = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED  # 1 in 10.3, 0 in 11
@@ -112,15 +139,8 @@ def _timing_cache(config: Any, settings: BuildSettings, flags: dict[str, Any]) -
 def _write(trt: Any, builder: Any, network: Any, config: Any, target: Path, logger: Any) -> None:
     with open(target, "xb") as stream:
         if hasattr(builder, "build_serialized_network_to_stream"):  # 10.13: not held in memory
-
-            class Writer(trt.IStreamWriter):  # type: ignore[misc]
-                def __init__(self) -> None:
-                    trt.IStreamWriter.__init__(self)
-
-                def write(self, data: bytes) -> int:
-                    return stream.write(data)
-
-            done = builder.build_serialized_network_to_stream(network, config, Writer())
+            writer = _writer_type(trt.IStreamWriter)(stream)
+            done = builder.build_serialized_network_to_stream(network, config, writer)
         else:
             plan = builder.build_serialized_network(network, config)
             done = plan is not None
