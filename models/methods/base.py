@@ -13,11 +13,12 @@ from fgdeploy.core.errors import UsageError
 from fgdeploy.models.backbone import vit as backbones
 from fgdeploy.models.backbone.embedding import Normalisation
 from fgdeploy.models.backbone.variant import Variant
-from fgdeploy.models.backbone.vit import ViT
+from fgdeploy.models.backbone.vit import Geometry, ViT
 from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.heads.base import Head
 from fgdeploy.models.heads.hash import ClassHashHead
 from fgdeploy.models.options import Options
+from fgdeploy.models.reduce.stages import Stage
 from fgdeploy.models.weights.told import Claim, Teller
 
 
@@ -109,6 +110,10 @@ FAST = Recipe(
 )
 
 
+# Options, stages and the backbone's geometry to the texts of options by name.
+Schedules = Callable[[Any, Sequence[Stage], Geometry], dict[str, str]]
+
+
 def _nothing_to_say(options: Any) -> str | None:
     return None
 
@@ -134,7 +139,9 @@ class Method:
     blocks and steps that FP16 graphs may compute in half precision. outputs: extras that are
     outputs of the graph, by name, or a function of the options that gives them. variant: what the
     backbone has otherwise than timm's, or a function of the options that gives it. caution: what a
-    user must know of these options, or None.
+    user must know of these options, or None. schedule: writes stages (none: keep every token) as
+    texts of the options that hold them, from (options, stages, geometry); None for a method that
+    prunes by no stages.
     """
 
     name: str
@@ -152,6 +159,22 @@ class Method:
     variant: Variant | Callable[[Any], Variant] = backbones.TIMMS
     caution: Callable[[Any], str | None] = _nothing_to_say
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    schedule: Schedules | None = None
+
+    def scheduled(
+        self, options: Options, stages: Sequence[Stage], geometry: Geometry
+    ) -> dict[str, str]:
+        """Return texts of options, as `--set` takes them, that prune by these stages.
+
+        Where a method counts by rates, a stage may keep a token or two more or fewer. Raises
+        UsageError for a method without a schedule.
+        """
+        if self.schedule is None:
+            raise UsageError(
+                f"{self.name} prunes by no stages, so there is no schedule to tune; take a method "
+                "that does, such as the default one"
+            )
+        return self.schedule(options, stages, geometry)
 
     def pinned(self, options: Options) -> tuple[str, ...]:
         """Return the pins of a network with these options, which are resolved."""

@@ -8,7 +8,7 @@ the CLS rows of the reducing blocks and the last.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fgdeploy.core.errors import UsageError
@@ -23,6 +23,7 @@ from fgdeploy.models.methods.reduced import BACKBONE, PAPER, PHOTOMETRY, Reduced
 from fgdeploy.models.reduce.cross_layer import Carriers, cached
 from fgdeploy.models.reduce.reduction import ReducedOptions, Reduction
 from fgdeploy.models.reduce.reductions import REDUCTIONS
+from fgdeploy.models.reduce.stages import Stage
 
 NONE = clca_files.NONE
 
@@ -116,6 +117,11 @@ def caution(options: CLCAOptions) -> str | None:
     return _reduction(options).caution(options)
 
 
+def schedule(options: CLCAOptions, stages: Sequence[Stage], geometry: Geometry) -> dict[str, str]:
+    """Return the options that prune by these stages; rows of the cache come on top."""
+    return _reduction(options).scheduled(options, stages, geometry)
+
+
 def _reduction(options: CLCAOptions) -> Reduction:
     return REDUCTIONS.get(options.reduction, _KEEPS_ALL)
 
@@ -156,4 +162,5 @@ METHOD = Method(
     pins=pinned,
     caution=caution,
     recipes={"paper": PAPER},
+    schedule=schedule,
 )

@@ -92,6 +92,11 @@ def build(vit: ViT, norm: Normalisation, options: EETOptions) -> Encoder:
     return Encoder(vit, norm, steps(options.stages or ()))
 
 
+def schedule(options: EETOptions, stages: Sequence[Stage], geometry: Geometry) -> dict[str, str]:
+    """Return the option that prunes by these stages."""
+    return {"stages": ",".join(map(str, stages)) or "none"}
+
+
 def steps(stages: Sequence[Stage]) -> dict[int, KeepBest]:
     """Return the pruning blocks."""
     return {stage.block: KeepBest(stage.keep, token_scores) for stage in stages}
@@ -119,4 +124,5 @@ METHOD = Method(
     options=EETOptions,
     pins=PINS,
     recipes={"paper": PAPER},
+    schedule=schedule,
 )

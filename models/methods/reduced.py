@@ -119,4 +119,5 @@ def alone(reduction: Reduction) -> Method:
         pins=reduction.pinned,
         caution=reduction.caution,
         recipes={"paper": PAPER},
+        schedule=reduction.scheduled,
     )

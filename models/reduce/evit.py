@@ -82,4 +82,5 @@ REDUCTION = Reduction(
     make=_make,
     source="arXiv 2202.07800, as in arkel23/CLCA",
     pins=("steps.*select/*",),
+    arriving=True,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from fgdeploy.core.json_schema import list_of, number, whole
 from fgdeploy.models.backbone.vit import Geometry
 from fgdeploy.models.options import Options
 from fgdeploy.models.reduce import rates
+from fgdeploy.models.reduce.stages import Stage
 from fgdeploy.models.walk import LastStep, Step
 
 _O = TypeVar("_O", bound="ReducedOptions")
@@ -98,7 +99,8 @@ class Reduction:
     make: the step of one stage. options: what a user may choose where it is used alone. pins:
     patterns of the graph nodes that decide. plain, last: the steps of the other blocks and of the
     last one, where training needs more of them than timm does. source: paper and code. floor: what
-    a user must know of its least count, or None.
+    a user must know of its least count, or None. arriving: rates are of the rows that arrive,
+    rounded up; else of all patches, rounded down.
     """
 
     name: str
@@ -109,6 +111,24 @@ class Reduction:
     plain: Callable[[], Step] = Step
     last: Callable[[], LastStep] = LastStep
     floor: str | None = None
+    arriving: bool = False
+
+    def scheduled(
+        self, options: ReducedOptions, stages: Sequence[Stage], geometry: Geometry
+    ) -> dict[str, str]:
+        """Return the options that keep about so many patches: a rate for each stage, its block."""
+        if not stages:
+            return {"keep_rate": "1"}
+        counts = [geometry.patches, *(stage.keep for stage in stages)]
+        found = [
+            # Half a token from where the count would change: rates are rounded up or down.
+            (after - 0.5) / before if self.arriving else (after + 0.5) / counts[0]
+            for before, after in itertools.pairwise(counts)
+        ]
+        return {
+            "keep_rate": ",".join(f"{min(rate, 1.0):.6f}" for rate in found),
+            "blocks": ",".join(str(stage.block) for stage in stages),
+        }
 
     def pinned(self, options: ReducedOptions) -> tuple[str, ...]:
         """Return the pins that these options need: what reduces nothing decides nothing."""

@@ -62,4 +62,5 @@ REDUCTION = Reduction(
     make=_make,
     source="arkel23/CLCA",
     pins=("steps.*select/*",),
+    arriving=True,
 )
