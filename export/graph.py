@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from fgdeploy.core.codes import code_bytes
 from fgdeploy.core.errors import ExportError, FgdeployError
+from fgdeploy.export import gelu_order
 from fgdeploy.models.network import Network
 
 # The outputs that every graph has, in order; then its extras.
@@ -157,6 +158,7 @@ def _save(
     optimizer.optimize(program.model, input_size_limit=1 << 28, output_size_limit=1 << 28)
     proto = program.model_proto
     _store_once(proto)
+    gelu_order.halve_first(proto.graph)
     if proto.ByteSize() >= 2**31 - 1:
         raise ExportError("the graph passes 2 GB, which one ONNX file cannot hold")
     ops: dict[str, int] = {}
