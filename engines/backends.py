@@ -16,8 +16,9 @@ from fgdeploy.engines.base import GraphEngine, one_line
 class Backend:
     """Where a backend lives and what it needs.
 
-    needs: the package that it imports, from `extra`; runs_with: packages that running takes beside
-    it; holds: a file in the package without which it is another build; gpu: runs on NVIDIA GPUs.
+    needs: the package that it imports, from `extra`; runs_with: modules of which running takes one
+    beside it; holds: a file in the package without which it is another build; gpu: runs on NVIDIA
+    GPUs.
     """
 
     module: str
@@ -48,7 +49,7 @@ BACKENDS: dict[str, Backend] = {
         "TensorRtEngine",
         "tensorrt",
         "tensorrt",
-        runs_with=("pycuda",),
+        runs_with=("pycuda", "cuda.bindings"),
         gpu=True,
     ),
     "tensorrt-rtx": Backend(
@@ -56,7 +57,7 @@ BACKENDS: dict[str, Backend] = {
         "TensorRtRtxEngine",
         "tensorrt_rtx",
         "tensorrt-rtx",
-        runs_with=("pycuda",),
+        runs_with=("pycuda", "cuda.bindings"),
         gpu=True,
     ),
 }
@@ -81,9 +82,16 @@ def _runs(name: str) -> bool:
     entry = BACKENDS[name]
     return (
         installed(name)
-        and all(importlib.util.find_spec(package) for package in entry.runs_with)
+        and (not entry.runs_with or any(map(_importable, entry.runs_with)))
         and (not entry.gpu or bool(machine.gpus()))
     )
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False
 
 
 def check_name(name: str) -> None:

@@ -12,6 +12,7 @@ from fgdeploy.bundle import Manifest
 from fgdeploy.core.errors import MissingDependency
 from fgdeploy.engines.base import Compiled, EngineSource, GraphEngine, Graphs, Outputs
 from fgdeploy.engines.build_settings import BuildSettings
+from fgdeploy.engines.cuda import Runner
 from fgdeploy.engines.trt_build import compile_engine
 
 
@@ -36,14 +37,13 @@ class TrtEngine(GraphEngine):
 
     def __init__(self, manifest: Manifest, source: EngineSource) -> None:
         super().__init__(manifest, source)
-        try:
-            from fgdeploy.engines.cuda import Runner
-        except ModuleNotFoundError as error:
-            raise MissingDependency(
-                error.name or "pycuda", self.backend, f"running a {self.backend} engine"
-            ) from None
         self.max_batch = source.batches[-1]
-        self._runner = Runner(self.trt, source.path, source.batches, self.cuda_graphs)
+        try:
+            self._runner = Runner(self.trt, source.path, source.batches, self.cuda_graphs)
+        except ModuleNotFoundError:
+            raise MissingDependency(
+                "cuda-bindings", self.backend, f"running a {self.backend} engine"
+            ) from None
         self.cuda_graphs = self._runner.graphs
 
     def describe(self) -> str:

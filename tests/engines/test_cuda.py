@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import importlib
+import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -14,207 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from fgdeploy.core import machine as machines
 from fgdeploy.core.errors import EngineError
+from fgdeploy.engines import backends
 from tests.checks import refused
-
-BITS = 12
-
-
-class Machine:
-    """A GPU, pycuda, TensorRT and the CUDA runtime, as far as the runner looks.
-
-    calls: what happened, in order. refuse: names of calls that answer False, None or an error.
-    """
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.refuse: set[str] = set()
-        self.memory: dict[int, npt.NDArray[Any]] = {}
-        self.depth = threading.local()
-        self.recording: list[Callable[[], None]] | None = None
-
-    def note(self, name: str) -> bool:
-        """Keep a call, which must happen with the context current; return whether it succeeds."""
-        assert getattr(self.depth, "value", 0) == 1, f"{name} without a current context"
-        self.calls.append(name)
-        return name not in self.refuse
-
-    def move(self, by: int) -> None:
-        self.depth.value = getattr(self.depth, "value", 0) + by
-
-
-class Allocation:
-    def __init__(self, machine: Machine, kind: str) -> None:
-        self.machine, self.kind = machine, kind
-
-    def free(self) -> None:
-        self.machine.note(f"free {self.kind}")
-
-
-class Device(Allocation):
-    def __init__(self, machine: Machine, size: int) -> None:
-        super().__init__(machine, "device")
-        machine.note("mem_alloc")
-        self.address = 256 * (len(machine.memory) + 1)
-        machine.memory[self.address] = np.zeros(size, np.uint8)
-
-    def __int__(self) -> int:
-        return self.address
-
-
-class Pinned(np.ndarray):  # type: ignore[type-arg]
-    """An array whose `base` can be freed, as pycuda's."""
-
-    held: Any = None
-
-    @property
-    def base(self) -> Any:
-        return self.held
-
-
-class Stream:
-    def __init__(self, machine: Machine, flags: int) -> None:
-        assert flags == 1  # non-blocking
-        self.machine, self.handle = machine, 77
-        machine.note("stream")
-
-    def synchronize(self) -> None:
-        self.machine.note("synchronize")
-
-
-class Context:
-    """An execution context: hash = the first pixel's red, code = the batch's size."""
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-        self.count = 0
-        self.addresses: dict[str, int] = {}
-        machine.note("context")
-
-    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        assert name == "frames" and shape[1:] == (32, 32, 3)
-        self.count = shape[0]
-        return self.machine.note("set_input_shape")
-
-    def set_tensor_address(self, name: str, address: int) -> bool:
-        assert address % 256 == 0
-        self.addresses[name] = address
-        return self.machine.note("set_tensor_address")
-
-    def execute_async_v3(self, stream: int) -> bool:
-        assert stream == 77
-        if not self.machine.note("execute"):
-            return False
-        count, held = self.count, self.machine.memory
-        addresses = dict(self.addresses)
-
-        def work() -> None:
-            frames = held[addresses["frames"]][: count * 3072].reshape(count, 32, 32, 3)
-            hashes = np.repeat(frames[:, 0, 0, :1].astype(np.float32), BITS, 1)
-            for name, values in (("hash", hashes), ("code", np.full((count, 2), count, np.uint8))):
-                data = np.ascontiguousarray(values).view(np.uint8).reshape(-1)
-                held[addresses[name]][: data.size] = data
-
-        if self.machine.recording is None:
-            work()
-        else:
-            self.machine.recording.append(work)
-        return True
-
-
-def fake_driver(machine: Machine) -> ModuleType:
-    module: Any = ModuleType("pycuda.driver")
-
-    class Primary:
-        def push(self) -> None:
-            machine.move(1)
-
-        @staticmethod
-        def pop() -> None:
-            machine.move(-1)
-
-    def pagelocked_empty(shape: tuple[int, ...], kind: Any) -> Pinned:
-        array = np.zeros(shape, kind).view(Pinned)
-        array.held = Allocation(machine, "pinned")
-        return array
-
-    def to_device(target: Device, source: npt.NDArray[Any], stream: Stream) -> None:
-        machine.note("to device")
-        data = np.array(source).view(np.uint8).reshape(-1)
-        machine.memory[int(target)][: data.size] = data
-
-    def to_host(target: npt.NDArray[Any], source: Device, stream: Stream) -> None:
-        machine.note("to host")
-        data = machine.memory[int(source)][: target.nbytes]
-        target[...] = data.view(target.dtype).reshape(target.shape)
-
-    module.init = lambda: None
-    module.Error = RuntimeError
-    module.Context = Primary
-    module.Device = lambda index: SimpleNamespace(retain_primary_context=Primary)
-    module.Stream = lambda flags: Stream(machine, flags)
-    module.mem_alloc = lambda size: Device(machine, size)
-    module.pagelocked_empty = pagelocked_empty
-    module.memcpy_htod_async, module.memcpy_dtoh_async = to_device, to_host
-    return module  # type: ignore[no-any-return]
-
-
-def fake_trt(machine: Machine) -> Any:
-    class Logger:
-        INTERNAL_ERROR, ERROR = 0, 1
-
-        def __init__(self) -> None:
-            pass
-
-    tensors = {"frames": (-1, 32, 32, 3), "code": (-1, 2), "hash": (-1, BITS)}
-    engine = SimpleNamespace(
-        num_io_tensors=len(tensors),
-        get_tensor_name=lambda index: list(tensors)[index],
-        get_tensor_shape=tensors.__getitem__,
-        get_tensor_dtype=lambda name: np.float32 if name == "hash" else np.uint8,
-        create_execution_context=lambda: None if "context" in machine.refuse else Context(machine),
-    )
-
-    def deserialise(data: bytes) -> Any:
-        return engine if machine.note("deserialise") else None
-
-    return SimpleNamespace(
-        __name__="tensorrt",
-        ILogger=Logger,
-        Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=deserialise, engine=engine),
-        nptype=np.dtype,
-    )
-
-
-def fake_bindings(machine: Machine) -> Any:
-    """Return a CUDA runtime that records what is executed between begin and end."""
-
-    def begin(stream: int, mode: str) -> tuple[int]:
-        assert (stream, mode) == (77, "of this thread")
-        machine.recording = []
-        return (int(not machine.note("begin")),)
-
-    def end(stream: int) -> tuple[int, Any]:
-        work, machine.recording = machine.recording, None
-        return int(not machine.note("end")), work
-
-    def launch(graph: Any, stream: int) -> tuple[Any]:
-        for work in graph:
-            work()
-        return (Code(not machine.note("launch")),)
-
-    class Code(int):
-        name = "cudaErrorUnknown"
-
-    return SimpleNamespace(
-        cudaStreamCaptureMode=SimpleNamespace(cudaStreamCaptureModeThreadLocal="of this thread"),
-        cudaStreamBeginCapture=begin,
-        cudaStreamEndCapture=end,
-        cudaGraphInstantiate=lambda graph, flags: (int(not machine.note("instantiate")), graph),
-        cudaGraphDestroy=lambda graph: machine.note("destroy graph"),
-        cudaGraphLaunch=launch,
-        cudaGraphExecDestroy=lambda graph: machine.note("destroy launch"),
-    )
+from tests.engines.fake_gpu import Context, Machine, fake_bindings, fake_driver, fake_trt
 
 
 @pytest.fixture
@@ -222,19 +29,30 @@ def machine() -> Machine:
     return Machine()
 
 
+# What is installed: pycuda alone, with cuda-bindings, which records CUDA graphs, or these alone.
+@pytest.fixture(params=["pycuda", "both", "bindings"])
+def installed(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def cuda(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The module under test, imported with a pycuda that is not there."""
-    driver = fake_driver(machine)
-    package: Any = ModuleType("pycuda")
-    package.driver = driver
-    monkeypatch.setitem(sys.modules, "pycuda", package)
-    monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
-    monkeypatch.delitem(sys.modules, "fgdeploy.engines.cuda", raising=False)
-    module = importlib.import_module("fgdeploy.engines.cuda")
-    monkeypatch.setattr(module, "_bindings", lambda: None)
-    yield module
-    sys.modules.pop("fgdeploy.engines.cuda", None)
+def cuda(machine: Machine, installed: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The module under test, imported with packages that are not there."""
+    put = functools.partial(monkeypatch.setitem, sys.modules)
+    pycuda: Any = ModuleType("pycuda")
+    pycuda.driver = fake_driver(machine)
+    put("pycuda", pycuda if installed != "bindings" else None)
+    put("pycuda.driver", pycuda.driver if installed != "bindings" else None)
+    bindings: Any = ModuleType("cuda.bindings")
+    bindings.driver = fake_bindings(machine)
+    put("cuda.bindings", bindings if installed != "pycuda" else None)
+    put("cuda.bindings.driver", bindings.driver if installed != "pycuda" else None)
+    ours = ("fgdeploy.engines.cuda", "fgdeploy.engines.cuda_driver")
+    for name in ours:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module(ours[0])
+    for name in ours:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture
@@ -242,6 +60,10 @@ def plan(tmp_path: Path) -> Path:
     path = tmp_path / "engine.plan"
     path.write_bytes(b"plan")
     return path
+
+
+RECORDING = pytest.mark.parametrize("installed", ["both", "bindings"], indirect=True)
+BINDINGS = pytest.mark.parametrize("installed", ["bindings"], indirect=True)
 
 
 def frames(count: int, first: int = 0) -> npt.NDArray[np.uint8]:
@@ -256,12 +78,8 @@ def check(outputs: dict[str, npt.NDArray[Any]], count: int, first: int = 0) -> N
     np.testing.assert_array_equal(outputs["hash"][:, 0], np.arange(first, first + count))
 
 
-@pytest.mark.parametrize("graphs", [True, False])
-def test_all_batches(
-    cuda: Any, machine: Machine, plan: Path, graphs: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if graphs:
-        monkeypatch.setattr(cuda, "_bindings", lambda: fake_bindings(machine))
+def test_all_batches(cuda: Any, machine: Machine, plan: Path, installed: str) -> None:
+    graphs = installed != "pycuda"
     runner = cuda.Runner(fake_trt(machine), plan, (1, 8))
     assert runner.graphs is graphs
     for count in (1, 8, 3, 8, 1, 2):
@@ -274,20 +92,16 @@ def test_all_batches(
     runner.close()
 
 
-def test_graphs_can_be_left_out(
-    cuda: Any, machine: Machine, plan: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cuda, "_bindings", lambda: fake_bindings(machine))
+@RECORDING
+def test_graphs_can_be_left_out(cuda: Any, machine: Machine, plan: Path) -> None:
     runner = cuda.Runner(fake_trt(machine), plan, (1, 8), graphs=False)
     assert not runner.graphs and "begin" not in machine.calls
     runner.close()
 
 
+@RECORDING
 @pytest.mark.parametrize("step", ["begin", "end", "instantiate"])
-def test_where_cuda_refuses_to_record(
-    step: str, cuda: Any, machine: Machine, plan: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cuda, "_bindings", lambda: fake_bindings(machine))
+def test_where_cuda_refuses_to_record(step: str, cuda: Any, machine: Machine, plan: Path) -> None:
     machine.refuse.add(step)
     runner = cuda.Runner(fake_trt(machine), plan, (1, 8))
     assert not runner.graphs
@@ -296,16 +110,16 @@ def test_where_cuda_refuses_to_record(
     runner.close()
 
 
-def test_warm_before_recording(
-    cuda: Any, machine: Machine, plan: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cuda, "_bindings", lambda: fake_bindings(machine))
+@RECORDING
+def test_warm_before_recording(cuda: Any, machine: Machine, plan: Path, installed: str) -> None:
     cuda.Runner(fake_trt(machine), plan, (4,)).close()
-    order = [name for name in machine.calls if not name.startswith(("mem", "free", "set_tensor"))]
+    memory = ("mem", "cu", "pinned", "free", "set_tensor")
+    order = [name for name in machine.calls if not name.startswith(memory)]
     assert order == [
         *("deserialise", "stream", "context", "set_input_shape", "execute", "synchronize"),
         *("begin", "execute", "end", "instantiate", "destroy graph"),
         *("synchronize", "destroy launch"),
+        *(["end stream"] if installed == "bindings" else []),
     ]
 
 
@@ -339,13 +153,11 @@ def test_a_run_that_fails_later(cuda: Any, machine: Machine, plan: Path) -> None
     runner.close()
 
 
-def test_a_graph_that_does_not_start(
-    cuda: Any, machine: Machine, plan: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cuda, "_bindings", lambda: fake_bindings(machine))
+@RECORDING
+def test_a_graph_that_does_not_start(cuda: Any, machine: Machine, plan: Path) -> None:
     runner = cuda.Runner(fake_trt(machine), plan, (1, 8))
     machine.refuse.add("launch")
-    with refused(EngineError, r"a CUDA graph did not start \(cudaErrorUnknown\)"):
+    with refused(EngineError, r"a CUDA graph did not start \(CUDA_ERROR_OUT_OF_MEMORY\)"):
         runner.run(frames(8))
     runner.close()
 
@@ -386,3 +198,61 @@ def test_rtx_records_by_itself(cuda: Any, machine: Machine, plan: Path) -> None:
     assert runner.graphs and given == ["whole"]
     check(runner.run(frames(5)), 5)
     runner.close()
+
+
+@BINDINGS
+@pytest.mark.parametrize("name", ["cuMemAlloc", "cuMemHostAlloc", "cuStreamCreate"])
+def test_cuda_has_no_memory_left(name: str, cuda: Any, machine: Machine, plan: Path) -> None:
+    machine.refuse.add(name)
+    with refused(EngineError, r"CUDA answered CUDA_ERROR_OUT_OF_MEMORY; close other programs"):
+        cuda.Runner(fake_trt(machine), plan, (1, 8))
+    assert machine.calls.count("free pinned") == machine.calls.count("pinned")
+    assert machine.depth.value == 0
+
+
+def test_an_engine_that_nobody_closed(cuda: Any, machine: Machine, plan: Path) -> None:
+    runner = cuda.Runner(fake_trt(machine), plan, (1, 8))
+    gc.disable()  # it is in no cycle, so that its last reference ends it
+    try:
+        del runner
+        assert machine.calls.count("free device") == machine.calls.count("free pinned") == 3
+    finally:
+        gc.enable()
+
+
+@BINDINGS
+def test_neither_package(cuda: Any, plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
+    with pytest.raises(ModuleNotFoundError, match=r"cuda\.bindings"):
+        cuda.Runner(fake_trt(Machine()), plan, (1, 8))
+
+
+def test_the_bindings_have_what_is_called() -> None:
+    api = pytest.importorskip("cuda.bindings.driver", reason="cuda-bindings is not installed")
+    from fgdeploy.engines import cuda_driver
+
+    source = Path(cuda_driver.__file__).read_text()
+    called = set(re.findall(r"\b_?api\.(cu[A-Z]\w+|CU\w+)", source))
+    assert len(called) == 22 and all(hasattr(api, name) for name in called)
+    modes = api.CUstreamCaptureMode
+    assert int(modes.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL) == 1
+    assert int(api.CUstream_flags.CU_STREAM_NON_BLOCKING) == 1
+    assert int(api.CUstream(77)) == 77
+    assert api.CUresult.CUDA_ERROR_OUT_OF_MEMORY.name == "CUDA_ERROR_OUT_OF_MEMORY"
+
+
+@pytest.mark.parametrize(
+    ("present", "runs"),
+    [({"pycuda"}, True), ({"cuda", "cuda.bindings"}, True), ({"cuda"}, False), (set(), False)],
+)
+def test_what_running_takes(present: set[str], runs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_spec(name: str) -> object:
+        if "." in name and name.rpartition(".")[0] not in present:
+            raise ModuleNotFoundError(name)
+        return object() if name in present else None
+
+    monkeypatch.setattr(machines, "gpus", lambda: ["a GPU"])
+    monkeypatch.setattr(backends, "installed", lambda name: "tensorrt" in name)
+    monkeypatch.setattr("importlib.util.find_spec", find_spec)
+    assert backends.available() == (["tensorrt", "tensorrt-rtx"] if runs else [])
