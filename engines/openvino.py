@@ -14,9 +14,10 @@ import numpy.typing as npt
 from fgdeploy.bundle import Manifest
 from fgdeploy.core import machine
 from fgdeploy.core.errors import EngineError
-from fgdeploy.engines import ov_blobs, ov_core, ov_graph, ov_product
+from fgdeploy.engines import ov_blobs, ov_core, ov_graph, ov_layers, ov_product
 from fgdeploy.engines.base import Compiled, EngineSource, GraphEngine, Graphs, Outputs
 from fgdeploy.engines.build_settings import BuildSettings
+from fgdeploy.engines.engine_layers import Layers
 from fgdeploy.engines.ov_blobs import Blobs
 from fgdeploy.engines.ov_core import openvino
 
@@ -87,9 +88,15 @@ class OpenVinoEngine(GraphEngine):
         core = ov_core.make()
         chosen = _settings(core, precision, settings.threads)
         model = ov_graph.read(core, graph)
-        compiled = ((size, _compiled(core, model, size, chosen)) for size in settings.batches)
-        ov_blobs.write(target, ((size, bytes(one.export_model().read())) for size, one in compiled))
-        return Compiled({"arithmetic": chosen["INFERENCE_PRECISION_HINT"]})
+        layers: list[Layers] = []
+
+        def blob(size: int) -> tuple[int, bytes]:
+            one = _compiled(core, model, size, chosen)
+            layers.append(ov_layers.read(one, model))
+            return size, bytes(one.export_model().read())
+
+        ov_blobs.write(target, map(blob, settings.batches))
+        return Compiled({"arithmetic": chosen["INFERENCE_PRECISION_HINT"]}, layers[0])
 
     @classmethod
     def version(cls) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fgdeploy.cli import objects, show
 
 if TYPE_CHECKING:
-    from fgdeploy.bundle import BlockRows, Manifest
+    from fgdeploy.bundle import BlockRows, Bundle, Manifest
 
 
 def inspect(
@@ -17,7 +17,7 @@ def inspect(
     as_json: show.JsonOption = False,
     old_bundle: objects.OldBundleOption = None,
 ) -> None:
-    """Verify a bundle and show its stages, token counts, MACs and files."""
+    """Verify a bundle and show its stages, token counts, MACs, files and engines."""
     from fgdeploy.bundle import open_bundle
 
     bundle = open_bundle(objects.bundle_of(path, old_bundle))
@@ -27,6 +27,8 @@ def inspect(
         return
     for section in sections(manifest):
         show.rows(section.rows, section.header, section.title)
+    if engines := _engines(bundle):
+        show.rows(engines, ("engine", "what it computes"), "engines that were built")
     if proof := proof_line(manifest.parity or {}):
         show.line("")
         show.line(proof)
@@ -57,6 +59,21 @@ def sections(manifest: Manifest) -> list[Section]:
         ),
         Section(_files(manifest), ("name", "bytes", "sha256"), "files (sizes and sha256 verified)"),
     ]
+
+
+def _engines(bundle: Bundle) -> list[tuple[str, str]]:
+    """Return the engines in a bundle and what they compute, those for other machines too."""
+    from fgdeploy.engines import record
+    from fgdeploy.engines.engine_layers import Layers
+
+    found = []
+    for built in record.find(bundle):
+        if (entry := built.record) is None:
+            found.append((built.folder.name, built.problem))
+        else:
+            told = Layers(**entry.layers).words() if entry.layers is not None else "not told"
+            found.append((entry.name, told))
+    return found
 
 
 def _rows(manifest: Manifest) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fgdeploy.bundle import Bundle, open_bundle
 from fgdeploy.core.errors import EngineError
 from fgdeploy.engines import BuildSettings, build, open_engine, ov_blobs, ov_core, ov_graph
+from fgdeploy.engines import openvino as openvino_backend
 from fgdeploy.engines.openvino import OpenVinoEngine, piece
 from fgdeploy.engines.ov_core import openvino
 from tests.checks import refused
@@ -239,3 +240,12 @@ def test_a_bundle_of_another_batch(toy_bundle: Path) -> None:
     bundle: Bundle = open_bundle(toy_bundle)
     with open_engine(bundle, "openvino") as engine:
         assert engine.max_batch is None and len(engine.run(frames(40)).hash) == 40
+
+
+def test_an_engine_that_fell_to_another_type_is_refused(
+    own_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(openvino_backend._ARITHMETIC, "bf16", ("f32", "FP32", None))
+    with refused(EngineError, "compiled no bf16 engine: expected products in bfloat16"):
+        build(open_bundle(own_bundle), "openvino", "bf16")
+    assert not (own_bundle / "engines").exists()

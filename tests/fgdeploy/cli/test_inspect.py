@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fgdeploy.bundle import open_bundle, seal
+from fgdeploy.engines import build
 from tests.fgdeploy.cli.conftest import Run
 from tests.fgdeploy.cli.outcome import fails
 
@@ -40,6 +41,20 @@ def test_inspect(run: Run, bundle: Path) -> None:
         ["6", "5", "1", "1"],
     ]
     assert json.loads(run("inspect", bundle, "--json").stdout)["bits"] == 32
+
+
+def test_inspect_says_what_engines_compute(run: Run, toy_bundle: Path, tmp_path: Path) -> None:
+    built = Path(shutil.copytree(toy_bundle, tmp_path / "t.fgd"))
+    assert "engines that were built" not in run("inspect", built).stdout
+    for backend in ("onnxruntime", "openvino"):
+        build(open_bundle(built), backend, "fp32")
+    (built / "engines" / "torn").mkdir()
+    table = run("inspect", built).stdout.partition("engines that were built\n")[2]
+    lines = [line.split(maxsplit=1) for line in table.partition("\n\n")[0].splitlines()]
+    found = {name: words for name, words in lines if ":" in name or name == "torn"}
+    assert found["onnxruntime:fp32"].endswith("products in float32")
+    assert found["openvino:fp32"].endswith("products in float32")
+    assert "engine.json" in found["torn"]
 
 
 def test_inspect_counts_blocks_that_do_the_same_together(run: Run, tmp_path: Path) -> None:
