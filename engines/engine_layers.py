@@ -45,6 +45,15 @@ class Layers:
                 "precision or backend"
             )
 
+    def check_floats(self, graph: Layers, backend: str, precision: str) -> None:
+        """Raise EngineError where more products are float32 than in the graph it came from."""
+        asked, got = (one.products.get("float32", 0) for one in (graph, self))
+        if precision != "fp32" and got > asked:
+            raise EngineError(
+                f"{backend} computes {got} products in float32 where the {precision} graph has "
+                f"{asked}; take another precision or backend, or another version of {backend}"
+            )
+
     def words(self) -> str:
         """Say what it computes, such as "46 products in int8, 2 in float32; 12 attention"."""
         kinds = [

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from fgdeploy.core import atomic
 from fgdeploy.core.errors import EngineError
-from fgdeploy.engines.base import one_line
+from fgdeploy.engines.base import Compiled, one_line
 from fgdeploy.engines.build_settings import BuildSettings
+from fgdeploy.engines.trt_layers import SAYS_LAYERS, read
 from fgdeploy.engines.trt_objects import freed_in_time
 
 
 def make_logger(trt: Any) -> Any:
-    """Return a logger that keeps TensorRT's errors in `errors`, for our own one line."""
+    """Return a logger: TensorRT's `errors` for our own one line, and the engine's `layers`."""
     return _logger_type(trt.ILogger)()
 
 
@@ -26,10 +26,13 @@ def _logger_type(base: Any) -> Any:
         def __init__(self) -> None:
             base.__init__(self)
             self.errors: list[str] = []
+            self.layers = ""
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (base.INTERNAL_ERROR, base.ERROR):
                 self.errors.append(message)
+            elif SAYS_LAYERS in message:
+                self.layers += message
 
     return Logger
 
@@ -54,8 +57,8 @@ def said(logger: Any) -> str:
 
 def compile_engine(
     trt: Any, graph: Path, frame: tuple[int, int, int], target: Path, settings: BuildSettings
-) -> Mapping[str, Any]:
-    """Write the engine of an ONNX file; return the flags it was built with.
+) -> Compiled:
+    """Write the engine of an ONNX file; return the flags it was built with, and its layers.
 
     The graph says which precision each tensor has (strongly typed), so TensorRT changes none.
     frame: (S, S, 3). Raises EngineError with the parser's or the builder's words.
@@ -66,7 +69,7 @@ def compile_engine(
 
 def _compile(
     trt: Any, graph: Path, frame: tuple[int, int, int], target: Path, settings: BuildSettings
-) -> Mapping[str, Any]:
+) -> Compiled:
     logger = make_logger(trt)
     builder = trt.Builder(logger)
     typed = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED  # 1 in 10.3, 0 in 11
@@ -85,7 +88,7 @@ def _compile(
     if cache is not None and settings.timing_cache is not None:
         with atomic.new_file(settings.timing_cache) as stream:
             stream.write(config.get_timing_cache().serialize())
-    return flags
+    return Compiled(flags, read(trt, network, logger.layers))
 
 
 def _config(

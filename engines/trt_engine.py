@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fgdeploy.bundle import Manifest
 from fgdeploy.core.errors import MissingDependency
+from fgdeploy.engines import ort_layers
 from fgdeploy.engines.base import Compiled, EngineSource, GraphEngine, Graphs, Outputs
 from fgdeploy.engines.build_settings import BuildSettings
 from fgdeploy.engines.cuda import Runner
@@ -55,9 +56,15 @@ class TrtEngine(GraphEngine):
     def compile(
         cls, graph: Path, precision: str, manifest: Manifest, target: Path, settings: BuildSettings
     ) -> Compiled:
-        """Write TensorRT's engine for the batches of `settings`."""
+        """Write TensorRT's engine for the batches of `settings`.
+
+        Raises EngineError where it computes more in float32 than the graph asks for.
+        """
         frame = (manifest.image_size, manifest.image_size, 3)
-        return Compiled(compile_engine(cls.trt, graph, frame, target, settings))
+        compiled = compile_engine(cls.trt, graph, frame, target, settings)
+        if compiled.layers is not None:
+            compiled.layers.check_floats(ort_layers.read(graph), cls.backend, precision)
+        return compiled
 
     @classmethod
     def version(cls) -> str:

@@ -13,7 +13,7 @@ import pytest
 from fgdeploy.bundle import Bundle, open_bundle, seal
 from fgdeploy.core import machine
 from fgdeploy.core.errors import EngineError, UsageError
-from fgdeploy.engines import BuildSettings, build, find, open_engine
+from fgdeploy.engines import BuildSettings, build, find, open_engine, ort_layers
 from fgdeploy.engines.trt_build import compile_engine
 from tests.checks import refused
 
@@ -124,8 +124,8 @@ def test_an_older_package_with_a_timing_cache(bundle: Bundle, tmp_path: Path) ->
     said = []
     for name in ("one", "two"):
         target = tmp_path / name
-        flags = compile_engine(older, bundle.graph(), (32, 32, 3), target, settings)
-        said.append(flags["timing_cache"])
+        compiled = compile_engine(older, bundle.graph(), (32, 32, 3), target, settings)
+        said.append(compiled.flags["timing_cache"])
         assert target.stat().st_size > 1000
     assert said == ["new", "used"]
     assert (tmp_path / "timing.cache").stat().st_size > 0
@@ -134,6 +134,11 @@ def test_an_older_package_with_a_timing_cache(bundle: Bundle, tmp_path: Path) ->
         "timing.cache",
         "two",
     ]
+
+
+# Attentions of a ViT of six blocks, which TensorRT-RTX runs in one kernel each in FP16; GLSim's
+# looks twice, and has one more block.
+ATTENTION = {"eet": 6, "glsim": 13}
 
 
 def methods() -> list[str]:
@@ -173,10 +178,19 @@ def test_a_real_export(
     loose = Limits(min_bit_agreement=0.5)  # all layers in INT8, whatever it costs
     bundle = calibrate(exported, photos, CalibrationSettings(images=8), loose).bundle
     ahead, graphs = dataclasses.replace(AHEAD, compute_capabilities=("8.9",)), {}
+    full = ort_layers.read(bundle.graph("fp32"))
     for precision in ("fp32", "fp16", "int8"):
         entry = build(bundle, "tensorrt-rtx", precision, ahead).record
-        assert entry is not None and entry.bytes > 10_000
+        assert entry is not None and entry.bytes > 10_000 and entry.layers is not None
         graphs[precision] = entry.graph
+        products, fused = entry.layers["products"], entry.layers["fused"]
+        asked = ort_layers.read(bundle.graph(entry.graph))
+        assert products.get("float32", 0) <= asked.products["float32"]
+        assert fused["layer_norm"] == full.fused["layer_norm"]
+        if method in ATTENTION and precision != "fp32":
+            assert fused["attention"] == ATTENTION[method]
+            assert {**products, **asked.products} == products  # INT8 is the rest
+            assert sum(products.values()) == sum(full.products.values())
         record_property(f"{method}_{precision}_bytes", entry.bytes)
     assert graphs == {"fp32": "fp32", "fp16": "fp16", "int8": "int8-fp16"}
     assert bundle.manifest.calibration is not None
