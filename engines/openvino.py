@@ -55,17 +55,18 @@ class OpenVinoEngine(GraphEngine):
         super().__init__(manifest, source)
         core = ov_core.make()
         settings = _settings(core, source.precision, source.threads)
-        self._make: Callable[[int], Any] | None
+        self._make: Callable[[int], tuple[Any, Any]] | None
         if source.compiled:
             blobs = Blobs(source.path)
             self._sizes = blobs.sizes
             # A blob does not carry its arithmetic: the same settings make the same numbers.
-            self._make = lambda size: core.import_model(blobs.read(size), "CPU", settings)
+            self._make = lambda size: _imported(core, blobs.read(size), settings)
         else:
             model = ov_graph.read(core, source.path)
             self._sizes = tuple(sorted(set(source.batches or BuildSettings().batches)))
-            self._make = lambda size: _compiled(core, model, size, settings)
-        self._requests: dict[int, Any] = {}
+            self._make = lambda size: (None, _compiled(core, model, size, settings))
+        # Each with its weights, which must outlive it: a tuple frees its last item first.
+        self._requests: dict[int, tuple[Any, Any]] = {}
         self._dropped: set[int] = set()
         self._request(self._sizes[0])  # what cannot be loaded says so now, not at the first run
 
@@ -125,8 +126,9 @@ class OpenVinoEngine(GraphEngine):
                 first = next(iter(self._requests))
                 del self._requests[first]
                 self._dropped.add(first)
-            self._requests[size] = self._make(size).create_infer_request()
-        return self._requests[size]
+            weights, compiled = self._make(size)
+            self._requests[size] = weights, compiled.create_infer_request()
+        return self._requests[size][1]
 
     def _free(self) -> None:
         self._requests, self._make = {}, None
@@ -151,6 +153,10 @@ def piece(count: int, sizes: Sequence[int]) -> int:
 def _compiled(core: Any, model: Any, size: int, settings: Mapping[str, Any]) -> Any:
     ov_graph.set_batch(model, size)
     return core.compile_model(model, "CPU", settings)
+
+
+def _imported(core: Any, blob: Any, settings: Mapping[str, Any]) -> tuple[Any, Any]:
+    return blob, ov_core.imported(core, blob, settings)
 
 
 def _settings(core: Any, precision: str, threads: int | None) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from fgdeploy.core.errors import EngineError
 
 _VERSION = 1
@@ -62,13 +65,14 @@ class Blobs:
             raise self._damaged()
         self.sizes = tuple(sorted(self._places))
 
-    def read(self, batch: int) -> bytes:
+    def read(self, batch: int) -> npt.NDArray[np.uint8]:
         """Return the blob of a batch size. Raises EngineError if it is not what was written."""
         place, size, digest = self._places[batch]
+        blob = np.empty(size, np.uint8)
         with self._path.open("rb") as stream:
             stream.seek(place)
-            blob = stream.read(size)
-        if hashlib.sha256(blob).hexdigest() != digest:
+            count = stream.readinto(blob.data)
+        if count != size or hashlib.sha256(blob.data).hexdigest() != digest:
             raise self._damaged()
         return blob
 

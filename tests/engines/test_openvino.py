@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,7 @@ def test_blobs_come_back(tmp_path: Path) -> None:
     ov_blobs.write(tmp_path / "engine", [(8, b"eight\n"), (1, b"one")])
     blobs = ov_blobs.Blobs(tmp_path / "engine")
     assert blobs.sizes == (1, 8)
-    assert (blobs.read(1), blobs.read(8)) == (b"one", b"eight\n")
+    assert (bytes(blobs.read(1)), bytes(blobs.read(8))) == (b"one", b"eight\n")
 
 
 def header(*entries: object, version: object = 1) -> bytes:
@@ -231,7 +232,7 @@ def test_a_blob_that_changed_later(tmp_path: Path) -> None:
     ov_blobs.write(tmp_path / "engine", [(1, b"one"), (8, b"eight")])
     blobs = ov_blobs.Blobs(tmp_path / "engine")
     (tmp_path / "engine").write_bytes((tmp_path / "engine").read_bytes()[:-1] + b"!")
-    assert blobs.read(1) == b"one"
+    assert bytes(blobs.read(1)) == b"one"
     with refused(EngineError, r"expected the compiled models .*; build the engine again"):
         blobs.read(8)
 
@@ -249,3 +250,16 @@ def test_an_engine_that_fell_to_another_type_is_refused(
     with refused(EngineError, "compiled no bf16 engine: expected products in bfloat16"):
         build(open_bundle(own_bundle), "openvino", "bf16")
     assert not (own_bundle / "engines").exists()
+
+
+def test_weights_stay_where_the_blob_lies(own_bundle: Path) -> None:
+    """The plugin reads them there, so the engine must hold the blob as long as it runs."""
+    bundle = open_bundle(own_bundle)
+    build(bundle, "openvino", "fp32", BuildSettings(batches=(1, 8)))
+    with open_engine(bundle, "openvino", "fp32") as engine:
+        assert isinstance(engine, OpenVinoEngine)
+        before = engine.run(frames(1))
+        held = {size: blob for size, (blob, _) in engine._requests.items()}
+        assert list(held) == [1] and held[1].dtype == np.uint8
+        gc.collect()
+        np.testing.assert_array_equal(engine.run(frames(1)).hash, before.hash)
