@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,28 +29,49 @@ def hash_photos(
     batch: show.BatchOption = None,
     fallback: show.FallbackOption = False,
     strict: show.StrictOption = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Begin anew; drop what an interrupted run left.")
+    ] = False,
+    as_json: show.JsonOption = False,
     *,
     columns: Columns,
 ) -> None:
-    """Hash photos into an .npz file: codes, paths, labels, bits, fingerprint."""
-    from fgdeploy.core.codes import CodeFile
+    """Hash photos into an .npz file: codes, paths, labels, bits, fingerprint.
+
+    A run that was interrupted goes on with the same command.
+    """
     from fgdeploy.core.errors import DataError
-    from fgdeploy.hasher import hash_all
+    from fgdeploy.hash_to_file import hash_to_file
 
     if output.suffix != ".npz" or not output.parent.is_dir():
         raise DataError(f"-o {output}: expected a name ending in .npz in a folder that exists")
     photos = lists.read(source, columns, strict=strict)
     with show.open_hasher(bundle, backend, threads, fallback, batch, columns.bit_depth) as hasher:
-        run = hash_all(hasher, photos, strict, show.progress("hashing"))
-        CodeFile(
-            run.outputs.code,
-            [photo.path.as_posix() for photo in run.photos],
-            [photo.label or "" for photo in run.photos],
-            hasher.bits,
-            hasher.fingerprint,
-        ).save(output)
-        show.say(
-            f"hashed {counted(len(run.photos), 'photo')} into {hasher.bits}-bit codes in {output} "
-            f"with {hasher.engine.describe()}; next: fgdeploy index import gallery.fgi {output}"
-        )
+        shown = show.progress("hashing")
+        run = hash_to_file(hasher, photos, output, source, strict, again, shown, show.say)
+        facts = {
+            "file": str(output),
+            "photos": run.photos,
+            "hashed_before": run.earlier,
+            "skipped": len(run.skipped),
+            "seconds": round(run.seconds, 3),
+            "photos_per_s": round(run.per_second, 1),
+            "bits": hasher.bits,
+            "fingerprint": hasher.fingerprint,
+            "engine": hasher.engine.describe(),
+        }
+    _report(facts, as_json)
     show.report_skipped(run.skipped)
+
+
+def _report(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        show.emit_json(facts)
+    elif show.manner().csv:
+        show.rows(list(facts.items()))
+    before = f" ({facts['hashed_before']:,} before)" if facts["hashed_before"] else ""
+    show.say(
+        f"hashed {counted(facts['photos'], 'photo')}{before} into {facts['bits']}-bit codes in "
+        f"{facts['file']} with {facts['engine']}, {facts['photos_per_s']:,}/s, "
+        f"{facts['skipped']:,} skipped; next: fgdeploy index import gallery.fgi {facts['file']}"
+    )

@@ -7,8 +7,10 @@ is equal in every code, so it never adds to a distance.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from fgdeploy.core.errors import DataError, UsageError
 MIN_BITS, MAX_BITS = 8, 512
 
 UInt8Array = npt.NDArray[np.uint8]
+
+_PIECE = 4096  # texts that are written at once
 
 _POPCOUNT = np.array([bin(value).count("1") for value in range(256)], dtype=np.uint8)
 
@@ -92,16 +96,24 @@ class CodeFile:
     fingerprint: str
 
     def save(self, target: Path) -> None:
-        """Write an .npz file without pickled objects, atomically."""
-        with atomic.new_file(target) as stream:
-            np.savez(
-                stream,
-                codes=self.codes,
-                paths=np.array(self.paths, dtype=np.str_),
-                labels=np.array(self.labels, dtype=np.str_),
-                bits=np.int64(self.bits),
-                fingerprint=np.str_(self.fingerprint),
-            )
+        """Write an .npz file without pickled objects, atomically.
+
+        paths and labels are gone through twice, and need not be in memory: a million long paths
+        take 400 MB as NumPy holds them.
+        """
+        with (
+            atomic.new_file(target) as stream,
+            zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
+        ):
+            _put(archive, "codes", self.codes.shape, self.codes.dtype, [self.codes])
+            for name, texts in (("paths", self.paths), ("labels", self.labels)):
+                kind = np.dtype(f"<U{max(max(map(len, texts), default=0), 1)}")
+                _put(archive, name, (len(texts),), kind, _pieces(texts, kind))
+            for name, value in (
+                ("bits", np.array(np.int64(self.bits))),
+                ("fingerprint", np.array(np.str_(self.fingerprint))),
+            ):
+                _put(archive, name, (), value.dtype, [value])
 
     @classmethod
     def load(cls, source: Path) -> CodeFile:
@@ -134,6 +146,31 @@ class CodeFile:
                 f"{loaded.bits} bits do not fit; hash the photos again"
             )
         return loaded
+
+
+def _put(
+    archive: zipfile.ZipFile,
+    name: str,
+    shape: tuple[int, ...],
+    kind: np.dtype[Any],
+    parts: Iterable[npt.NDArray[Any]],
+) -> None:
+    """Write an array to an .npz file, as `np.savez` does, from parts of its rows."""
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+        header = {
+            "descr": np.lib.format.dtype_to_descr(kind),
+            "fortran_order": False,
+            "shape": shape,
+        }
+        np.lib.format.write_array_header_1_0(stream, header)
+        for part in parts:
+            stream.write(part.tobytes())
+
+
+def _pieces(texts: Iterable[str], kind: np.dtype[Any]) -> Iterator[npt.NDArray[Any]]:
+    rest = iter(texts)
+    while piece := list(islice(rest, _PIECE)):
+        yield np.array(piece, kind)
 
 
 def _array(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from fgdeploy.core.codes import CodeFile
@@ -27,6 +29,33 @@ def test_hash(run: Run, moths: Path, bundle: Path, tmp_path: Path) -> None:
     assert codes.labels[0] == Path(codes.paths[0]).parent.name
     fails(run("hash", moths, "-b", bundle, "-o", "x.txt"), 1, r"-o x.txt: expected a name ending")
     fails(run("hash", moths, "-b", bundle, "-o", "no/x.npz"), 1, "in a folder that exists")
+
+
+def test_an_interrupted_run_goes_on(
+    run: Run, moths: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("hash", moths, "-b", bundle, "-o", "whole.npz")
+    save = CodeFile.save
+
+    def interrupted(file: CodeFile, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CodeFile, "save", interrupted)
+    ended = run("hash", moths, "-b", bundle, "-o", "x.npz")
+    assert ended.exit_code == 130
+    assert ended.stderr.endswith(
+        "the codes so far are kept in x.npz.part; the same command goes on\ninterrupted\n"
+    )
+    monkeypatch.setattr(CodeFile, "save", save)
+    other = run("hash", moths / "split.csv", "-b", bundle, "-o", "x.npz")
+    fails(
+        other, 1, r"x\.npz\.part was begun with photos of .*; run the .*, or drop it with: --again"
+    )
+    told = json.loads(run("hash", moths, "-b", bundle, "-o", "x.npz", "--json").stdout)
+    assert (told["photos"], told["hashed_before"], told["skipped"]) == (18, 18, 0)
+    assert (tmp_path / "x.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+    rows = run("hash", moths, "-b", bundle, "-o", "x.npz", "--csv").stdout.splitlines()
+    assert rows[:4] == ["name,value", "file,x.npz", "photos,18", "hashed_before,0"]
 
 
 def test_codes_do_not_depend_on_the_batch(run: Run, moths: Path, bundle: Path) -> None:
