@@ -54,7 +54,7 @@ class OpenVinoEngine(GraphEngine):
     def __init__(self, manifest: Manifest, source: EngineSource) -> None:
         super().__init__(manifest, source)
         core = ov_core.make()
-        settings = _settings(core, source.precision, source.threads)
+        settings = cpu_settings(core, source.precision, source.threads)
         self._make: Callable[[int], tuple[Any, Any]] | None
         if source.compiled:
             blobs = Blobs(source.path)
@@ -87,7 +87,7 @@ class OpenVinoEngine(GraphEngine):
     ) -> Compiled:
         """Write OpenVINO's compiled models, one a batch size, which load without an ONNX reader."""
         core = ov_core.make()
-        chosen = _settings(core, precision, settings.threads)
+        chosen = cpu_settings(core, precision, settings.threads)
         model = ov_graph.read(core, graph)
         layers: list[Layers] = []
 
@@ -138,7 +138,7 @@ class OpenVinoEngine(GraphEngine):
 def _int8_error() -> float:
     """Return by how much INT8 is wrong here; 20 to 60 ms (measured), once a process."""
     core = ov_core.make()
-    return ov_product.error(core, _settings(core, "int8", 1))
+    return ov_product.error(core, cpu_settings(core, "int8", 1))
 
 
 def piece(count: int, sizes: Sequence[int]) -> int:
@@ -159,7 +159,11 @@ def _imported(core: Any, blob: Any, settings: Mapping[str, Any]) -> tuple[Any, A
     return blob, ov_core.imported(core, blob, settings)
 
 
-def _settings(core: Any, precision: str, threads: int | None) -> dict[str, Any]:
+def cpu_settings(core: Any, precision: str, threads: int | None) -> dict[str, Any]:
+    """Return how models are compiled for a precision. threads: None for all cores.
+
+    Raises EngineError for a precision that this CPU has not.
+    """
     hint, needs, otherwise = _ARITHMETIC[precision]
     if needs not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         if otherwise is None:

@@ -26,7 +26,7 @@ _INSIDE = {
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of TensorProto
 _OPSET_IMPORT, _NOTES, _GRAPH = 8, 14, 7  # of ModelProto: opset_import, metadata_props, graph
-_NODE, _INITIALIZER = 1, 5  # of GraphProto
+_NODE, _INITIALIZER, _INPUT = 1, 5, 11  # of GraphProto
 _DEEPEST = 100  # messages in messages, protobuf's own limit
 
 
@@ -161,6 +161,80 @@ def contents(path: Path) -> tuple[list[Node], dict[str, int]]:
                     name, type_ = _named_type(data, at, at + length)
                     weights[name] = type_
     return nodes, weights
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """An input of a graph: its ONNX type, 0 for no tensor, and its shape, None if it has none.
+
+    A size is a number, or the name of one that is open, which may be empty.
+    """
+
+    name: str
+    type: int
+    shape: tuple[int | str, ...] | None
+
+
+def graph_inputs(path: Path) -> list[GraphInput]:
+    """Return what an ONNX file takes, weights left out; they may lie in other files.
+
+    Raises BundleError for a file that is no ONNX graph, and OSError.
+    """
+    found: list[GraphInput] = []
+    weights: set[str] = set()
+    graphs = 0
+    try:
+        with (
+            open(path, "rb") as stream,
+            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            for field, wire, start, size in _fields(data, 0, len(data)):
+                if (field, wire) != (_GRAPH, 2):
+                    continue
+                graphs += 1
+                for part, kind, at, length in _fields(data, start, start + size):
+                    if (part, kind) == (_INPUT, 2):
+                        found.append(_input(data, at, at + length))
+                    elif (part, kind) == (_INITIALIZER, 2):
+                        weights.add(_named_type(data, at, at + length)[0])
+    except (IndexError, ValueError):
+        graphs = 0
+    if not graphs:
+        raise BundleError(f"{path} is no bundle and no whole ONNX graph; give one of them")
+    return [one for one in found if one.name not in weights]
+
+
+def _input(data: mmap.mmap, at: int, end: int) -> GraphInput:
+    """Read a ValueInfoProto: name 1, type 2 of TypeProto, its tensor_type 1."""
+    name, type_, shape = "", 0, None
+    for field, wire, start, size in _fields(data, at, end):
+        if (field, wire) == (1, 2):
+            name = data[start : start + size].decode("utf-8")
+        elif (field, wire) == (2, 2):
+            for kind, kind_wire, place, length in _fields(data, start, start + size):
+                if (kind, kind_wire) == (1, 2):
+                    type_, shape = _tensor_type(data, place, place + length)
+    return GraphInput(name, type_, shape)
+
+
+def _tensor_type(data: mmap.mmap, at: int, end: int) -> tuple[int, tuple[int | str, ...] | None]:
+    """Read a TypeProto.Tensor: elem_type 1, shape 2 of dims 1: dim_value 1 or dim_param 2."""
+    type_, shape = 0, None
+    for field, wire, start, size in _fields(data, at, end):
+        if (field, wire) == (1, 0):
+            type_ = size
+        elif (field, wire) == (2, 2):
+            sides: list[int | str] = []
+            for _, _, place, length in _fields(data, start, start + size):
+                side: int | str = ""
+                for part, kind, text, value in _fields(data, place, place + length):
+                    if (part, kind) == (1, 0) and 0 < value < 1 << 31:
+                        side = value
+                    elif (part, kind) == (2, 2):
+                        side = data[text : text + value].decode("utf-8")
+                sides.append(side)
+            shape = tuple(sides)
+    return type_, shape
 
 
 def _node(data: mmap.mmap, at: int, end: int) -> Node:

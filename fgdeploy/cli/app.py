@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from fgdeploy import __version__
 from fgdeploy.cli import (
+    bench,
     boxes,
     build,
     calibrate,
@@ -162,6 +163,7 @@ app.command("build-engine")(build.build_engine)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(doctor.doctor)
 app.command("parity")(parity.parity)
+app.command("bench")(bench.bench)
 app.command("pack")(packing.pack)
 app.command("unpack")(packing.unpack)
 app.command("hash")(hashing.hash_photos)

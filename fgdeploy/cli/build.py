@@ -82,7 +82,7 @@ def build_engine(
         raise UsageError(f"choose one of --int8, --fp16, --bf16 and --fp32, got {len(chosen)}")
     precision = chosen[0]
     settings = BuildSettings(
-        batches=_batches(batch),
+        batches=numbers.wholes(batch, "--batch", least=1),
         workspace_mib=workspace_mib,
         timing_cache=timing_cache,
         compute_capabilities=tuple(
@@ -117,11 +117,6 @@ def build_engine(
         _print(done)
     show.say(f"next: fgdeploy hash PHOTOS --bundle {name}")
     show.report_skipped(done.skipped)
-
-
-def _batches(text: str) -> tuple[int, ...]:
-    parts = text.replace(" ", "").split(",")
-    return tuple(sorted({numbers.whole(part, "--batch", least=1) for part in parts}))
 
 
 def _print(done: Outcome) -> None:

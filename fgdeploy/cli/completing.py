@@ -50,6 +50,7 @@ WAYS: dict[str, Complete] = {
     "PACKED": packed,
     "--method": methods,
     "--backend": backends,
+    "--engine": backends,
     "--reference": backends,
     "--candidate": backends,
 }

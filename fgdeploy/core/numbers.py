@@ -33,6 +33,11 @@ def whole(text: str, name: str, least: int = 0, most: int = MOST_WHOLE) -> int:
     raise UsageError(f"{name} {shown(text)}: expected a whole number {within}")
 
 
+def wholes(text: str, name: str, least: int = 0, most: int = MOST_WHOLE) -> tuple[int, ...]:
+    """Return whole numbers with commas between. The rest: as in `whole`."""
+    return tuple(whole(part, name, least, most) for part in text.replace(" ", "").split(","))
+
+
 def real(text: str, name: str, least: float = -math.inf, most: float = math.inf) -> float:
     """Return the finite number that `text` is. name and Raises: as in `whole`."""
     if _REAL.fullmatch(text) and len(text) <= _DIGITS:

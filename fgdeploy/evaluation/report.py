@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PLOT_FILE, CLASSES_FILE = "pr_curve.png", "per_class.csv"
 ACCURACY_FILE = "accuracy.csv"
+_NEED = "drawing the PR curve"
 
 
 def write_report(
@@ -78,16 +79,17 @@ def _write_csv(target: Path, header: Sequence[str], rows: Iterable[Sequence[obje
 
 def check_drawing() -> None:
     """Raise MissingDependency unless curves can be drawn."""
-    _figure_type()
+    figure_type(_NEED)
 
 
-def _figure_type() -> type[Figure]:
+def figure_type(need: str) -> type[Figure]:
+    """Return matplotlib's Figure, which needs no window. need: as in MissingDependency, raised."""
     try:
         # It lists the fonts of the machine, by default into a file in the home folder.
         with privacy.throwaway_folder("matplotlib", "MPLCONFIGDIR"):
             from matplotlib.figure import Figure
     except ImportError:
-        raise MissingDependency("matplotlib", "train", "drawing the PR curve") from None
+        raise MissingDependency("matplotlib", "train", need) from None
     return Figure
 
 
@@ -97,7 +99,7 @@ def draw_curves(target: Path, curves: Mapping[str, Curve]) -> None:
     Raises MissingDependency without matplotlib.
     """
     # Not pyplot: it would choose a window system and keep every figure
-    figure = _figure_type()(figsize=(6.4, 4.8), dpi=150, layout="constrained")
+    figure = figure_type(_NEED)(figsize=(6.4, 4.8), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     for name, curve in curves.items():
         axes.plot(curve.recall, curve.precision, marker=".", label=name)

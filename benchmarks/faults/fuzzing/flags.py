@@ -24,6 +24,7 @@ CALLS: dict[str, tuple[tuple[str, ...], ...]] = {
     "inspect": ((BUNDLE,), (BUNDLE, "--json")),
     "doctor": (("--json",),),
     "parity": ((BUNDLE, PHOTOS, "--reference", "onnxruntime"),),
+    "bench": ((BUNDLE, "--no-peaks", "--rounds", "1", "--seconds", "0.01"),),
     "pack": ((BUNDLE, "-o", "new.fgdz"),),
     "unpack": ((PACK, "-o", "new.fgd"),),
     "hash": ((PHOTOS, "-b", BUNDLE, "-o", "new.npz"), (QUERY,)),
@@ -58,7 +59,7 @@ ENDINGS = {
     "export": ("-o", f"{QUERY}/x.fgd"),
     "calibrate": ("--data", QUERY),
 }
-_RARE = (*ENDINGS, "build-engine", "doctor", "explain", "parity")
+_RARE = (*ENDINGS, "bench", "build-engine", "doctor", "explain", "parity")
 
 _PATHS = (
     BUNDLE, OTHER, INDEX, CODES, LINES, PACK, PHOTOS, QUERY, "other", "missing", "missing/x",

@@ -25,6 +25,7 @@ COMMANDS = [
     ["calibrate"],
     ["build-engine"],
     ["parity"],
+    ["bench"],
     ["pack"],
     ["unpack"],
     ["hash"],

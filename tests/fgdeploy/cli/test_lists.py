@@ -35,6 +35,7 @@ def test_every_command_that_takes_a_list_knows_its_columns() -> None:
         "calibrate",
         "build-engine",
         "parity",
+        "bench",
         "hash",
         "eval",
         "classify",

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-from fgdeploy.bundle import open_bundle
 from fgdeploy.core.errors import EngineError
-from fgdeploy.engines import open_engine
 from fgdeploy.proof import bench
-from fgdeploy.proof.bench import Latency, Speed, compare, time_engine
+from fgdeploy.proof.bench import Calls, Latency, Speed, compare, race
+from fgdeploy.proof.contenders import Contender, Turn
 from tests.checks import refused
 
 # --- real processes
@@ -48,46 +41,6 @@ def test_a_contender_that_cannot_run(toy_bundle: Path) -> None:
         compare(toy_bundle, ["openvino:int8"], (1,), rounds=1)
 
 
-@pytest.mark.parametrize(
-    ("code", "stdout", "stderr", "words"),
-    [
-        (-9, "", "", r"onnxruntime:fp32 cannot be measured: exit code -9; see"),
-        (1, "", "Traceback\n  x\nMemoryError: 3 GiB\n", r"measured: Traceback x MemoryError: 3"),
-    ],
-)
-def test_a_process_that_dies(
-    toy_bundle: Path,
-    code: int,
-    stdout: str,
-    stderr: str,
-    words: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def die(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess(command, code, stdout, stderr)
-
-    monkeypatch.setattr(bench.subprocess, "run", die)
-    with refused(EngineError, words):
-        compare(toy_bundle, ["onnxruntime:fp32"], (1,), rounds=1)
-
-
-def test_the_process_measures_what_it_was_told(
-    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(bench, "time_calls", lambda call: [[1.5, 2.5]])
-    wanted = {"bundle": str(toy_bundle), "name": "onnxruntime:fp32", "batches": [1, 4]}
-    monkeypatch.setattr(sys, "argv", ["bench", json.dumps(wanted), "1"])
-    assert bench.main() == 0
-    answer = json.loads(capsys.readouterr().out)
-    assert answer["times"] == {"1": [1.5, 2.5], "4": [1.5, 2.5]}
-    assert answer["peak_mib"] > 0
-    monkeypatch.setattr(sys, "argv", ["bench", json.dumps({**wanted, "name": "abacus"}), "0"])
-    assert bench.main() == 2
-    said = capsys.readouterr()
-    assert (said.out, said.err.count("\n")) == ("", 1)
-    assert "no backend 'abacus'" in said.err
-
-
 # --- in turn
 
 
@@ -96,32 +49,58 @@ class Clock:
 
     def __init__(self) -> None:
         self.order: list[str] = []
-        self.threads: set[int | None] = set()
+        self.asked: set[tuple[int | None, float]] = set()
 
-    def __call__(
-        self, bundle: Path, name: str, batches: Sequence[int], threads: int | None
-    ) -> dict[str, Any]:
-        self.order.append(name)
-        self.threads.add(threads)
-        turn = self.order.count(name)
-        base = 10 if name == "slow" else 1
-        times = {str(batch): [base * batch * turn] * 10 for batch in batches}
-        return {"times": times, "peak_mib": 100 * base + turn % 2}
+    def __call__(self, contender: Contender, threads: int | None, seconds: float) -> Turn:
+        self.order.append(contender.name)
+        self.asked.add((threads, seconds))
+        turn = self.order.count(contender.name)
+        if contender.name == "flaky" and turn == 2:
+            raise EngineError("out of memory")
+        base = 10.0 if contender.name == "slow" else 1.0
+        sizes = [batch for batch in contender.batches if batch <= 8]
+        return Turn(
+            {batch: [base * batch * turn] * 10 for batch in sizes},
+            {batch: "too many" for batch in contender.batches if batch > 8},
+            {batch: base / turn for batch in sizes},
+            100 * base + turn % 2,
+            contender.name,
+        )
 
 
-def test_contenders_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _one(name: str, *batches: int) -> Contender:
+    return Contender(name, "bundle", "x.fgd", batches or (1, 8), "onnxruntime:fp32")
+
+
+def test_contenders_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, told = Clock(), []
-    monkeypatch.setattr(bench, "_apart", clock)
-    slow, fast = compare(
-        tmp_path, ["slow", "fast"], (1, 8), 3, progress=lambda *counts: told.append(counts)
-    )
+    monkeypatch.setattr(bench, "measure_apart", clock)
+    slow, fast = race(
+        [_one("slow"), _one("fast")], 3, 3, 0.5, progress=lambda *counts: told.append(counts)
+    ).measured
     assert clock.order == ["slow", "fast"] * 3
-    assert clock.threads == {3}
+    assert clock.asked == {(3, 0.5)}
     assert told == [(done, 6) for done in range(1, 7)]
-    # 10 calls of 1, 2 and 3 ms each: the median and percentile of all of them.
-    assert fast.latencies == (Latency(1, 2.0, 3.0), Latency(8, 16.0, 24.0))
-    assert slow.at(8) == Latency(8, 160.0, 240.0)
+    # 10 calls of 1, 2 and 3 ms each: all of them
+    assert fast.calls == tuple(Calls(b, (b,) * 10 + (2 * b,) * 10 + (3 * b,) * 10) for b in (1, 8))
     assert (slow.peak_mib, fast.peak_mib) == (1001, 101)
+    assert fast.first_s == {1: 1.0, 8: 1.0}
+    assert fast.at(8) == fast.calls[1]
+    assert fast.at(2) is None
+
+
+def test_what_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(bench, "measure_apart", clock)
+    found = race([_one("flaky"), _one("fast", 1, 32), _one("large", 64)], None, 3)
+    assert clock.order == ["flaky", "fast", "large", "flaky", "fast", "large", "fast", "large"]
+    assert [one.contender.name for one in found.measured] == ["fast"]
+    assert [calls.batch for calls in found.measured[0].calls] == [1]
+    assert found.failed == {
+        "flaky": "out of memory",
+        "fast, batch 32": "too many",
+        "large, batch 64": "too many",
+    }
 
 
 def test_percentiles_are_over_the_calls_of_all_rounds(
@@ -129,12 +108,22 @@ def test_percentiles_are_over_the_calls_of_all_rounds(
 ) -> None:
     rounds = iter([[1.0] * 19, [1.0] * 80, [50.0]])  # means of percentiles would differ
 
-    def apart(*_: Any) -> dict[str, Any]:
-        return {"times": {"1": next(rounds)}, "peak_mib": 1.0}
+    def apart(*_: object) -> Turn:
+        return Turn({1: next(rounds)}, {}, {1: 0.1}, 1.0, "")
 
-    monkeypatch.setattr(bench, "_apart", apart)
+    monkeypatch.setattr(bench, "measure_apart", apart)
     (speed,) = compare(tmp_path, ["one"], (1,))
     assert speed.at(1) == Latency(1, 1.0, 1.0)
+
+
+def test_nothing_is_clipped() -> None:
+    calls = Calls(2, (*map(float, range(1, 100)), 1000.0))
+    entry = calls.to_json()
+    assert (entry["calls"], entry["min_ms"], entry["max_ms"]) == (100, 1.0, 1000.0)
+    assert entry["mean_ms"] == pytest.approx((99 * 50 + 1000) / 100)
+    assert (entry["p50_ms"], entry["p90_ms"], entry["p95_ms"]) == (50.5, 90.1, 95.05)
+    assert entry["p99_ms"] == pytest.approx(99 + 0.01 * 901)
+    assert entry["images_per_s"] == pytest.approx(1e3 * 2 / 50.5, abs=0.01)
 
 
 def test_speeds_as_json() -> None:
@@ -144,13 +133,3 @@ def test_speeds_as_json() -> None:
         "8": {"p50_ms": 4.0, "p95_ms": 5.0, "images_per_s": 2000.0},
         "peak_mib": 120.0,
     }
-
-
-# --- one engine
-
-
-def test_frames_are_those_of_the_model(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "time_calls", lambda call: [[float(len(call().code))]])
-    with open_engine(open_bundle(toy_bundle), "onnxruntime", threads=1) as engine:
-        assert time_engine(engine, (1, 5, 2)) == {1: [1.0], 5: [5.0], 2: [2.0]}
-    assert np.isclose(Latency(4, 8.0, 9.0).images_per_s, 500)
