@@ -37,7 +37,7 @@ BACKENDS: dict[str, Backend] = {
     ),
     "openvino": Backend("fgdeploy.engines.openvino", "OpenVinoEngine", "openvino", "cpu"),
     "onnxruntime-cuda": Backend(
-        "fgdeploy.engines.onnxruntime",
+        "fgdeploy.engines.ort_cuda",
         "OnnxRuntimeCudaEngine",
         "onnxruntime",
         "gpu",

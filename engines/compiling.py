@@ -44,9 +44,9 @@ def build(
     """
     settings = settings or BuildSettings()
     kind = engine_type(backend)
+    kind.check_arithmetic(precision)
     key = _graph(bundle, kind, precision)
     device = _device(kind, settings)
-    kind.check_arithmetic(precision)
     _check_opset(bundle, kind, key)
     target = bundle.path / record.FOLDER / f"{backend}-{precision}-{slug(device)}"
     with _new_folder(target) as folder:

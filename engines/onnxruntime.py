@@ -1,4 +1,4 @@
-"""ONNX Runtime: the portable default on the CPU, and its CUDA provider."""
+"""ONNX Runtime on the CPU: the portable default."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import onnxruntime
 
 from fgdeploy.bundle import Manifest, onnx_scan
 from fgdeploy.core import machine
-from fgdeploy.core.errors import EngineError
 from fgdeploy.engines import ort_layers
 from fgdeploy.engines.base import Compiled, EngineSource, GraphEngine, Graphs, Outputs
 from fgdeploy.engines.build_settings import BuildSettings
 
+_PROVIDER = "CPUExecutionProvider"
 # Its x86 kernels multiply uint8 by int8; on ARM signed by signed is as fast.
 _INT8 = ("int8-u8", "int8") if platform.machine() in ("x86_64", "AMD64") else ("int8",)
 
@@ -32,7 +32,6 @@ class OnnxRuntimeEngine(GraphEngine):
     }
     file_name = "engine.onnx"
     concurrent = True
-    provider: ClassVar[str] = "CPUExecutionProvider"
 
     def __init__(self, manifest: Manifest, source: EngineSource) -> None:
         super().__init__(manifest, source)
@@ -41,7 +40,7 @@ class OnnxRuntimeEngine(GraphEngine):
             onnx_scan.check(source.path)
             # Fused already: a second round could only make it another graph.
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = self._start(source.path, options)
+        self._session = _start(source.path, options)
         self._names = [output.name for output in self._session.get_outputs()]
 
     @classmethod
@@ -52,25 +51,14 @@ class OnnxRuntimeEngine(GraphEngine):
         options = session_options(settings.threads)
         options.optimized_model_filepath = str(target)
         fused = _fused(graph) if precision == "fp32" else None
-        cls._start(graph if fused is None else fused, options)
-        flags = {"provider": cls.provider, "rewritten": fused is not None}
+        _start(graph if fused is None else fused, options)
+        flags = {"provider": _PROVIDER, "rewritten": fused is not None}
         return Compiled(flags, ort_layers.read(target))
 
     @classmethod
     def version(cls) -> str:
         """Return ONNX Runtime's version."""
         return str(onnxruntime.__version__)
-
-    @classmethod
-    def _start(cls, graph: Path | bytes, options: Any) -> Any:
-        session = onnxruntime.InferenceSession(graph, options, providers=[cls.provider])
-        # Asked for CUDA, ONNX Runtime falls back to the CPU with a warning that nobody reads.
-        if session.get_providers()[0] != cls.provider:
-            raise EngineError(
-                f"ONNX Runtime cannot start its {cls.provider} here (CUDA or cuDNN is missing, or "
-                "of another version); see: fgdeploy doctor, or run with --backend onnxruntime"
-            )
-        return session
 
     def _run(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         values = self._session.run(self._names, {"frames": frames})
@@ -80,17 +68,8 @@ class OnnxRuntimeEngine(GraphEngine):
         self._session = None
 
 
-class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
-    """A graph in ONNX Runtime's CUDA provider, on the first GPU."""
-
-    backend = "onnxruntime-cuda"
-    graphs: ClassVar[Graphs] = {
-        "fp32": ("fp32",),
-        "fp16": ("fp16",),
-        "int8": ("int8",),
-    }
-    gpu = True
-    provider = "CUDAExecutionProvider"
+def _start(graph: Path | bytes, options: Any) -> Any:
+    return onnxruntime.InferenceSession(graph, options, providers=[_PROVIDER])
 
 
 def _fused(graph: Path) -> bytes | None:

@@ -29,6 +29,12 @@ _PACKAGES: dict[str, tuple[str, str]] = {
     "transformers": ("detect", "find objects in photos"),
 }
 
+# What onnxruntime-gpu loads, in NVIDIA's wheels.
+_CUDA_WHEELS = (
+    *("nvidia-cuda-runtime", "nvidia-cublas", "nvidia-cudnn-cu13", "nvidia-curand"),
+    *("nvidia-cufft", "nvidia-cuda-nvrtc"),
+)
+
 
 @dataclass(frozen=True)
 class Package:
@@ -42,7 +48,10 @@ class Package:
 
 @dataclass(frozen=True)
 class Machine:
-    """This machine as far as deployment cares. memory_gib is None where the system does not say."""
+    """This machine as far as deployment cares. memory_gib is None where the system does not say.
+
+    cuda_missing: wheels that onnxruntime-gpu needs and are not installed; empty without it.
+    """
 
     python: str
     system: str
@@ -55,6 +64,7 @@ class Machine:
     packages: list[Package]
     engines: list[str]
     can_export: bool
+    cuda_missing: list[str]
 
 
 def examine() -> Machine:
@@ -80,6 +90,9 @@ def examine() -> Machine:
         engines=available(),
         can_export={"torch", "timm", "onnx", "onnxscript"} <= held
         and bool({"onnxruntime", "onnxruntime-gpu"} & held),
+        cuda_missing=[name for name in _CUDA_WHEELS if _version(name) is None]
+        if "onnxruntime-gpu" in held
+        else [],
     )
 
 

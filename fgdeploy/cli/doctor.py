@@ -34,6 +34,9 @@ def doctor(as_json: show.JsonOption = False) -> None:
             ("engines that run", ", ".join(machine.engines) or "none"),
             ("export", "yes" if machine.can_export else "no"),
         ]
+        if machine.cuda_missing:
+            missing = ", ".join(machine.cuda_missing)
+            rows.append(("CUDA wheels missing", f'{missing}: pip install "fgdeploy[gpu]"'))
         show.rows(rows)
         packages = [
             (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fgdeploy.bundle import open_bundle
+from fgdeploy.bundle import Bundle, open_bundle
 from fgdeploy.engines import build
 
 
@@ -25,3 +25,15 @@ def built_once(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def built_bundle(built_once: Path, tmp_path: Path) -> Path:
     """A copy of it that the test may damage."""
     return Path(shutil.copytree(built_once, tmp_path / "built.fgd"))
+
+
+@pytest.fixture(scope="session")
+def pruned(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """EET on six narrow blocks, exported: do not write into it, but for its engines."""
+    import torch
+
+    from tests.exported import Case, Exports
+
+    torch.set_num_threads(1)
+    case = Case("eet", ("stages=2:8,4:4,5:2",), "test_vit")
+    return Exports(tmp_path_factory.mktemp("exports")).of(case)

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
-import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from fgdeploy.bundle import Bundle, open_bundle
@@ -20,11 +19,9 @@ from fgdeploy.engines import build, open_engine
 from fgdeploy.engines import onnxruntime as cpu
 from fgdeploy.engines.ort_fusing import fuse
 from fgdeploy.export import verify
-from tests.exported import Case, Exports, narrow_backbones
 
 B, N, H, D = 2, 5, 2, 8
 WIDTH = H * D
-backbones = pytest.fixture(scope="module", autouse=True)(narrow_backbones)
 
 
 def run(model: onnx.ModelProto, feeds: dict[str, Any]) -> list[npt.NDArray[Any]]:
@@ -54,15 +51,8 @@ def near(model: onnx.ModelProto, feeds: dict[str, Any]) -> dict[str, int]:
 # --- whole networks
 
 
-@pytest.fixture(scope="module")
-def eet(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    torch.set_num_threads(1)
-    case = Case("eet", ("stages=2:8,4:4,5:2",), "test_vit")
-    return Exports(tmp_path_factory.mktemp("exports")).of(case)
-
-
-def test_every_block_of_a_pruned_network_is_fused(eet: Bundle) -> None:
-    model = onnx.load(eet.graph("fp32"))
+def test_every_block_of_a_pruned_network_is_fused(pruned: Bundle) -> None:
+    model = onnx.load(pruned.graph("fp32"))
     frames = verify.frames_for(64, [])
     # The first norm follows no sum. CLS scores keep their own softmax.
     assert near(model, {"frames": frames}) == {"attention": 6, "layer_norm": 12, "gelu": 6}
@@ -76,20 +66,20 @@ def test_every_block_of_a_pruned_network_is_fused(eet: Bundle) -> None:
 
 
 def test_the_cpu_engine_is_built_of_fused_ops(
-    eet: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pruned: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frames = verify.frames_for(64, [])
-    built = build(eet, "onnxruntime", "fp32").record
+    built = build(pruned, "onnxruntime", "fp32").record
     assert built.flags["rewritten"] is True and built.layers is not None
     assert built.layers["fused"]["attention"] == 6
-    with open_engine(eet, "onnxruntime") as engine:
+    with open_engine(pruned, "onnxruntime") as engine:
         assert "compiled here" in engine.describe()
         found = engine.run(frames)
     monkeypatch.setattr(cpu, "_fused", lambda graph: None)  # as without onnx
-    plain = build(eet, "onnxruntime", "fp32").record
+    plain = build(pruned, "onnxruntime", "fp32").record
     assert plain.flags["rewritten"] is False and plain.layers is not None
     assert "attention" not in plain.layers["fused"]
-    with open_engine(eet, "onnxruntime") as engine:
+    with open_engine(pruned, "onnxruntime") as engine:
         expected = engine.run(frames)
     np.testing.assert_array_equal(found.code, expected.code)
     np.testing.assert_allclose(found.hash, expected.hash, atol=1e-5)

@@ -186,3 +186,14 @@ def test_the_nvidia_driver(
 def test_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     examine()
     assert capsys.readouterr() == ("", "")
+
+
+def test_cuda_wheels_are_asked_for_with_onnxruntime_gpu_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held = {"onnxruntime": "1", "nvidia-cublas": "13", "nvidia-cudnn-cu13": "9"}
+    monkeypatch.setattr(doctor, "_version", held.get)
+    assert examine().cuda_missing == []
+    held["onnxruntime-gpu"] = "1"
+    missing = examine().cuda_missing
+    assert "nvidia-cuda-runtime" in missing and not set(missing) & set(held)
