@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,7 @@ class _Demo:
         self.report = report
         self._notify = notify
         self._progress = progress
-        self._photos: list[photos.Photo] = []
+        self._photos: Sequence[photos.Photo] = ()
 
     def _done(self, name: str, start: float, result: str) -> None:
         seconds = f"{time.monotonic() - start:.1f}"

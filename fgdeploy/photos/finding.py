@@ -90,7 +90,7 @@ def find_photos(folder: Path, columns: Columns = AS_NAMED) -> Path | None:
                 trained += [inside] if listed else []
             elif listed:
                 places.append(inside)
-            elif scan(path).found:
+            elif scan(path).names:
                 places.append(path)
     places = places or trained
     if len(places) > 1:

@@ -35,6 +35,8 @@ def find_repeats(photos: Sequence[Photo], contents: bool = True) -> Repeats:
     contents: also under other names; else by path alone, which reads nothing. Sizes are compared
     first, then the last 4 KiB, and only files that agree in both are read whole.
     """
+    if not contents and len({hash(_path(photo)) for photo in photos}) == len(photos):
+        return Repeats([], [])  # spares the memory of groups of one
     keys = (_size, _tail, _content) if contents else (_path,)
     groups = [list(photos)]
     for key in keys:

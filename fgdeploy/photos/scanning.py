@@ -14,10 +14,15 @@ _NOT_UTF8 = "{!a}: the name is not UTF-8, so it cannot be written down; rename i
 
 @dataclass
 class Scan:
-    """Image files in order of their paths, and one line each on what was left out."""
+    """Names of image files in order of their paths, and one line each on what was left out."""
 
-    found: list[Path] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+
+    @property
+    def found(self) -> list[Path]:
+        """Return the image files."""
+        return [Path(name) for name in self.names]
 
 
 def scan(folder: Path) -> Scan:
@@ -51,7 +56,7 @@ def scan(folder: Path) -> Scan:
                     (links if entry.is_symlink() else waiting).append(path)
                 else:
                     result.skipped.append(_NOT_UTF8.format(str(path)))
-    result.found.sort()
+    result.names.sort(key=lambda name: name.replace(os.sep, "\0"))  # as paths, part by part
     return result
 
 
@@ -68,4 +73,4 @@ def _sort_out(path: Path, is_link: bool, result: Scan) -> None:
         elif reason:
             result.skipped.append(f"{path} {reason}")
         else:
-            result.found.append(path)
+            result.names.append(str(path))
