@@ -7,7 +7,8 @@ Needs faiss-cpu and usearch. Random codes; with --codes, codes like real ones: d
 Each contender runs in a process of its own, in turn, several rounds; a figure is the median over
 rounds of the medians of calls, in brackets the least and the greatest (usearch, which is slow: one
 round, four queries for 64). Every answer is checked against FAISS's distances. "busy": another
-process burns one core meanwhile. --first only times a fresh process, from import to answer.
+process burns one core meanwhile. --first only times a fresh process, from import to answer. --avx2
+holds FAISS and fgdeploy to AVX2 on a CPU that has AVX-512 too.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ CASES = {"1 query": (1, 10), "64 queries": (64, 10), "1 query, k=10,000": (1, 10
 def _faiss(codes: np.ndarray) -> Callable[[np.ndarray, int], np.ndarray]:
     import faiss
 
+    if "FAISS_SIMD_LEVEL" in os.environ:
+        assert faiss.SIMDConfig.get_level_name() == os.environ["FAISS_SIMD_LEVEL"]
     faiss.omp_set_num_threads(THREADS)
     index = faiss.IndexBinaryFlat(8 * codes.shape[1])
     index.add(codes)
@@ -61,6 +64,13 @@ def _fgdeploy(codes: np.ndarray, kernel: str = "numba") -> Callable[[np.ndarray,
     return lambda queries, k: search_codes(queries, codes, k, threads=THREADS, kernel=kernel)[1]
 
 
+AVX2 = {
+    "FAISS_SIMD_LEVEL": "AVX2",
+    "NUMBA_CPU_NAME": "haswell",  # the name alone would keep the features of the CPU here
+    "NUMBA_CPU_FEATURES": "+64bit,+aes,+avx,+avx2,+bmi,+bmi2,+cmov,+cx16,+f16c,+fma,+fsgsbase,"
+    "+fxsr,+invpcid,+lzcnt,+mmx,+movbe,+pclmul,+popcnt,+rdrnd,+sahf,+sse,+sse2,+sse3,+sse4.1,"
+    "+sse4.2,+ssse3,+xsave,+xsaveopt",
+}
 SLOW = "usearch"  # which gets at most four queries at once, in one round, and never "busy"
 CONTENDERS = {"FAISS": _faiss, "usearch": _usearch, "fgdeploy": _fgdeploy}
 FIRSTS = {  # as it comes a process answers its first queries with NumPy
@@ -273,11 +283,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--first", action="store_true")
+    parser.add_argument("--avx2", action="store_true")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(_one(options.one[0], Path(options.one[1]), float(options.one[2]))))
         return
+    if options.avx2:
+        os.environ.update(AVX2)  # before numba is imported: here and in every contender's process
     files: dict[str, Path] = {}
     with tempfile.TemporaryDirectory() as folder:
 

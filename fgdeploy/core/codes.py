@@ -62,6 +62,8 @@ def _popcount(values: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.uint8]:
 
 def _as_words(codes: UInt8Array) -> npt.NDArray[np.uint64]:
     count, width = codes.shape
+    if width % 8 == 0:
+        return np.ascontiguousarray(codes).view(np.uint64)
     padded = np.zeros((count, (width + 7) // 8 * 8), dtype=np.uint8)
     padded[:, :width] = codes
     return padded.view(np.uint64)
@@ -75,8 +77,8 @@ def hamming(queries: UInt8Array, codes: UInt8Array) -> npt.NDArray[np.uint16]:
             "hash both with one model"
         )
     left, right = _as_words(queries), _as_words(codes)
-    distances = np.zeros((left.shape[0], right.shape[0]), dtype=np.uint16)
-    for word in range(left.shape[1]):
+    distances = _popcount(left[:, None, 0] ^ right[None, :, 0]).astype(np.uint16)
+    for word in range(1, left.shape[1]):
         distances += _popcount(left[:, None, word] ^ right[None, :, word])
     return distances
 

@@ -244,6 +244,8 @@ def scan_many(
                     ahead += 64
                 offset = offsets.ctypes.data + 2 * offsets.shape[1] * number
                 bound = limits.ctypes.data + 8 * limits.shape[1] * limit[number]
+                if limit[number] == 0:
+                    continue
                 headed = words == 1 and limit[number] <= HEAD_LIMIT
                 if headed and not perhaps_closer(table, offset, bound, plane):
                     continue

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from fgdeploy.core.codes import UInt8Array
 from fgdeploy.retrieval.scan import bitslice, scan_kernels
+from fgdeploy.retrieval.scan.bitslice import BLOCK
 from fgdeploy.retrieval.scan.pace import Pace
 from fgdeploy.retrieval.scan.scan_kernels import ROW_BITS
 
@@ -67,18 +68,36 @@ def _nearest_keys(
     queries: Words, codes: UInt8Array, k: int, room: int, allowed: Words | None, threads: int
 ) -> npt.NDArray[np.int64]:
     count, words = queries.shape
+    either = count >= _MANY.get(words, sys.maxsize)
+    kind = words, count.bit_length(), k.bit_length()
+    timed = either and allowed is None and len(codes) * words * count >= _TIMED_WORK
+    many = either and _slicing.choose(kind, timed)
+    start = time.perf_counter()
+    keys = _run(queries, codes, k, room, allowed, threads, many)
+    if timed:
+        took = time.perf_counter() - start
+        _slicing.note(kind, many, took / (len(codes) * count))
+    return keys
+
+
+def _run(
+    queries: Words,
+    codes: UInt8Array,
+    k: int,
+    room: int,
+    allowed: Words | None,
+    threads: int,
+    many: bool,
+) -> npt.NDArray[np.int64]:
+    """Scan in one of two ways; return the sorted keys (Q, k)."""
+    count, words = queries.shape
     workers = _workers(threads, len(codes), words * count)
     found = [(np.empty((count, room), np.int64), np.zeros(count, np.int64)) for _ in range(workers)]
     ticket = np.zeros(1, np.int64)
     bitmap = NO_WORDS if allowed is None else allowed
-
     common = (*_place(codes), queries.ctypes.data, bitmap, k, CHUNK, ticket)
     shape = (0,) * words
-    sliced, either = None, count >= _MANY.get(words, sys.maxsize)
-    kind = words, count.bit_length(), k.bit_length()
-    timed = either and allowed is None and len(codes) * words * count >= _TIMED_WORK
-    if either and _slicing.choose(kind, timed):
-        sliced = bitslice.offsets(queries), bitslice.limits(words)
+    sliced = (bitslice.offsets(queries), bitslice.limits(words)) if many else None
 
     def work(worker: int) -> None:
         if sliced is None:
@@ -89,11 +108,7 @@ def _nearest_keys(
             scan_kernels.scan_many(*common, *found[worker], scratch, *sliced, shape)
         del memory  # until here it is in use
 
-    start = time.perf_counter()
     together(work, workers)
-    if timed:
-        took = time.perf_counter() - start
-        _slicing.note(kind, sliced is not None, took / (len(codes) * count))
     widest = [int(held.max(initial=0)) for _, held in found]
     merged = np.concatenate(
         [keys[:, :width] for (keys, _), width in zip(found, widest, strict=True)], axis=1
@@ -138,6 +153,18 @@ def within(
 
 _NO_ROWS, _NO_DISTANCES = np.empty(0, np.int64), np.empty(0, np.uint16)
 NO_WORDS = np.zeros(0, np.uint64)
+
+
+def warm(words: int, between: Callable[[], None] = lambda: None) -> None:
+    """Compile what searches of codes of `words` words run, or load it from numba's cache.
+
+    between: called between steps.
+    """
+    codes = np.zeros((BLOCK, 8 * words), np.uint8)
+    for many in (False, True) if words in _MANY else (False,):
+        _run(as_words(codes[:1]), codes, 1, 2, None, 1, many)
+        between()
+    within(codes[0], codes, 0, None, 1)
 
 
 def _workers(threads: int, rows: int, words: int) -> int:

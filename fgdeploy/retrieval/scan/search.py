@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,12 +18,12 @@ from fgdeploy.core.codes import MAX_BITS, UInt8Array
 from fgdeploy.core.errors import MissingDependency, UsageError
 from fgdeploy.core.numbers import as_whole
 from fgdeploy.core.text import shown
-from fgdeploy.retrieval.scan import scan_numpy
+from fgdeploy.retrieval.scan import ahead, scan_numpy
 from fgdeploy.retrieval.scan.buckets import MAX_BYTES, Buckets
 
 KERNELS = ("auto", "numba", "numpy")
-# Bytes of codes times queries that NumPy scans while numba would be imported. Counted over the
-# process: a single search is answered sooner without numba, the following ones with it.
+# Bytes of codes times queries after which the compiled scan is made ready. Counted over the
+# process: one that searches little does without numba.
 _WORTH_NUMBA = 1 << 28
 _WORTH_BUCKETS = 8, 1 << 16  # queries and codes from which on NumPy does better to sort the codes
 
@@ -85,7 +84,7 @@ def _better_sorted(queries: UInt8Array, codes: UInt8Array) -> bool:
         codes.shape[1] <= MAX_BYTES
         and len(queries) >= few
         and len(codes) >= small
-        and chosen("auto", codes.size * len(queries)) == "numpy"
+        and chosen("auto", codes.size * len(queries), codes.shape[1]) == "numpy"
     )
 
 
@@ -101,7 +100,7 @@ def nearest(
     if top == 0 or len(queries) == 0:
         empty = (len(queries), top)
         return np.empty(empty, np.int64), np.empty(empty, np.uint16)
-    if chosen(kernel, codes.size * len(queries)) == "numpy":
+    if chosen(kernel, codes.size * len(queries), codes.shape[1]) == "numpy":
         return scan_numpy.nearest(queries, codes, top, None if allowed is None else allowed.mask)
     from fgdeploy.retrieval.scan import scan_numba
 
@@ -141,7 +140,7 @@ def within(
     """Return rows, ascending, and distances as `search_radius`, on arguments that were checked."""
     if len(codes) == 0:
         return np.empty(0, np.int64), np.empty(0, np.uint16)
-    if chosen(kernel, codes.size) == "numpy":
+    if chosen(kernel, codes.size, codes.shape[1]) == "numpy":
         return scan_numpy.within(query, codes, radius, None if allowed is None else allowed.mask)
     from fgdeploy.retrieval.scan import scan_numba
 
@@ -151,8 +150,8 @@ def within(
     )
 
 
-def chosen(kernel: str, work: int) -> str:
-    """Return "numba" or "numpy" for `work` bytes of codes times queries.
+def chosen(kernel: str, work: int, width: int) -> str:
+    """Return "numba" or "numpy" for `work` bytes of codes times queries, of `width` bytes a code.
 
     Raises UsageError for a kernel that does not exist, MissingDependency for one not installed.
     """
@@ -164,11 +163,10 @@ def chosen(kernel: str, work: int) -> str:
         return kernel
     if not has_numba():
         return "numpy"
-    if "fgdeploy.retrieval.scan.scan_numba" in sys.modules:
-        return "numba"
     global _scanned
     _scanned += work
-    return "numba" if _scanned > _WORTH_NUMBA else "numpy"
+    fast = _scanned > _WORTH_NUMBA and ahead.ahead.ready(-(-width // 8))
+    return "numba" if fast else "numpy"
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 _LANES = 8
@@ -19,6 +20,12 @@ _FAR = 3072  # bytes that codes are fetched ahead before they are laid out
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _VECTOR, _HALVES = ir.VectorType(_I64, _LANES), ir.VectorType(_I32, 2 * _LANES)
+
+
+def register_words() -> int:
+    """Return how many 8-byte words a vector register holds on the CPU that numba compiles for."""
+    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    return 8 if "+avx512f" in features else 4 if "+avx2" in features else 2
 
 
 def _function(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
@@ -117,14 +124,41 @@ def take_ticket(typing: Any, counter: Any) -> Any:
 
 def _distances(builder: Any, words: int, place: Any, apart: Any, wanted: list[Any]) -> Any:
     """Return the distances of 8 codes: word w of the first one lies at place + w * apart."""
-    counted = _function(builder, "ctpop.v8i64", _VECTOR, [_VECTOR])
     total = None
     for w in range(words):
         at = builder.add(place, builder.mul(apart, ir.Constant(_I64, w))) if w else place
         codes = builder.load(builder.inttoptr(at, _VECTOR.as_pointer()), align=8)
-        bits = builder.call(counted, [builder.xor(codes, wanted[w])])
+        bits = _count_bits(builder, builder.xor(codes, wanted[w]))
         total = bits if total is None else builder.add(total, bits)
     return total
+
+
+def _count_bits(builder: Any, words: Any) -> Any:
+    """Return the number of set bits of each of 8 words."""
+    if register_words() != 4:
+        counted = _function(builder, "ctpop.v8i64", _VECTOR, [_VECTOR])
+        return builder.call(counted, [words])
+    # AVX2 counts by table, four bits at a time, and adds up what two vectors of bytes differ by:
+    # 4 + the count of one half of a byte and 4 - that of the other spare the addition of both.
+    quarter, octets = ir.VectorType(_I64, 4), ir.VectorType(ir.IntType(8), 32)
+    pick = _function(builder, "x86.avx2.pshuf.b", octets, [octets, octets])
+    differ = _function(builder, "x86.avx2.psad.bw", quarter, [octets, octets])
+    counts = [number.bit_count() for number in range(16)] * 2
+    above, under = ([4 + sign * count for count in counts] for sign in (1, -1))
+    low = ir.Constant(quarter, [0x0F0F0F0F0F0F0F0F] * 4)
+    four = ir.Constant(quarter, [4] * 4)
+    halves = []
+    for begin in (0, 4):
+        half = _shuffle(builder, words, words, list(range(begin, begin + 4)))
+        picked = [
+            builder.call(pick, [ir.Constant(octets, table), builder.bitcast(index, octets)])
+            for table, index in (
+                (above, builder.and_(half, low)),
+                (under, builder.and_(builder.lshr(half, four), low)),
+            )
+        ]
+        halves.append(builder.call(differ, picked))
+    return _shuffle(builder, halves[0], halves[1], list(range(8)))
 
 
 def _query_words(builder: Any, words: int, query: Any) -> list[Any]:
@@ -149,13 +183,14 @@ def least_distance(typing: Any, place: Any, apart: Any, query: Any, rows: Any, s
         place, apart, query, rows, _ = arguments
         wanted = _query_words(builder, words, query)
         # Distances are small: the minimum of 32-bit halves is cheaper, and AVX2 has no other.
-        least = [cgutils.alloca_once(builder, _HALVES) for _ in range(STEP // _LANES)]
+        least = [cgutils.alloca_once(builder, _HALVES) for _ in range(register_words())]
         for held in least:
             builder.store(ir.Constant(_HALVES, [1 << 30, 0] * _LANES), held)
         step = ir.Constant(_I64, STEP)
         with cgutils.for_range_slice(builder, ir.Constant(_I64, 0), rows, step, _I64) as (row, _):
             first = builder.add(place, builder.mul(row, ir.Constant(_I64, 8)))
-            for number, held in enumerate(least):
+            for number in range(STEP // _LANES):
+                held = least[number % len(least)]
                 at = builder.add(first, ir.Constant(_I64, 8 * _LANES * number))
                 halves = builder.bitcast(_distances(builder, words, at, apart, wanted), _HALVES)
                 so_far = builder.load(held)

@@ -144,7 +144,7 @@ class Snapshot:
         kernel: str = "auto",
     ) -> Found:
         """Return ids and distances (Q, min(k, allowed items)), ordered by (distance, id)."""
-        chosen = search.chosen(kernel, self.bytes * len(queries))
+        chosen = search.chosen(kernel, self.bytes * len(queries), queries.shape[1])
         found = [
             part.nearest(queries, k, only, threads, chosen)
             for part, only in self._with(allowed)
@@ -167,7 +167,7 @@ class Snapshot:
         kernel: str = "auto",
     ) -> Found:
         """Return the ids of all items within `radius` of one query, ordered by (distance, id)."""
-        chosen = search.chosen(kernel, self.bytes)
+        chosen = search.chosen(kernel, self.bytes, len(query))
         ids, distances = [np.empty(0, np.int64)], [np.empty(0, np.uint16)]
         for part, only in self._with(allowed):
             admitted = part.alive if only is None else only

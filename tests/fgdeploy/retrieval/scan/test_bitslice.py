@@ -60,26 +60,31 @@ def test_whether_any_code_is_closer_than_the_limit(both: Any, words: int, share:
         (0,) * words,
     )
 
-    def expected(bits: int) -> np.ndarray:
-        """Return whether an admitted code is nearer than each limit in the first so many bits."""
-        places = np.arange(64, dtype=np.uint64)
-        ours, theirs = (
-            ((part[:, :, None] >> places) & np.uint64(1)).reshape(len(part), 64 * words)[:, :bits]
-            for part in (as_words[1], as_words[0][admitted])
-        )
-        gaps = (ours[:, None] != theirs).sum(2)
-        return gaps.min(axis=1, initial=999)[:, None] < np.arange(len(limits))
+    places = np.arange(64, dtype=np.uint64)
+    ours, theirs = (
+        ((part[:, :, None] >> places) & np.uint64(1)).reshape(len(part), 16 * words, 4)
+        for part in (as_words[1], as_words[0][admitted])
+    )
+    of_four = (ours[:, None] != theirs).sum(3)  # (queries, codes, groups of four)
 
-    np.testing.assert_array_equal(answers[0], expected(64 * words))
-    if words == 1:
-        head = slice(0, bitslice.HEAD_LIMIT + 1)
-        np.testing.assert_array_equal(answers[1][:, head], expected(54)[:, head])
-        assert not (answers[0] & ~answers[1])[:, head].any()
+    def expected(counts: np.ndarray) -> np.ndarray:
+        """Return whether an admitted code is nearer than each limit, by these counts."""
+        return counts.sum(2).min(axis=1, initial=999)[:, None] < np.arange(1, len(limits))
+
+    lower = np.where(of_four == 4, 2, of_four)  # "at least two" twice, and the parity
+    for number, groups in enumerate((16 * words, 15)[: 3 - words]):
+        some = lower[:, :, :groups]
+        # The parity of all is left out.
+        some = np.concatenate([some, -(some.sum(2, keepdims=True) & 1)], axis=2)
+        seen = slice(0, None if number == 0 else bitslice.HEAD_LIMIT)
+        np.testing.assert_array_equal(answers[number][:, 1:][:, seen], expected(some)[:, seen])
+        assert not (expected(of_four) & ~answers[number][:, 1:])[:, seen].any()
 
 
 @pytest.mark.parametrize("words", [1, 2, 8])
 def test_limits_are_numbers_in_bits(words: int) -> None:
     limits = bitslice.limits(words)
     assert set(np.unique(limits)) == {-1, 0}
-    numbers = -limits @ (1 << np.arange(bitslice.limit_bits(words)))
-    assert numbers.tolist() == list(range(64 * words + 2))
+    halves = (1 + limits) @ (1 << np.arange(bitslice.limit_bits(words)))
+    # Half a bound below the limit is at most this; a limit of 0 has no such half.
+    assert halves[1:].tolist() == [(limit - 1) // 2 for limit in range(1, 64 * words + 2)]

@@ -137,13 +137,18 @@ def test_small_work_does_not_import_numba() -> None:
 
 @needs_numba
 def test_large_work_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "fgdeploy.retrieval.scan.scan_numba", raising=False)
+    asked: list[int] = []
+
+    def ready(words: int) -> bool:
+        asked.append(words)
+        return len(asked) > 1
+
+    monkeypatch.setattr(search.ahead.ahead, "ready", ready)
     monkeypatch.setattr(search, "_scanned", 0)
     half = search._WORTH_NUMBA // 2
-    kernels = [search.chosen("auto", half) for _ in range(3)]
-    assert kernels == ["numpy", "numpy", "numba"]  # what was scanned counts together
-    monkeypatch.setattr(search, "_scanned", 0)
-    assert search.chosen("auto", search._WORTH_NUMBA + 1) == "numba"
+    kernels = [search.chosen("auto", half, 9) for _ in range(4)]
+    assert kernels == ["numpy", "numpy", "numpy", "numba"]  # what was scanned counts together
+    assert asked == [2, 2]  # and NumPy goes on until the compiled scan is ready
 
 
 def test_without_numba_numpy_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
