@@ -47,12 +47,16 @@ class OnnxRuntimeEngine(GraphEngine):
     def compile(
         cls, graph: Path, precision: str, manifest: Manifest, target: Path, settings: BuildSettings
     ) -> Compiled:
-        """Write the graph after our fusions (fp32, where onnx is installed) and ONNX Runtime's."""
+        """Write the graph after our fusions (where onnx is installed) and ONNX Runtime's."""
         options = session_options(settings.threads)
         options.optimized_model_filepath = str(target)
-        fused = _fused(graph) if precision == "fp32" else None
+        fused = _fused(graph) if precision in ("fp32", "int8") else None
         _start(graph if fused is None else fused, options)
         flags = {"provider": _PROVIDER, "rewritten": fused is not None}
+        if fused is not None and precision == "int8":
+            from fgdeploy.engines import ort_int8_bias
+
+            ort_int8_bias.move_all(target)
         return Compiled(flags, ort_layers.read(target))
 
     @classmethod

@@ -58,8 +58,7 @@ def test_whole_patterns_are_one_op(
 ) -> None:
     layers = _layers(bundles[name], backend, precision)
     assert (layers.fused["gelu"], layers.fused["layer_norm"]) == (BLOCKS, 2 * BLOCKS + 1)
-    if backend == "openvino":
-        assert layers.fused["attention"] == BLOCKS
+    assert layers.fused["attention"] == BLOCKS
     found, whole = layers.products[kind], sum(layers.products.values())
     # The CLS row's query, proj and MLP in the last block, the head and the packing stay in float.
     least = PRODUCTS[backend] - (5 if kind == "int8" else 0)
