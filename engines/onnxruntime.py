@@ -36,6 +36,8 @@ class OnnxRuntimeEngine(GraphEngine):
     def __init__(self, manifest: Manifest, source: EngineSource) -> None:
         super().__init__(manifest, source)
         options = session_options(source.threads)
+        # A pattern is planned beside the memory that the first run took: twice the peak.
+        options.enable_mem_pattern = False
         if source.compiled:
             onnx_scan.check(source.path)
             # Fused already: a second round could only make it another graph.
@@ -100,8 +102,6 @@ def session_options(threads: int | None = None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or machine.cores()
-    # A pattern is planned in the first run beside the memory that this run took: twice the peak.
-    options.enable_mem_pattern = False
     # Idle workers sleep: photos are decoded on the same cores while the graph runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Without VNNI, products of uint8 and int8 overflow 16 bits; this takes the exact kernels.
