@@ -1,149 +1,126 @@
-"""Latency of one call: what people use today against fgdeploy's bundle, on this CPU.
+"""Latency of one call: what people use today against fgdeploy's engines, on this CPU.
 
     .venv/bin/python benchmarks/latency.py [--backbone deit_small_patch16_224] [--batch 1,8]
 
-Contenders: timm in eager PyTorch; timm through a plain torch.onnx.export in ONNX Runtime; the
-dense and the EET bundle in ONNX Runtime and OpenVINO, in fp32, bf16 and INT8 (calibrated on drawn
-moths, compiled by build-engine). Each runs in a process of its own, in turn, several rounds; the
-figure is the median over rounds of the medians of calls. Random weights: speed does not depend on
-them. MiB is the peak of a process that runs both batch sizes.
+Makes a dense and an EET bundle with random weights (speed does not depend on them), calibrates them
+on drawn moths, builds every CPU engine, and times all as `fgdeploy bench` does, beside timm in
+eager PyTorch and timm's plain export in ONNX Runtime. `--keep FOLDER` keeps the bundles there, and
+takes those that it finds.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import resource
-import statistics
+import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
 from pathlib import Path
 
-import numpy as np
+from fgdeploy.core.errors import FgdeployError
+from fgdeploy.demo.tour import draw
+from fgdeploy.engines import BACKENDS, available
+from fgdeploy.engines.backends import engine_type
+from fgdeploy.proof.scoreboard import BenchSettings, Scoreboard, run_benchmark
 
-from fgdeploy.core.timing import time_calls
-
-THREADS = len(os.sched_getaffinity(0))
-
-
-def _median_ms(call: Callable[[], object], seconds: float = 2.0) -> float:
-    (times,) = time_calls(call, seconds=seconds, least=5)
-    return statistics.median(times)
-
-
-def _eager(backbone: str, batch: int, folder: Path) -> float:
-    import timm
-    import torch
-
-    torch.set_num_threads(THREADS)
-    model = timm.create_model(backbone, pretrained=False).eval()
-    images = torch.rand(batch, 3, 224, 224)
-    with torch.inference_mode():
-        return _median_ms(lambda: model(images))
+STAGES = {"dense": ["--set", "stages=none"], "eet": []}
+PRECISIONS = ("fp32", "bf16", "int8")
+EAGER, DENSE = "timm", "dense onnxruntime:fp32"
 
 
-def _plain_onnx(backbone: str, batch: int, folder: Path) -> float:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = THREADS
-    session = onnxruntime.InferenceSession(
-        folder / "plain.onnx", options, providers=["CPUExecutionProvider"]
-    )
-    images = np.random.default_rng(0).random((batch, 3, 224, 224), dtype=np.float32)
-    return _median_ms(lambda: session.run(None, {"images": images}))
+def _fgdeploy(*words: object) -> str:
+    """Run a command and return why it failed, or nothing."""
+    command = [sys.executable, "-m", "fgdeploy", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
 
 
-def _bundle(name: str, backend: str, precision: str = "fp32") -> Callable[[str, int, Path], float]:
-    def measure(backbone: str, batch: int, folder: Path) -> float:
-        from fgdeploy.bundle import open_bundle
-        from fgdeploy.engines import open_engine
-
-        frames = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), dtype=np.uint8)
-        with open_engine(open_bundle(folder / name), backend, precision, THREADS) as engine:
-            return _median_ms(lambda: engine.run(frames))
-
-    return measure
-
-
-CONTENDERS: dict[str, Callable[[str, int, Path], float]] = {
-    "timm, PyTorch eager": _eager,
-    "timm, plain ONNX export, ONNX Runtime": _plain_onnx,
-    "fgdeploy dense, ONNX Runtime": _bundle("dense.fgd", "onnxruntime"),
-    "fgdeploy EET, ONNX Runtime": _bundle("eet.fgd", "onnxruntime"),
-    "fgdeploy dense, OpenVINO": _bundle("dense.fgd", "openvino"),
-    "fgdeploy EET, OpenVINO": _bundle("eet.fgd", "openvino"),
-    "fgdeploy EET bf16, OpenVINO": _bundle("eet.fgd", "openvino", "bf16"),
-    "fgdeploy EET INT8, ONNX Runtime": _bundle("eet.fgd", "onnxruntime", "int8"),
-    "fgdeploy EET INT8, OpenVINO": _bundle("eet.fgd", "openvino", "int8"),
-}
-
-
-def _prepare(backbone: str, batches: str, folder: Path) -> None:
-    code = (
-        "import sys, timm, torch\n"
-        f"model = timm.create_model({backbone!r}, pretrained=False).eval()\n"
-        "torch.onnx.export(model, (torch.rand(2, 3, 224, 224),), sys.argv[1], dynamo=True,"
-        " input_names=['images'], dynamic_shapes={'x': {0: torch.export.Dim('batch')}},"
-        " external_data=False)\n"
-    )
-    subprocess.run(
-        [sys.executable, "-c", code, str(folder / "plain.onnx")], check=True, capture_output=True
-    )
-    for name, stages in (("dense.fgd", ["--set", "stages=none"]), ("eet.fgd", [])):
-        command = [sys.executable, "-m", "fgdeploy", "export", "--no-time", "--weights", "random"]
-        command += ["--backbone", backbone, "--head", "lsh", *stages, "-o", str(folder / name)]
-        subprocess.run(command, check=True, capture_output=True)
-    from fgdeploy.demo.tour import draw
-
+def prepare(backbone: str, batches: str, folder: Path) -> None:
+    """Make what `folder` lacks: two bundles with all engines of this CPU."""
     photos = draw(folder / "photos", 8, 16, 0)
-    for backend in ("onnxruntime", "openvino"):  # random weights: no limit on accuracy
-        command = [sys.executable, "-m", "fgdeploy", "build-engine", "--int8", "--no-time"]
-        command += ["-b", str(folder / "eet.fgd"), "--data", str(photos), "--backend", backend]
-        command += ["--images", "32", "--min-bit-agreement", "0", "--batch", batches]
-        subprocess.run(command, check=True, capture_output=True)
+    for name, stages in STAGES.items():
+        bundle = folder / f"{name}.fgd"
+        if bundle.exists():
+            continue
+        _note(f"exporting {bundle.name}")
+        words = ["--no-time", "--weights", "random", "--backbone", backbone, "--head", "lsh"]
+        if failed := _fgdeploy("export", *words, *stages, "-o", bundle):
+            raise SystemExit(failed)
+        for backend in (one for one in available() if not BACKENDS[one].gpu):
+            for precision in (one for one in PRECISIONS if one in engine_type(backend).graphs):
+                _note(f"building {name} {backend}:{precision}")
+                # Random weights: there is no accuracy to limit
+                words = ["--no-time", "--min-bit-agreement", "0", "--batch", batches]
+                if precision == "int8":
+                    words += ["--data", str(photos), "--images", "32"]
+                words += ["--backend", backend, f"--{precision}"]
+                if failed := _fgdeploy("build-engine", bundle, *words):
+                    _note(f"not built: {name} {backend}:{precision}: {failed}")
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def table(board: Scoreboard, backbone: str) -> str:
+    """Return medians in ms, and how many times as fast as timm, dense fp32 and its dense twin."""
+    took = {
+        (line.measured.contender.name, line.calls.batch): line.calls.percentile(50)
+        for line in board.lines
+    }
+    batches = board.settings.batches
+    threads = board.settings.threads or "all"
+    head = "".join(f" batch {n}, ms | p99 | / eager | / dense ORT | / dense |" for n in batches)
+    rows = [f"| {backbone}, {threads} threads |{head} MiB |"]
+    rows.append(f"|---|{'---|' * 5 * len(batches)}---|")
+    for one in board.measured():
+        name, cells = one.contender.name, ""
+        for batch in batches:
+            calls = one.at(batch)
+            if calls is None:
+                cells += " | | | | |"
+                continue
+            own = took[name, batch]
+            twin = name.replace("eet ", "dense ") if name.startswith("eet ") else ""
+            rivals = [took.get((rival, batch)) for rival in (EAGER, DENSE, twin)]
+            ratios = " | ".join("" if rival is None else f"{rival / own:.2f}x" for rival in rivals)
+            cells += f" {own:.1f} | {calls.percentile(99):.1f} | {ratios} |"
+        rows.append(f"| {name} |{cells} {one.peak_mib:.0f} |")
+    return "\n".join(rows)
 
 
 def main() -> None:
-    """Measure every contender in turn and print medians and ratios."""
+    """Prepare, time, and print the table and the machine's peaks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="deit_small_patch16_224")
     parser.add_argument("--batch", default="1,8")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--json", type=Path, help="write everything that was measured there")
     options = parser.parse_args()
-    if options.one:
-        label, batch, folder = options.one
-        milliseconds = CONTENDERS[label](options.backbone, int(batch), Path(folder))
-        print(milliseconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-        return
-    batches = [int(batch) for batch in options.batch.split(",")]
-    results: dict[tuple[str, int], list[float]] = {}
-    peaks = dict.fromkeys(CONTENDERS, 0.0)
+    batches = tuple(int(batch) for batch in options.batch.split(","))
+    settings = BenchSettings(batches, options.threads, options.rounds, options.seconds)
+    start = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
-        _prepare(options.backbone, options.batch, Path(name))
-        for _ in range(options.rounds):
-            for batch in batches:
-                for label in CONTENDERS:
-                    command = [sys.executable, __file__, "--backbone", options.backbone]
-                    command += ["--one", label, str(batch), name]
-                    out = subprocess.run(command, check=True, capture_output=True, text=True)
-                    milliseconds, peak = map(float, out.stdout.split())
-                    results.setdefault((label, batch), []).append(milliseconds)
-                    peaks[label] = max(peaks[label], peak)
-    rivals = ("timm, PyTorch eager", "fgdeploy dense, ONNX Runtime")
-    head = "".join(f" batch {batch}, ms | against eager | against dense ORT |" for batch in batches)
-    print(f"| {options.backbone}, {THREADS} threads |{head} peak MiB |")
-    print(f"|---|{'---|---|---|' * len(batches)}---|")
-    for label in CONTENDERS:
-        cells = ""
-        for batch in batches:
-            median = statistics.median(results[label, batch])
-            ratios = [statistics.median(results[rival, batch]) / median for rival in rivals]
-            cells += f" {median:.1f} | {ratios[0]:.2f}x | {ratios[1]:.2f}x |"
-        print(f"| {label} |{cells} {peaks[label]:.0f} |")
+        folder = options.keep or Path(name)
+        folder.mkdir(exist_ok=True)
+        prepare(options.backbone, options.batch, folder)
+        _note(f"prepared after {time.monotonic() - start:.0f} s")
+        bundles = [folder / f"{one}.fgd" for one in STAGES]
+        try:
+            board = run_benchmark(bundles, (), ("timm", "ort"), settings, notify=_note)
+        except FgdeployError as error:
+            raise SystemExit(str(error)) from None
+    print(table(board, options.backbone))
+    for name, why in board.not_run.items():
+        print(f"not run: {name}: {why}")
+    print(json.dumps(board.peaks.to_json() if board.peaks else None))
+    if options.json:
+        options.json.write_text(json.dumps(board.to_json()))
+    _note(f"took {time.monotonic() - start:.0f} s")
 
 
 if __name__ == "__main__":
