@@ -20,7 +20,7 @@ _OPSET, _IR = 18, 9
 
 def graph(shape: Geometry, heads: int, image_size: int) -> onnx.ModelProto:
     """Return a graph: `frames` uint8 [B, S, S, 3] to `embedding` float32 [B, D]."""
-    writer = _Writer(shape, heads)
+    writer = ViTWriter(shape, heads)
     x = writer.embedded("frames")
     for _ in range(shape.depth):
         x = writer.block(x)
@@ -38,11 +38,15 @@ def graph(shape: Geometry, heads: int, image_size: int) -> onnx.ModelProto:
     return helper.make_model(made, opset_imports=[opset], ir_version=_IR)
 
 
-class _Writer:
-    """Adds nodes and weights; every method takes and returns names of tensors."""
+class ViTWriter:
+    """Adds nodes and weights; every method takes and returns names of tensors.
 
-    def __init__(self, shape: Geometry, heads: int) -> None:
+    rows: token rows of its blocks, None for all that the backbone has.
+    """
+
+    def __init__(self, shape: Geometry, heads: int, rows: int | None = None) -> None:
         self.shape, self.heads = shape, heads
+        self.rows = shape.patches + shape.prefix_tokens if rows is None else rows
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
         self._drawn = np.random.default_rng(0)
@@ -79,9 +83,13 @@ class _Writer:
 
     def block(self, x: str) -> str:
         """Add a block: attention and MLP, each behind a norm and beside its input."""
+        return self.fed(x, self.attended(self.norm(x)))
+
+    def fed(self, x: str, attended: str) -> str:
+        """Add what a block does behind attention: projection and MLP, both beside their input."""
         width = self.shape.width
         hidden = round(self.shape.mlp_ratio * width)
-        x = self.op("Add", x, self.linear(self._attended(self.norm(x)), width, width))
+        x = self.op("Add", x, self.linear(attended, width, width))
         y = self._gelu(self.linear(self.norm(x), width, hidden))
         return self.op("Add", x, self.linear(y, hidden, width))
 
@@ -90,8 +98,9 @@ class _Writer:
         error = self.op("Erf", self.op("Div", y, root))
         return self.op("Mul", y, self.op("Mul", half, self.op("Add", error, one)))
 
-    def _attended(self, y: str) -> str:
-        width, rows = self.shape.width, self.shape.patches + self.shape.prefix_tokens
+    def attended(self, y: str) -> str:
+        """Add q, k, v and attention of normed rows, without the projection."""
+        width, rows = self.shape.width, self.rows
         size = width // self.heads
         split = self.held(np.array([0, rows, self.heads, size]))
         names = [f"{part}_{len(self.nodes)}" for part in "qkv"]
@@ -107,6 +116,7 @@ class _Writer:
         return self.op("Reshape", out, self.held(np.array([0, rows, width])))
 
     def linear(self, x: str, inner: int, outer: int) -> str:
+        """Add a product with drawn weights, and a bias."""
         return self.op("Add", self.op("MatMul", x, self.drawn(inner, outer)), self.drawn(outer))
 
     def norm(self, x: str, to: str | None = None) -> str:

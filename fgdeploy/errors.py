@@ -13,6 +13,7 @@ from fgdeploy.core.errors import (
     ParityError,
     StageError,
     TrainingError,
+    TuningError,
     UsageError,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "ParityError",
     "StageError",
     "TrainingError",
+    "TuningError",
     "UsageError",
 ]

@@ -99,7 +99,12 @@ def test_the_scan_knows_nothing_of_the_store() -> None:
         assert all(name.startswith("retrieval.scan") for name in names), path
 
 
-def test_only_the_demo_parity_and_explanations_reach_back_to_torch() -> None:
+# What of a tuning makes and runs networks; the numbers beside do without.
+_TUNING = ("planning", "stack_graph", "stack_timing", "trials", "tuner", "workshop")
+_TUNING += ("advice", "schedules")  # stages, which are numbers
+
+
+def test_only_the_demo_parity_explanations_and_tuning_reach_back_to_torch() -> None:
     back = {"models", "training", "export"}
     for path in (ROOT / "fgdeploy").rglob("*.py"):
         inside = path.relative_to(ROOT / "fgdeploy")
@@ -107,6 +112,7 @@ def test_only_the_demo_parity_and_explanations_reach_back_to_torch() -> None:
             continue
         if any(_allowed(name, back) for name in _modules_imported(path)):
             known = ("demo/tour.py", "proof/comparing.py", "explaining/by_pytorch.py")
+            known += tuple(f"tuning/{name}.py" for name in _TUNING)
             assert inside.as_posix() in known, path
         imports_cli = any(_allowed(name, {"cli"}) for name in _modules_imported(path))
         assert not imports_cli or inside.name == "__main__.py", path

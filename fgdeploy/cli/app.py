@@ -31,6 +31,7 @@ from fgdeploy.cli import (
     show,
     streams,
     train,
+    tune,
 )
 from fgdeploy.core.errors import FgdeployError
 
@@ -160,6 +161,7 @@ app.command("boxes")(boxes.boxes)
 app.command("export")(export.export)
 app.command("calibrate")(calibrate.calibrate)
 app.command("build-engine")(build.build_engine)
+app.command("tune")(tune.tune)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(doctor.doctor)
 app.command("parity")(parity.parity)

@@ -19,6 +19,7 @@ def inspect(
 ) -> None:
     """Verify a bundle and show its stages, token counts, MACs, files and engines."""
     from fgdeploy.bundle import open_bundle
+    from fgdeploy.tuning import tuning_file
 
     bundle = open_bundle(objects.bundle_of(path, old_bundle))
     manifest = bundle.manifest
@@ -32,6 +33,8 @@ def inspect(
     if proof := proof_line(manifest.parity or {}):
         show.line("")
         show.line(proof)
+    if (tuning := tuning_file.read(bundle)) is not None:
+        show.line(tuning_file.line(tuning))
 
 
 @dataclass(frozen=True)

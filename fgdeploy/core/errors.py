@@ -7,6 +7,7 @@ FgdeployError                 base; the CLI prints it as one line and exits with
 ├── DataError                 a folder, CSV or code file that is not what was promised
 ├── CheckpointError           a checkpoint that does not fit or cannot be trusted
 ├── TrainingError             a training that cannot go on
+├── TuningError               no schedule that keeps to the latency and quality asked for
 ├── StageError                pruning stages that the backbone cannot follow (exit 2)
 ├── ExportError               a graph that could not be written or proven equal
 ├── BundleError               a bundle that is damaged, foreign or unsafe
@@ -74,6 +75,10 @@ class StageError(FgdeployError):
     """Pruning stages that the backbone cannot follow."""
 
     exit_code = 2
+
+
+class TuningError(FgdeployError):
+    """No schedule keeps to the latency and quality asked for on this device."""
 
 
 class ExportError(FgdeployError):

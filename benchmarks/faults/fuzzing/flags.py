@@ -21,6 +21,7 @@ CALLS: dict[str, tuple[tuple[str, ...], ...]] = {
     "export": (("--method", "eet", "--backbone", "test_vit", "--weights", "random"),),
     "calibrate": ((BUNDLE,),),
     "build-engine": ((BUNDLE, "--backend", "onnxruntime", "--data", PHOTOS),),
+    "tune": (("--data", PHOTOS, "--latency", "8ms", "--engine", "missing:fp32"),),
     "inspect": ((BUNDLE,), (BUNDLE, "--json")),
     "doctor": (("--json",),),
     "parity": ((BUNDLE, PHOTOS, "--reference", "onnxruntime"),),

@@ -24,6 +24,7 @@ COMMANDS = [
     ["doctor"],
     ["calibrate"],
     ["build-engine"],
+    ["tune"],
     ["parity"],
     ["bench"],
     ["pack"],

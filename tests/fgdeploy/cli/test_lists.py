@@ -34,6 +34,7 @@ def test_every_command_that_takes_a_list_knows_its_columns() -> None:
         "export",
         "calibrate",
         "build-engine",
+        "tune",
         "parity",
         "bench",
         "hash",

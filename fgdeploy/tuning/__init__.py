@@ -1,0 +1,1 @@
+"""Which schedule of a method pays on this device: measured, searched, verified."""
