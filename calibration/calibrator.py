@@ -13,7 +13,7 @@ import onnx
 
 from fgdeploy import __version__
 from fgdeploy.bundle import GRAPHS, Bundle, checks
-from fgdeploy.calibration import cache, int8_plan, qdq, sample
+from fgdeploy.calibration import cache, fp8, int8_plan, qdq, sample
 from fgdeploy.calibration.cache import Calibration
 from fgdeploy.calibration.calibration_settings import CalibrationSettings
 from fgdeploy.calibration.half import to_half
@@ -35,7 +35,7 @@ class Calibrated:
 
     reused: nothing was done, as the bundle held this very calibration. repair: None where INT8 met
     the limits at once. skipped: why photos were left out. warnings: one line each. variety: of the
-    photos that INT8 was checked with.
+    photos that INT8 was checked with. fp8: where it was asked for.
     """
 
     bundle: Bundle
@@ -49,6 +49,7 @@ class Calibrated:
     skipped: Sequence[str] = ()
     warnings: Sequence[str] = ()
     variety: Variety | None = None
+    fp8: Parity | None = None
 
 
 def calibrate(
@@ -60,15 +61,19 @@ def calibrate(
     notify: Notify = silent,
     bars: Bars = no_bars,
     strict: bool = False,
+    with_fp8: bool = False,
 ) -> Calibrated:
     """Write INT8 and FP16 graphs into a bundle, with the calibration that they came from.
 
     limits: the limits of INT8 (default: `int8_limits`); layers go back to float until they
     are kept. A calibration of the same graph, photos and settings is kept unless `again`; one of
     another graph is refused as stale. strict: raise ImageError for the first photo that cannot be
-    read. Raises DataError for photos that cannot calibrate, such as alike ones, ParityError if even
-    repair does not meet the limits, ExportError, BundleError or OSError.
+    read. with_fp8: write an FP8 graph as well, as is done where the bundle has one. Raises
+    DataError for photos that cannot calibrate, such as alike ones, ParityError if even repair does
+    not meet the limits or FP8 misses them, ExportError, BundleError or OSError.
     """
+    has_fp8 = GRAPHS["fp8"] in bundle.manifest.files
+    with_fp8 = with_fp8 or has_fp8
     held = None if again else cache.read(bundle)
     chosen = sample.draw(photos, settings.images, bundle.manifest.image_size, settings.seed)
     for warning in chosen.warnings:
@@ -80,7 +85,8 @@ def calibrate(
         "sha256": sample.digest(chosen.calibration),
     }
     wanted = {**dataclasses.asdict(settings), "limits": limits.to_json()}
-    if held is not None and _same_photos(held, facts) and held.settings == wanted:
+    same = held is not None and _same_photos(held, facts) and held.settings == wanted
+    if held is not None and same and with_fp8 == has_fp8:
         return Calibrated(bundle, held, limits, reused=True, warnings=chosen.warnings)
     skipped: list[str] = []
     model = onnx.load(bundle.graph("fp32"))
@@ -111,6 +117,16 @@ def calibrate(
     in_float = fixed.in_float if fixed else []
     graphs = _graphs(model, made, in_float)
     fp16 = judge.parity(to_half(model), bars("checking FP16"))
+    eight = None
+    if with_fp8:
+        graph = fp8.write(made)
+        eight = judge.parity(graph, bars("checking FP8"))
+        if broken := eight.breaches(limits):
+            raise ParityError(
+                f"FP8 cannot keep to the limits of this model: {'; '.join(broken)}; use --int8 or "
+                "--fp16, or give wider limits"
+            )
+        graphs[GRAPHS["fp8"]] = graph.SerializeToString()
     parity = fixed.parity if fixed else first
     record = Calibration(
         graph_sha256=bundle.manifest.files[GRAPHS["fp32"]]["sha256"],
@@ -126,7 +142,7 @@ def calibrate(
     files = {**graphs, cache.FILE: record.to_bytes(), checks.FILE: held_to.to_bytes()}
     written = bundle.with_files(files, record.summary())
     return Calibrated(
-        written, record, limits, first, parity, fp16, fixed, False, skipped, warnings, varied
+        written, record, limits, first, parity, fp16, fixed, False, skipped, warnings, varied, eight
     )
 
 

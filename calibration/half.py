@@ -42,13 +42,13 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     half = onnx.ModelProto()
     half.CopyFrom(model)
     if any(node.op_type == "QuantizeLinear" for node in half.graph.node):
-        _raise_opset(half)
+        raise_opset(half)
     converter = _Converter(half)
     converter.run()
     return half
 
 
-def _raise_opset(model: onnx.ModelProto) -> None:
+def raise_opset(model: onnx.ModelProto) -> None:
     """Declare opset 19: what it changed over 18 is types that are allowed, no op's meaning."""
     for entry in model.opset_import:
         if entry.domain in ("", "ai.onnx"):

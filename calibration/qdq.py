@@ -27,11 +27,13 @@ def write(
     unsigned_activations: the same numbers as uint8 with zero point 128, which is what ONNX
     Runtime's x86 kernels are fast with; TensorRT and OpenVINO want zero point 0.
     """
-    writer = _Writer(plan, plan.in_float | set(in_float), unsigned_activations)
+    writer = Writer(plan, plan.in_float | set(in_float), unsigned_activations)
     return writer.run()
 
 
-class _Writer:
+class Writer:
+    """Puts Q/DQ around the layers of a plan."""
+
     def __init__(self, plan: Int8Plan, in_float: frozenset[str], unsigned: bool) -> None:
         self.plan, self.in_float, self.unsigned = plan, in_float, unsigned
         self.model = onnx.ModelProto()

@@ -25,7 +25,7 @@ from fgdeploy.engines.choosing import graph_key, load
 from fgdeploy.engines.record import Built, Record
 
 # Graphs that do not have the opset of the manifest.
-_OPSETS = {"int8-fp16": 19}
+_OPSETS = {"int8-fp16": 19, "fp8": 19}
 # The most telling extension first: it names the engine's folder.
 _TELLING = ["amx_int8", "avx512_vnni", "avx_vnni", "avx512f", "avx2", "i8mm", "asimddp", "asimd"]
 
@@ -103,7 +103,7 @@ def _graph(bundle: Bundle, kind: type[GraphEngine], precision: str) -> str:
     if key is None:
         raise EngineError(
             f"{bundle.path.name} holds no {precision} graph; run: fgdeploy calibrate "
-            f"{bundle.path.name}"
+            f"{bundle.path.name}{' --fp8' if precision == 'fp8' else ''}"
         )
     return key
 

@@ -9,12 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fgdeploy.bundle import Manifest
-from fgdeploy.core.errors import MissingDependency
+from fgdeploy.core import machine
+from fgdeploy.core.errors import MissingDependency, UsageError
 from fgdeploy.engines import ort_layers
 from fgdeploy.engines.base import Compiled, EngineSource, GraphEngine, Graphs, Outputs
 from fgdeploy.engines.build_settings import BuildSettings
 from fgdeploy.engines.cuda import Runner
 from fgdeploy.engines.trt_build import compile_engine
+
+_LEAST_FP8 = 8.9
 
 
 class TrtEngine(GraphEngine):
@@ -29,6 +32,7 @@ class TrtEngine(GraphEngine):
         "fp32": ("fp32",),
         "fp16": ("fp16",),
         "int8": ("int8-fp16", "int8"),
+        "fp8": ("fp8",),
     }
     file_name = "engine.plan"
     gpu = True
@@ -58,8 +62,11 @@ class TrtEngine(GraphEngine):
     ) -> Compiled:
         """Write TensorRT's engine for the batches of `settings`.
 
-        Raises EngineError where it computes more in float32 than the graph asks for.
+        Raises EngineError where it computes more in float32 than the graph asks for, UsageError for
+        FP8 on a GPU that has none.
         """
+        if precision == "fp8":
+            _check_fp8(settings.compute_capabilities)
         frame = (manifest.image_size, manifest.image_size, 3)
         compiled = compile_engine(cls.trt, graph, frame, target, settings)
         if compiled.layers is not None:
@@ -76,3 +83,14 @@ class TrtEngine(GraphEngine):
 
     def _free(self) -> None:
         self._runner.close()
+
+
+def _check_fp8(targets: tuple[str, ...]) -> None:
+    """Raise UsageError for GPUs without FP8: those named, or else this machine's first."""
+    capabilities = targets or tuple(gpu.compute_capability for gpu in machine.gpus()[:1])
+    without = [one for one in capabilities if one is not None and float(one) < _LEAST_FP8]
+    if without:
+        raise UsageError(
+            f"a GPU of compute capability {', '.join(without)} has no FP8, which begins with "
+            f"{_LEAST_FP8}; take --int8 or --fp16"
+        )

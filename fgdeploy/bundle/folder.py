@@ -26,12 +26,14 @@ from fgdeploy.core.errors import BundleError, UsageError
 
 # int8-u8 and int8-fp16 hold the same INT8 numbers as int8: with unsigned activations, as ONNX
 # Runtime likes them on x86, and with FP16 for the rest, as TensorRT does.
+# fp8 is made when asked for.
 GRAPHS = {
     "fp32": "model.onnx",
     "fp16": "model.fp16.onnx",
     "int8": "model.int8.onnx",
     "int8-u8": "model.int8.u8.onnx",
     "int8-fp16": "model.int8.fp16.onnx",
+    "fp8": "model.fp8.onnx",
 }
 LONGEST_MANIFEST = 1 << 24  # bytes
 ENGINES = "engines"  # compiled engines belong to a machine, not to the manifest

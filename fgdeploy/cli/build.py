@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 def build_engine(
     bundle: objects.BundleArgument = None,
     int8: Annotated[bool, typer.Option("--int8", help="INT8; calibrates first if needed.")] = False,
+    fp8: Annotated[
+        bool, typer.Option("--fp8", help="FP8 (TensorRT, GPUs from compute capability 8.9).")
+    ] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="FP16, for GPUs.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="BF16 (CPUs, OpenVINO).")] = False,
     fp32: Annotated[bool, typer.Option("--fp32", help="Full FP32, compiled.")] = False,
@@ -76,10 +79,12 @@ def build_engine(
     from fgdeploy.engines.build_settings import BuildSettings
     from fgdeploy.proof.preparing import build_engine as build
 
-    flags = {"int8": int8, "fp16": fp16, "bf16": bf16, "fp32": fp32}
+    flags = {"int8": int8, "fp8": fp8, "fp16": fp16, "bf16": bf16, "fp32": fp32}
     chosen = [flag for flag, given in flags.items() if given]
     if len(chosen) != 1:
-        raise UsageError(f"choose one of --int8, --fp16, --bf16 and --fp32, got {len(chosen)}")
+        raise UsageError(
+            f"choose one of --int8, --fp8, --fp16, --bf16 and --fp32, got {len(chosen)}"
+        )
     precision = chosen[0]
     settings = BuildSettings(
         batches=numbers.wholes(batch, "--batch", least=1),

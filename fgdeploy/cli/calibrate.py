@@ -69,6 +69,9 @@ def calibrate(
     compensate: Annotated[
         bool, typer.Option(help="Round weights so that errors cancel, and correct biases.")
     ] = True,
+    fp8: Annotated[
+        bool, typer.Option("--fp8", help="Write an FP8 graph too, for TensorRT.")
+    ] = False,
     seed: SeedOption = 0,
     again: AgainOption = False,
     strict: show.StrictOption = False,
@@ -88,7 +91,7 @@ def calibrate(
     kept = limits(max_map_drop, max_drop, min_bit_agreement)
     with bars() as shown:
         done = calibrate_bundle(
-            name, data, settings, kept, again, shown.say, shown.make, columns, strict
+            name, data, settings, kept, again, shown.say, shown.make, columns, strict, fp8
         )
     if as_json:
         show.emit_json(_json(done))
@@ -146,7 +149,8 @@ def _rows(done: Calibrated) -> list[tuple[str, str]]:
             ("int8 then", show.parity_line(done.int8)),
             ("costs", "{:.1f} ms before, {:.1f} after: one frame, ONNX Runtime".format(*cost)),
         ]
-    return [*rows, ("fp16", show.parity_line(done.fp16))]
+    eight = [("fp8", show.parity_line(done.fp8))] if done.fp8 is not None else []
+    return [*rows, ("fp16", show.parity_line(done.fp16)), *eight]
 
 
 def _range(settings: object) -> str:
@@ -169,6 +173,7 @@ def _json(done: Calibrated) -> dict[str, object]:
         "first": plain(done.first),
         "int8": plain(done.int8),
         "fp16": plain(done.fp16),
+        "fp8": plain(done.fp8),
         "repair_latency_ms": done.repair.latency_ms if done.repair else None,
         "reused": done.reused,
         "skipped": list(done.skipped),

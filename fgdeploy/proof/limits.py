@@ -89,6 +89,7 @@ LIMITS = {
     "fp32": FP32_LIMITS,
     "fp16": Limits(min_bit_agreement=0.995),
     "int8": Limits(min_bit_agreement=0.98),
+    "fp8": Limits(min_bit_agreement=0.98),
     "bf16": Limits(min_bit_agreement=0.97),
 }
 # What INT8 keeps to. Photos that a model was trained on lie further from its decision borders: half
@@ -118,12 +119,12 @@ def int8_limits(labels: Sequence[str | None]) -> Limits:
 
 
 def limits_of(bundle: Bundle, precision: str) -> Limits:
-    """Return the limits of a precision: fp32's of the manifest, INT8's of the calibration."""
+    """Return a precision's limits: fp32's of the manifest, INT8's and FP8's of the calibration."""
     from fgdeploy.calibration import cache
 
     if precision == "fp32" and bundle.manifest.limits:
         return Limits.from_json(bundle.manifest.limits)
-    held = cache.read(bundle) if precision == "int8" else None
+    held = cache.read(bundle) if precision in ("int8", "fp8") else None
     return Limits.from_json(held.settings["limits"]) if held else LIMITS[precision]
 
 

@@ -42,15 +42,16 @@ def calibrate(
     bars: Bars = no_bars,
     columns: Columns = AS_NAMED,
     strict: bool = False,
+    fp8: bool = False,
 ) -> Calibrated:
     """Write INT8 and FP16 graphs into a bundle: `fgdeploy.calibrate("eet.fgd", "birds")`.
 
     photos: real ones, by default those of the training that the model comes from, or else the only
     ones in the working folder. limits: what INT8 keeps to against fp32, by default half a point of
     mAP and 98.5 % of code bits. again: whatever the bundle holds already. columns: what those of a
-    CSV are called. strict: raise ImageError for the first photo that cannot be read. Raises what
-    `calibration.calibrator.calibrate` raises, UsageError
-    where there are no photos, MissingDependency without the onnx package.
+    CSV are called. strict: raise ImageError for the first photo that cannot be read. fp8: write an
+    FP8 graph as well. Raises what `calibration.calibrator.calibrate` raises, UsageError where there
+    are no photos, MissingDependency without the onnx package.
     """
     try:
         from fgdeploy.calibration.calibration_settings import CalibrationSettings
@@ -60,7 +61,7 @@ def calibrate(
     opened = _opened(bundle)
     chosen = named_or_found(photos, _PURPOSE, notify, own_photos(opened), columns, strict)
     settings = settings or CalibrationSettings()
-    done = run(opened, chosen, settings, limits, again, notify, bars, strict)
+    done = run(opened, chosen, settings, limits, again, notify, bars, strict, fp8)
     every = dict.fromkeys([*skipped_of(chosen), *done.skipped])
     return dataclasses.replace(done, skipped=list(every))
 
@@ -109,7 +110,15 @@ def build_engine(
         skipped = skipped_of(chosen)
         if missing or again:
             done = calibrate(
-                opened, chosen, calibration, limits, again, notify, bars, strict=strict
+                opened,
+                chosen,
+                calibration,
+                limits,
+                again,
+                notify,
+                bars,
+                strict=strict,
+                fp8=precision == "fp8",
             )
             opened, skipped = done.bundle, done.skipped
         judges = _judges(chosen, precision, opened.manifest.image_size, calibration)
@@ -127,13 +136,13 @@ def _opened(bundle: Bundle | str | os.PathLike[str]) -> Bundle:
 def _judges(
     photos: Sequence[Photo], precision: str, image_size: int, settings: CalibrationSettings
 ) -> Sequence[Photo]:
-    """Return the photos that judge an engine, INT8 by others than calibrated it if any are left.
+    """Return the photos that judge an engine, INT8 and FP8 by others than calibrated them, if any.
 
     Copies of a photo are left out, so that none both calibrates and judges.
     """
     from fgdeploy.calibration import sample
 
-    if precision != "int8":
+    if precision not in ("int8", "fp8"):
         return spread(photos, PHOTOS, settings.seed)
     drawn = sample.draw(photos, settings.images, image_size, settings.seed)
     return drawn.checks or drawn.calibration

@@ -27,7 +27,7 @@ from tests.calibration.conftest import LOOSE, PLAIN, SETTINGS
 from tests.calibration.graphs import run
 from tests.checks import refused
 
-WRITTEN = {*GRAPHS.values(), cache.FILE, checks.FILE}
+WRITTEN = {*GRAPHS.values(), cache.FILE, checks.FILE} - {GRAPHS["fp8"]}
 IMPOSSIBLE = Limits(max_hash_diff=0.0)
 
 
@@ -61,7 +61,7 @@ def test_what_is_written(calibrated: Calibrated, rough: Path) -> None:
 
 
 def test_the_graphs_are_one_set_of_numbers(calibrated: Calibrated) -> None:
-    graphs = {key: onnx.load(calibrated.bundle.graph(key)) for key in GRAPHS}
+    graphs = {key: onnx.load(calibrated.bundle.graph(key)) for key in GRAPHS if key != "fp8"}
     made = int8_plan.restore(graphs["fp32"], graphs["int8"], calibrated.record.balances())
     assert qdq.write(made) == graphs["int8"]
     assert qdq.write(made, (), True) == graphs["int8-u8"]

@@ -246,7 +246,7 @@ def test_one_of_two_misses_its_limits(
 @pytest.mark.parametrize(
     ("flags", "pattern"),
     [
-        ([], r"choose one of --int8, --fp16, --bf16 and --fp32, got 0$"),
+        ([], r"choose one of --int8, --fp8, --fp16, --bf16 and --fp32, got 0$"),
         (["--int8", "--fp16"], r"choose one of .*, got 2$"),
         (["--int8", "--batch", "eight"], "--batch eight: expected a whole number"),
         (["--int8", "--batch", "1,,8"], "--batch : expected a whole number"),
