@@ -7,8 +7,8 @@ from pathlib import Path
 from fgdeploy.bundle import onnx_scan
 from fgdeploy.engines.engine_layers import Layers
 
-# Ops that multiply by weights: the input that holds these.
-_PRODUCTS = {"Conv": 1, "FusedConv": 1, "MatMul": 1, "FusedMatMul": 1, "Gemm": 1, "FusedGemm": 1}
+# Ops that multiply by weights, which may stand on either side.
+_PRODUCTS = {"Conv", "FusedConv", "MatMul", "FusedMatMul", "Gemm", "FusedGemm"}
 # Their quantised kin, whatever the graph around them is.
 _INT8 = {
     *("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger"),
@@ -39,7 +39,7 @@ def read(path: Path) -> Layers:
 def _type(node: onnx_scan.Node, weights: dict[str, int]) -> str | None:
     if node.op in _INT8:
         return "int8"
-    place = _PRODUCTS.get(node.op, len(node.inputs))
-    if place >= len(node.inputs):
+    if node.op not in _PRODUCTS:
         return None
-    return _ONNX_TYPES.get(weights.get(node.inputs[place], 0))
+    kinds = [weights[name] for name in node.inputs[:2] if name in weights]
+    return _ONNX_TYPES.get(kinds[0]) if kinds else None

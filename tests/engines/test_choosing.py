@@ -11,8 +11,8 @@ from fgdeploy.bundle import Bundle, open_bundle, sha256
 from fgdeploy.core import machine
 from fgdeploy.core.errors import EngineError, MissingDependency, UsageError
 from fgdeploy.core.machine import Cpu
-from fgdeploy.engines import Built, Record, available, build, find, open_engine
-from fgdeploy.engines.onnxruntime import OnnxRuntimeEngine
+from fgdeploy.engines import Built, Record, available, find, open_engine, ort_session
+from fgdeploy.engines.onnxruntime import session_options
 from tests.checks import refused
 
 
@@ -225,12 +225,9 @@ def test_a_gpu_engine_that_was_not_built(bundle: Bundle) -> None:
         open_engine(bundle, "tensorrt-rtx:int8")
 
 
-def test_onnxruntime_that_falls_back_to_the_cpu(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(OnnxRuntimeEngine, "provider", "CUDAExecutionProvider")
+def test_onnxruntime_that_falls_back_to_the_cpu(bundle: Bundle) -> None:
     with (
         pytest.warns(UserWarning, match="not in available provider names"),
         refused(EngineError, r"ONNX Runtime cannot start its CUDAExecutionProvider here"),
     ):
-        build(bundle, "onnxruntime", "fp32")
+        ort_session.start(bundle.graph(), session_options())

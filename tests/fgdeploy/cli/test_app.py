@@ -286,4 +286,5 @@ def test_a_limit_of_file_sizes_is_no_full_disk(moths: Path, bundle: Path, tmp_pa
         assert "(ulimit -f)" in done.stderr
         assert "disk" not in done.stderr
         assert done.stderr.count("error:") == 1
-        assert list(tmp_path.iterdir()) == []
+        # What was hashed so far waits for the next run; nothing else is left.
+        assert {path.name for path in tmp_path.iterdir()} <= {"codes.npz.part"}

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from fgdeploy.engines import backends, find, openvino
 from fgdeploy.engines.onnxruntime import OnnxRuntimeEngine
 from fgdeploy.engines.openvino import OpenVinoEngine
 from fgdeploy.proof import bench
+from fgdeploy.proof.contenders import Contender, Turn
 from tests.fgdeploy.cli.conftest import Run
 from tests.fgdeploy.cli.outcome import fails
 
@@ -63,11 +63,12 @@ def openvino_int8() -> None:
 def timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let OpenVINO's INT8 take 2 ms a frame, and all others 8."""
 
-    def apart(bundle: Path, name: str, batches: Sequence[int], threads: int | None) -> Any:
-        ms = 2.0 if name == "openvino:int8" else 8.0
-        return {"times": {str(batch): [batch * ms] * 10 for batch in batches}, "peak_mib": 99.0}
+    def apart(contender: Contender, threads: int | None, seconds: float) -> Turn:
+        ms = 2.0 if contender.name == "openvino:int8" else 8.0
+        times = {batch: [batch * ms] * 10 for batch in contender.batches}
+        return Turn(times, {}, dict.fromkeys(times, 0.0), 99.0, contender.name)
 
-    monkeypatch.setattr(bench, "_apart", apart)
+    monkeypatch.setattr(bench, "measure_apart", apart)
 
 
 def engines() -> list[str]:
@@ -388,13 +389,14 @@ def test_a_backend_that_breaks_is_left_out(
 
 
 def test_a_measurement_that_fails(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Dead:
-        returncode, stdout, stderr = -9, "", ""
+    def dead(contender: Contender, threads: int | None, seconds: float) -> Turn:
+        raise EngineError("the process was ended by signal 9")
 
-    monkeypatch.setattr(bench.subprocess, "run", lambda *_, **__: Dead())
+    monkeypatch.setattr(bench, "measure_apart", dead)
     fails(
         run("build-engine", "--int8", "--backend", "onnxruntime", *LENIENT),
         1,
-        "onnxruntime:int8 cannot be measured: exit code -9; see: fgdeploy doctor",
+        "onnxruntime:int8 cannot be measured: the process was ended by signal 9; see: fgdeploy "
+        "doctor",
     )
     assert engines() == ["onnxruntime:int8"]  # it keeps to its limits, only its time is not known
