@@ -1,8 +1,9 @@
 """The graph that ONNX Runtime's CUDA provider runs: fused ops, in FP16 where that is enough.
 
-In FP16: all of blocks and steps, residual sums too, so that whole blocks pass without a Cast. In
-FP32: what the graph pins (token scores and their TopK), the last norm and the head. Kernels sum
-products in FP32, and with the session's settings the statistics of norms.
+In FP16: all of blocks and steps. In FP32: what the graph pins (token scores and their TopK), the
+last norm and the head. Kernels sum products in FP32, and with the session's settings the statistics
+of norms. Residual sums and their norms are in FP16 too, so that whole blocks pass without a Cast,
+but in FP32 up to where a graph last picks tokens: there a rounded sum is another token.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ _FLOAT, _HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 _MOVES = frozenset(
     ("Concat", "Expand", "Gather", "GatherElements", "Identity", "Reshape", "Slice", "Split")
 ) | {"Squeeze", "Transpose", "Unsqueeze"}
+
+_PICKS = frozenset(("ArgMax", "ArgMin", "CumSum", "TopK"))
+_SUMS = frozenset(("Add", "LayerNormalization", "SkipLayerNormalization"))
 
 
 @dataclass(frozen=True)
@@ -68,16 +72,20 @@ class _Halving:
         self._types: dict[str, int] = dict.fromkeys((*floats, *held), int(_FLOAT))
         self._named: dict[tuple[str, int], str] = {}
         self._nodes: list[Node] = []
+        # Up to here a sum decides which tokens stay.
+        picks = [place for place, node in enumerate(graph.node) if node.op_type in _PICKS]
+        self._deciding = max(picks, default=-1)
         self.casts = 0
 
     def run(self) -> None:
         """Write the graph's nodes and weights anew."""
         outputs = {value.name for value in self._graph.output}
-        for node in self._graph.node:
-            wanted = self._wanted(node, bool(outputs & set(node.output)))
-            for place, name in enumerate(node.input):
+        for place, node in enumerate(self._graph.node):
+            sums = node.op_type in _SUMS and place < self._deciding
+            wanted = self._wanted(node, sums or bool(outputs & set(node.output)))
+            for number, name in enumerate(node.input):
                 if name in self._types:
-                    node.input[place] = self._as(name, wanted)
+                    node.input[number] = self._as(name, wanted)
             for name in node.output:
                 if name in self._types:
                     self._types[name] = wanted
@@ -90,9 +98,9 @@ class _Halving:
         self._graph.node.extend(self._nodes)
         self._graph.initializer.extend(kept)
 
-    def _wanted(self, node: Node, is_output: bool) -> int:
+    def _wanted(self, node: Node, in_full: bool) -> int:
         given = [self._types[name] for name in node.input if name in self._types]
-        if is_output:
+        if in_full:
             return int(_FLOAT)
         if node.op_type in _MOVES and given:
             return int(given[0])

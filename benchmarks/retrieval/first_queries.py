@@ -49,7 +49,7 @@ def _one(name: str, count: int, batch: int, queries: int) -> dict[str, float]:
         else:
             search_codes(some, codes, 10)
         times.append(1e3 * (time.perf_counter() - start))
-        if name != "faiss" and not ahead.ready(1):
+        if name != "faiss" and 1 not in ahead._ready:
             slow, loaded = len(times), time.perf_counter() - begin
     base = float(np.median(times[:slow] or times))
     return {

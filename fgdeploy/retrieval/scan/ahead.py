@@ -99,7 +99,9 @@ class Ahead:
             self._failure = failure
 
     def _compile(self, words: int) -> str:
-        """Compile in another process; return why that failed, or nothing."""
+        """Compile in another process, where Python can start one; return why that failed."""
+        if not sys.executable or getattr(sys, "frozen", False):
+            return ""  # an application in one file would start itself: this thread compiles
         command = [sys.executable, "-c", _COMPILE, str(words)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         with self._lock:
