@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 from fgdeploy.export.dense_vit import ViTWriter
 from fgdeploy.models.backbone.vit import Geometry
 
-SIDE, BITS = 8, 8  # of the made-up frames and codes
-_STEP = 0.05  # of made-up activations: how they are rounded changes no time
+SIDE, BITS = 8, 8  # of the drawn frames and codes
+_STEP = 0.05  # of drawn activations: how they are rounded changes no time
 
 
 def graph(
@@ -28,7 +28,7 @@ def graph(
     """Return `frames` uint8 [B, 8, 8, 3] to `hash` float32 [B, 8] and `code` uint8 [B, 1].
 
     feed_only: of each block projection and MLP alone. int8: linear layers between Q and DQ, with
-    made-up steps; unsigned: activations as uint8, as ONNX Runtime likes them on x86.
+    drawn steps; unsigned: activations as uint8, as ONNX Runtime likes them on x86.
     """
     writer = _Int8Writer(shape, heads, rows, unsigned) if int8 else ViTWriter(shape, heads, rows)
     x = _rows_of("frames", writer, rows)

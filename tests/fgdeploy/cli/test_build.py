@@ -390,13 +390,9 @@ def test_a_backend_that_breaks_is_left_out(
 
 def test_a_measurement_that_fails(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def dead(contender: Contender, threads: int | None, seconds: float) -> Turn:
-        raise EngineError("the process was ended by signal 9")
+        raise EngineError("ended by signal 9")
 
     monkeypatch.setattr(bench, "measure_apart", dead)
-    fails(
-        run("build-engine", "--int8", "--backend", "onnxruntime", *LENIENT),
-        1,
-        "onnxruntime:int8 cannot be measured: the process was ended by signal 9; see: fgdeploy "
-        "doctor",
-    )
+    words = "onnxruntime:int8 cannot be measured: ended by signal 9; see: fgdeploy doctor"
+    fails(run("build-engine", "--int8", "--backend", "onnxruntime", *LENIENT), 1, words)
     assert engines() == ["onnxruntime:int8"]  # it keeps to its limits, only its time is not known
