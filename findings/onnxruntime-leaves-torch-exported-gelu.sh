@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# onnxruntime 1.32.0 (1.20.1 the same): the GELU that torch's dynamo exporter writes (2.14, below opset 20),
+# onnxruntime 1.32.0: the GELU that torch's dynamo exporter writes (2.14, below opset 20),
 # x * (0.5 * (1 + erf(x / sqrt(2)))), is not taken for a GELU: all its ops stay, each over the widest tensor of a
 # ViT block. The same numbers as (0.5 * x) * (1 + erf(x / sqrt(2))) become one op together with the bias before.
 # Seen at the highest optimisation level on the CPU:
