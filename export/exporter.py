@@ -12,6 +12,7 @@ from typing import Any
 from fgdeploy import __version__, photos
 from fgdeploy.bundle import GRAPHS, Bundle, Manifest, Output, open_bundle, seal
 from fgdeploy.bundle.fingerprint import GRAPH_NOTE, fingerprint
+from fgdeploy.bundle.folder import check_new
 from fgdeploy.core import atomic
 from fgdeploy.core.errors import BundleError, CheckpointError, ExportError, ImageError, UsageError
 from fgdeploy.core.progress import Notify, Progress, no_progress, silent
@@ -60,7 +61,7 @@ def export_bundle(
     The graph is held against PyTorch before the folder appears under its name; on any error
     nothing is left. Raises FgdeployError of the kind that failed, or OSError from the disk.
     """
-    _check_target(target, overwrite)
+    check_new(target, overwrite)
     # The folder comes first of all, so that one that cannot be written shows at once.
     with atomic.new_folder(target, replace=overwrite) as folder:
         assembly = assemblies.choose(settings.network(), notify)
@@ -92,17 +93,6 @@ def export_bundle(
         seal(folder, dataclasses.replace(draft.manifest, parity=_proof(parity)))
         manifest = open_bundle(folder).manifest
     return Exported(Bundle(target, manifest), parity)
-
-
-def _check_target(target: Path, overwrite: bool) -> None:
-    if target.suffix != ".fgd":
-        raise UsageError(f"-o {target}: a bundle's name ends in .fgd")
-    if target.exists() and not overwrite:
-        raise BundleError(f"{target} is there already; pass --overwrite, or another -o")
-    if target.exists() and not (target / "manifest.json").is_file():
-        raise BundleError(f"{target} is no bundle, so it is not overwritten; give another -o")
-    if not target.parent.is_dir():
-        raise BundleError(f"no folder {target.parent} to write {target.name} into; create it first")
 
 
 def _without(settings: ExportSettings, network: Network) -> frozenset[str]:

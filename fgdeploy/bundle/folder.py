@@ -196,6 +196,21 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def check_new(target: Path, overwrite: bool) -> None:
+    """Raise UsageError or BundleError where no new bundle can be written to `target`.
+
+    overwrite: whether a bundle there may be replaced; what is no bundle never is.
+    """
+    if target.suffix != ".fgd":
+        raise UsageError(f"-o {target}: a bundle's name ends in .fgd")
+    if target.exists() and not overwrite:
+        raise BundleError(f"{target} is there already; pass --overwrite, or another -o")
+    if target.exists() and not (target / MANIFEST).is_file():
+        raise BundleError(f"{target} is no bundle, so it is not overwritten; give another -o")
+    if not target.parent.is_dir():
+        raise BundleError(f"no folder {target.parent} to write {target.name} into; create it first")
+
+
 def seal(folder: Path, manifest: Manifest) -> Bundle:
     """Write the manifest of a folder that holds all other files, with their sizes and sha256."""
     inside = (entry.relative_to(folder) for entry in folder.rglob("*") if entry.is_file())

@@ -91,7 +91,7 @@ class _OneLineErrors(TyperGroup):
             raise typer.Exit(INTERRUPTED) from None
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            self._show(ctx, f"{where}{_reason(error)}; nothing half-written was left")
+            self._show(ctx, f"{where}{_reason(error)}; no half-written result was left")
             raise typer.Exit(1) from None
 
     @staticmethod

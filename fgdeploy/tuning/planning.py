@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from fgdeploy.core.errors import FgdeployError
 from fgdeploy.models import plan
 from fgdeploy.models.assembly import Assembly
 from fgdeploy.models.backbone import vit as backbones
@@ -59,14 +58,6 @@ class Planner:
             encoder = one.method.build(copy.deepcopy(self.vit), one.norm, options)
             network = Network(encoder.eval(), NoHead(), options).eval().requires_grad_(False)
             return plan.record(network.deployed(), one.source.size)
-
-    def fits(self, stages: Sequence[Stage]) -> bool:
-        """Tell whether the method can run a schedule."""
-        try:
-            self.plan(stages)
-        except FgdeployError:
-            return False
-        return True
 
     def extra(self) -> int:
         """Return how many rows there are beside the patches that a stage keeps, CLS among them."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fgdeploy.bundle import Bundle, open_bundle
+from fgdeploy.bundle.folder import check_new
 from fgdeploy.core import atomic, machine
-from fgdeploy.core.errors import BundleError, FgdeployError, ParityError, TuningError, UsageError
+from fgdeploy.core.errors import FgdeployError, ParityError, TuningError, UsageError
 from fgdeploy.core.progress import Bars, Notify, no_bars, silent
 from fgdeploy.core.text import counted
 from fgdeploy.models import assembly as assemblies
@@ -58,7 +59,7 @@ def tune(
     Raises TuningError where no schedule does, with what was measured, and what choosing, exporting,
     building and evaluating raise. Nothing is left on any error.
     """
-    _check_target(target, overwrite)
+    check_new(target, overwrite)
     if settings.train and _run_of(target).exists():
         raise UsageError(f"{_run_of(target)} is there already, and a training goes there; move it")
     backend, _, precision = settings.engine.partition(":")
@@ -69,17 +70,6 @@ def tune(
     with tempfile.TemporaryDirectory(prefix=".tune-", dir=target.parent) as folder:
         shop = Workshop(settings, Path(folder), notify, bars)
         return _Tuning(settings, planner, judged, shop, notify, bars, target).run(overwrite)
-
-
-def _check_target(target: Path, overwrite: bool) -> None:
-    if target.suffix != ".fgd":
-        raise UsageError(f"-o {target}: a bundle's name ends in .fgd")
-    if target.exists() and not overwrite:
-        raise BundleError(f"{target} is there already; pass --overwrite, or another -o")
-    if target.exists() and not (target / "manifest.json").is_file():
-        raise BundleError(f"{target} is no bundle, so it is not overwritten; give another -o")
-    if not target.parent.is_dir():
-        raise BundleError(f"no folder {target.parent} to write {target.name} into; create it first")
 
 
 class _Tuning:
