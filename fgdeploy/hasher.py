@@ -96,6 +96,15 @@ class Hasher(Closing):
         self.engine.close()
         self._decoders.close()
 
+    def reopened(self) -> Hasher:
+        """Return a new hasher of the same bundle, engine and settings, as after an engine's error.
+
+        Raises EngineError if the bundle would give other codes by now, or as `load` does.
+        """
+        make, settings = self.__reduce__()
+        fresh: Hasher = make(*settings)
+        return fresh
+
     def __reduce__(self) -> tuple[Any, ...]:
         self.engine.check_open()
         if not isinstance(self.engine, GraphEngine):

@@ -228,6 +228,8 @@ def test_extras_are_those_that_errors_name() -> None:
         "tensorrt-rtx",
         "heif",
         "search",
+        "camera",
+        "serve",
         "calibrate",
         "export",
         "train",

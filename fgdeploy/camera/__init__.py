@@ -1,0 +1,1 @@
+"""Frames from a camera, stream, file or program, hashed and answered as they come."""

@@ -1,0 +1,67 @@
+"""What frames come from, as the camera sees it: opened, read one by one, closed, opened again."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+import numpy as np
+import numpy.typing as npt
+
+from fgdeploy.core.closing import Closing
+from fgdeploy.core.errors import ImageError
+
+
+class StreamBroken(ImageError):
+    """A stream that cannot be opened, stalls, or breaks off; opening it again may help."""
+
+
+class StreamEnded(StreamBroken):
+    """The end of what there is: of a file for good, of a live stream until it is opened again."""
+
+
+class BrokenFrame(ImageError):
+    """One frame that is damaged; the next may be whole."""
+
+
+@dataclass(frozen=True)
+class Captured:
+    """One frame. pixels: uint8 (H, W, 3), or (H, W) grey; color: `rgb` or `bgr`.
+
+    when: it was captured, UTC, by a clock that may be set; at: by one that never goes back
+    (time.monotonic). taken: seconds that reading and decoding it took.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    color: str
+    when: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    at: float = field(default_factory=time.monotonic)
+    taken: float = 0.0
+
+
+class CaptureSource(Closing):
+    """Gives frames. live: they come whether or not anyone is ready, so the newest count.
+
+    lasts: whether it can be opened again after its end or a fault (a camera, a stream), or is used
+    up then (a file, a folder, an iterable).
+    """
+
+    live: bool
+    lasts: bool
+
+    @abstractmethod
+    def open(self) -> None:
+        """Start giving frames, within a bounded time. Raises StreamBroken."""
+
+    @abstractmethod
+    def read(self) -> Captured:
+        """Return the next frame, within a bounded time.
+
+        Raises StreamEnded, StreamBroken, or BrokenFrame for one that is to be skipped.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return what it is, in one line, without passwords."""

@@ -1,0 +1,1 @@
+"""What the camera and the service share: frames that come whether or not anyone is ready."""

@@ -1,0 +1,1 @@
+"""The HTTP service: hash, search and enrol for other programs, on loopback by default."""
