@@ -31,7 +31,8 @@ class Captured:
     """One frame. pixels: uint8 (H, W, 3), or (H, W) grey; color: `rgb` or `bgr`.
 
     when: it was captured, UTC, by a clock that may be set; at: by one that never goes back
-    (time.monotonic). taken: seconds that reading and decoding it took.
+    (time.monotonic). taken: seconds that reading and decoding it took. whole: the frame that
+    pixels are a region of, if they are one.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -39,6 +40,7 @@ class Captured:
     when: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     at: float = field(default_factory=time.monotonic)
     taken: float = 0.0
+    whole: npt.NDArray[np.uint8] | None = None
 
 
 class CaptureSource(Closing):

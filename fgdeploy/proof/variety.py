@@ -19,6 +19,7 @@ import numpy.typing as npt
 from fgdeploy.core.codes import unpack
 from fgdeploy.core.errors import DataError
 from fgdeploy.core.text import counted
+from fgdeploy.photos.cell_means import cell_means
 
 Sketches = npt.NDArray[np.float32]
 ALIKE = 0.3  # root mean square of two sketches' difference, up to which they are one photo
@@ -53,13 +54,10 @@ def sketch(frames: npt.NDArray[np.uint8]) -> Sketches:
     """Return one row for each frame of uint8 (N, S, S, 3): (N, at most 100)."""
     count, side = frames.shape[:2]
     cells = min(_CELLS, side)
-    starts = np.linspace(0, side, cells, endpoint=False).astype(int)
-    sizes = np.diff([*starts, side])
     rows = np.zeros((count, cells * cells), np.float32)
     for row, frame in zip(rows, frames, strict=True):  # one at a time: memory for one in float
         grey = frame.sum(axis=2, dtype=np.uint32)
-        sums = np.add.reduceat(np.add.reduceat(grey, starts, axis=0), starts, axis=1)
-        row[:] = (sums / (3.0 * sizes[:, None] * sizes)).ravel()
+        row[:] = cell_means(grey, cells, cells).ravel() / 3
     rows -= rows.mean(axis=1, keepdims=True)
     rows /= np.maximum(rows.std(axis=1, keepdims=True), _LEAST_CONTRAST)
     return rows
