@@ -13,6 +13,7 @@ import os
 import reprlib
 import stat
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,7 +22,7 @@ from fgdeploy.bundle import onnx_scan
 from fgdeploy.bundle.fingerprint import GRAPH_NOTE
 from fgdeploy.bundle.manifest import MANIFEST, Manifest
 from fgdeploy.bundle.recognising import what_it_is
-from fgdeploy.core import atomic, json_schema
+from fgdeploy.core import atomic, json_schema, machine
 from fgdeploy.core.errors import BundleError, UsageError
 
 # int8-u8 and int8-fp16 hold the same INT8 numbers as int8: with unsigned activations, as ONNX
@@ -94,9 +95,11 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     """
     folder = _folder(path)
     manifest = read_manifest(_regular_file(folder, MANIFEST))
-    for name, facts in manifest.files.items():
-        _verify_file(folder, name, facts)
-        _check_graph(folder / name, manifest)
+    # In threads, since hashing is half of the time until an engine is loaded
+    with ThreadPoolExecutor(machine.cores(), thread_name_prefix="verify") as pool:
+        checks = [pool.submit(_verify, folder, name, manifest) for name in manifest.files]
+        for check in checks:
+            check.result()
     if GRAPHS["fp32"] not in manifest.files:
         raise BundleError(
             f"{folder}: {MANIFEST} lists no {GRAPHS['fp32']}; export the bundle again"
@@ -147,6 +150,11 @@ def _check_graph(path: Path, manifest: Manifest) -> None:
             f"{path} is the graph of another model (fingerprint {of[:12]}, the manifest has "
             f"{manifest.fingerprint[:12]}); copy or export the bundle again"
         )
+
+
+def _verify(folder: Path, name: str, manifest: Manifest) -> None:
+    _verify_file(folder, name, manifest.files[name])
+    _check_graph(folder / name, manifest)
 
 
 def _verify_file(folder: Path, name: str, facts: Mapping[str, Any]) -> None:
