@@ -13,6 +13,7 @@ from fgdeploy.core import privacy
 
 __version__ = "0.1.0"
 __all__ = [
+    "Camera",
     "FgdeployError",
     "Guess",
     "Hasher",
@@ -32,6 +33,7 @@ __all__ = [
 if TYPE_CHECKING:
     from fgdeploy import errors, photos, retrieval
     from fgdeploy.bundle import open_bundle
+    from fgdeploy.camera.camera import Camera
     from fgdeploy.classifying import Guess
     from fgdeploy.core.errors import FgdeployError
     from fgdeploy.explaining import explain
@@ -44,6 +46,7 @@ privacy.turn_off()  # before any package that would report is imported
 
 # Resolved at first use, so that `fgdeploy --help` need not import NumPy.
 _HOMES = {
+    "Camera": "fgdeploy.camera.camera",
     "FgdeployError": "fgdeploy.core.errors",
     "Guess": "fgdeploy.classifying",
     "Hasher": "fgdeploy.hasher",

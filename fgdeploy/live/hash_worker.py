@@ -51,14 +51,16 @@ class HashWorker(Closing):
 
     At most `waiting` frames wait. It takes all that wait, up to the hasher's batch, whenever the
     engine is free. An error of the engine reopens it once and the batch is tried again; the next
-    error stops the worker: `failed` says why, and all frames get that error. It closes the hasher.
+    error stops the worker: `failed` says why, and all frames get that error. owns: closing it
+    closes the hasher; without, only one that it opened itself.
     """
 
-    def __init__(self, hasher: Hasher, waiting: int = 32) -> None:
+    def __init__(self, hasher: Hasher, waiting: int = 32, owns: bool = True) -> None:
         if waiting < 1:
             raise UsageError(f"expected a queue of at least one frame, got {waiting}; give 1")
         self.hasher = hasher
         self.waiting = waiting
+        self._owns = owns
         self.failed: EngineError | None = None
         self.rebuilt = self.answered = self.refused = 0
         self._queue: deque[_Waiting] = deque()
@@ -96,13 +98,24 @@ class HashWorker(Closing):
             self._changed.notify_all()
         return waiting.future
 
-    def close(self) -> None:
-        """Give up what waits, let the batch that runs come to its end, close the hasher."""
+    def has_room(self, timeout: float = 0) -> bool:
+        """Tell whether a frame would be taken, waiting for that as long; also True if it failed."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: self._closed or self.failed is not None or len(self._queue) < self.waiting,
+                timeout,
+            )
+
+    def close(self, timeout: float | None = None) -> None:
+        """Give up what waits, let the batch that runs come to its end, close the hasher.
+
+        timeout: seconds after which it is left to do so by itself; None: it is waited for.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         if threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._thread.join(timeout)
 
     def _check_open(self) -> None:
         if self.failed is not None:
@@ -116,7 +129,8 @@ class HashWorker(Closing):
                 self._answer(batch)
         finally:
             self._give_up()
-            self.hasher.close()
+            if self._owns:
+                self.hasher.close()
 
     def _next(self) -> list[_Waiting]:
         """Wait for frames and return those to run now; none at the end."""
@@ -139,6 +153,7 @@ class HashWorker(Closing):
         except EngineError as error:
             with self._changed:
                 self.failed = error
+                self._changed.notify_all()
             for one in batch:
                 one.future.set_exception(error)
             return
@@ -179,7 +194,7 @@ class HashWorker(Closing):
         except FgdeployError as failure:
             raise self._stopped(failure) from error
         self.hasher.close()
-        self.hasher = fresh
+        self.hasher, self._owns = fresh, True
         self.rebuilt += 1
 
     def _stopped(self, error: Exception) -> EngineError:

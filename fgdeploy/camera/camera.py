@@ -1,0 +1,167 @@
+"""The camera: frames as they come, hashed and answered, for months."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from fgdeploy.camera.camera_result import CameraResult
+from fgdeploy.camera.capture_source import CaptureSource
+from fgdeploy.camera.pipeline import Coded, Pipeline, Select
+from fgdeploy.camera.tally import CameraCounters
+from fgdeploy.core.closing import Closing
+from fgdeploy.core.errors import UsageError
+from fgdeploy.core.numbers import as_whole
+from fgdeploy.core.text import shown
+from fgdeploy.hasher import Hasher
+from fgdeploy.live.handover import Ended
+from fgdeploy.live.hash_worker import HashWorker
+from fgdeploy.live.stage_times import StageTimes
+from fgdeploy.retrieval import Hit, Index
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_WAITING = 2  # frames in the queue of a worker of its own
+_LEFT = 0.3  # seconds for the batch that runs, when it is closed
+
+
+class Camera(Closing):
+    """Hashes and searches the frames of a source: `for result in Camera(source, hasher, index)`.
+
+    source: a CaptureSource, or what `open_source` takes. hasher: one of the caller's, or a
+    HashWorker that others use too; index: of the same model, or None for codes alone; all stay the
+    caller's to close. k: hits of a frame. color: the order of an array's channels. live: whether
+    the newest frame wins or none may be lost; default: as the source is. select: called with each
+    frame (Captured) before it is hashed, in a thread of the camera's; returns it, or a part of it
+    with `pixels` changed, or None to skip it.
+
+    At most two frames wait. The loop's end closes the camera, in a `with` block that block's end;
+    any thread may close it, and it ends within a second. One thread takes the results. A forked
+    process must open its own. Raises UsageError, IndexStoreError if the index is of another model;
+    the loop raises what the source raises, ImageError for pixels that are no image, EngineError
+    when the engine failed again after it was opened anew, IndexStoreError, always after the
+    results of the frames before.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        hasher: Hasher | HashWorker,
+        index: Index | None = None,
+        k: int = 5,
+        color: str | None = None,
+        live: bool | None = None,
+        select: Select | None = None,
+    ) -> None:
+        if (as_whole(k) or 0) < 1:
+            raise UsageError(f"expected at least one hit of a frame, got k={shown(k)}; give 1")
+        if not isinstance(source, CaptureSource):
+            raise UsageError(f"expected a source of frames, got {type(source).__name__}")
+        model = hasher.hasher if isinstance(hasher, HashWorker) else hasher
+        model.engine.check_open()
+        if index is not None:
+            index.require(model.fingerprint, model.bits)
+        self.source, self.index, self.k = source, index, k
+        self.live = source.live if live is None else live
+        self.times = StageTimes()
+        self._own = not isinstance(hasher, HashWorker)
+        self.worker = (
+            hasher if isinstance(hasher, HashWorker) else HashWorker(hasher, _WAITING, owns=False)
+        )
+        self._pipeline = Pipeline(source, self.worker, self.live, select)
+        self._process = os.getpid()
+        self._started = self._entered = False
+        self._last = (-1, 0)  # number of the last result, and how many were left out until then
+        end = functools.partial(_end, self._process, self._pipeline)
+        self._end = weakref.finalize(self, end, self.worker if self._own else None)
+
+    def __enter__(self) -> Self:
+        self._entered = True
+        return self
+
+    def __iter__(self) -> Iterator[CameraResult]:
+        """Start capturing, and yield results until the source ends or the camera is closed."""
+        self._start()
+        try:
+            while (coded := self._next()) is not None:
+                yield self._result(coded)
+        finally:
+            if not self._entered:
+                self.close()
+
+    @property
+    def counters(self) -> CameraCounters:
+        """What became of the frames so far."""
+        tally, pipeline = self._pipeline.tally, self._pipeline
+        fates = {name: tally[name] for name in ("processed", "broken", "skipped")}
+        return CameraCounters(
+            **fates,
+            dropped=pipeline.dropped,
+            captured=tally["captured"],  # last, so that none of the fates has no frame
+            waiting=pipeline.waiting,
+            reconnects=getattr(self.source, "reconnects", 0),
+            rebuilds=self.worker.rebuilt,
+        )
+
+    def close(self) -> None:
+        """Stop capturing and hashing; frames under way are dropped. Twice does no harm."""
+        self._end()
+
+    def _start(self) -> None:
+        if self._process != os.getpid():
+            raise UsageError(
+                "the camera was opened before this process was forked, and its threads stayed "
+                "behind; open it after the fork, or start processes by spawn"
+            )
+        if not self._end.alive:
+            raise UsageError("the camera is closed; open it anew")
+        if not self._started:
+            self._started = True
+            self._pipeline.start()
+
+    def _next(self) -> Coded | None:
+        try:
+            return self._pipeline.take()
+        except Ended:
+            if self._pipeline.fault is not None:
+                raise self._pipeline.fault from None
+            return None
+
+    def _result(self, coded: Coded) -> CameraResult:
+        assert coded.outputs is not None
+        code, start = coded.outputs.code, time.monotonic()
+        hits: list[Hit] = []
+        if self.index is not None:
+            try:
+                hits = self.index.search(code, self.k)[0]
+            except BaseException:
+                self._pipeline.tally.add("lost")
+                raise
+            coded.latency["search"] = time.monotonic() - start
+        coded.latency["total"] = time.monotonic() - coded.captured.at
+        self.times.add(coded.latency)
+        (number, before), self._last = self._last, (coded.number, coded.before)
+        dropped = coded.number - number - 1 - (coded.before - before)
+        self._pipeline.tally.add("processed")
+        return CameraResult(
+            coded.number,
+            coded.captured,
+            code[0].tobytes(),
+            hits,
+            coded.latency,
+            dropped,
+            coded.outputs,
+        )
+
+
+def _end(process: int, pipeline: Pipeline, worker: HashWorker | None) -> None:
+    """Close what a camera runs; in a forked process there is nothing that could be."""
+    if process == os.getpid():
+        pipeline.close()
+        if worker is not None:
+            worker.close(_LEFT)
