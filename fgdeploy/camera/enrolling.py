@@ -1,0 +1,77 @@
+"""Frames into an index under a label, while the camera runs: no photo needs to be kept.
+
+Each is an item with a URI for its path, `camera://NAME/2026-11-28T01:14:00.123456Z`, in a
+transaction of its own: once `enrol` has returned, it is on the disk.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta, timezone
+from urllib.parse import urlsplit
+
+from fgdeploy.camera.camera_result import CameraResult
+from fgdeploy.core.errors import UsageError
+from fgdeploy.core.text import is_utf8, shown
+from fgdeploy.retrieval import Index, Item
+
+_LONGEST = 64  # characters of a camera's name
+_SAFE = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+_STEP = timedelta(microseconds=1)
+
+
+def name_of(source: str) -> str:
+    """Return what to call a source in URIs: a file's name, a stream's host and path, a number.
+
+    Of passwords, queries and characters with a meaning in URIs it has none.
+    """
+    if "://" in source:
+        parts = urlsplit(source)
+        source = f"{parts.netloc.rpartition('@')[2]}{parts.path}"
+    elif "!" not in source:  # no pipeline
+        source = source.rstrip("/").rpartition("/")[2]
+    return "-".join(_SAFE.findall(source))[:_LONGEST].strip("-.") or "camera"
+
+
+class Enroller:
+    """Adds frames of one camera to an index, all under one label.
+
+    name: of the camera, in the items' URIs: letters, digits and `._-`. enrolled: how many were
+    added; repeated: how many were not, as their code is that of the one before. Raises UsageError.
+    """
+
+    def __init__(self, index: Index, label: str, name: str = "camera") -> None:
+        if not label.strip() or not is_utf8(label):
+            raise UsageError(f"label {shown(repr(label))}: expected a name for what is enrolled")
+        if not _SAFE.fullmatch(name) or len(name) > _LONGEST:
+            raise UsageError(
+                f"name {shown(repr(name))}: expected at most {_LONGEST} letters, digits and ._-"
+            )
+        self.index, self.label, self.name = index, label, name
+        self.enrolled = self.repeated = 0
+        self._last: bytes | None = None
+
+    def enrol(self, result: CameraResult) -> Item | None:
+        """Add a frame and return its item, on the disk by now; None for a repeated code.
+
+        Raises IndexStoreError, and the frame is not in.
+        """
+        if result.code == self._last:
+            self.repeated += 1
+            return None
+        time = result.time.astimezone(timezone.utc)
+        item = Item(self._free_path(result), result.code, self.label, time=time.isoformat())
+        self.index.add([item])
+        self._last = result.code
+        self.enrolled += 1
+        return item
+
+    def _free_path(self, result: CameraResult) -> str:
+        """Return a URI that no item has, also where the clock was set back to a time of before."""
+        time = result.time.astimezone(timezone.utc)
+        while True:
+            text = time.replace(tzinfo=None).isoformat(timespec="microseconds")
+            path = f"camera://{self.name}/{text}Z"
+            if not self.index.by_path([path], checked=False):
+                return path
+            time += _STEP
