@@ -16,8 +16,8 @@ class Picker:
     """Called with each frame in the order of capture: returns what of it is hashed, or None.
 
     region: only that part, a view, counts. every: the first frame and each n-th after it, of those
-    that the camera did not drop before. gate: only frames that changed. For `Camera(select=...)`; one Picker serves one camera. Raises UsageError where
-    the region does not lie within the frame.
+    that the camera did not drop before. gate: only frames that changed. For `Camera(select=...)`;
+    one Picker serves one camera. Raises UsageError where the region does not lie within the frame.
     """
 
     region: Region | None = None
