@@ -94,9 +94,25 @@ def from_array(source: object, reading: Reading) -> Image.Image:
         array = to_eight(array, NAME, reading.bit_depth)
     if len(shape) == 3 and shape[2] == 1:
         array = array[:, :, 0]
-    elif len(shape) == 3 and reading.color == "bgr":
-        array = array[:, :, [2, 1, 0, 3][: shape[2]]]
-    return Image.fromarray(np.ascontiguousarray(array))
+    order = _ORDERS.get((reading.color, *array.shape[2:]))
+    return Image.fromarray(np.ascontiguousarray(array)) if order is None else _in(order, array)
+
+
+# What Pillow unpacks, by its name for the order of channels, which it turns meanwhile. It would
+# share the memory of all others.
+_ORDERS = {("rgb", 3): "RGB", ("bgr", 3): "BGR", ("bgr", 4): "BGRA"}
+
+
+def _in(order: str, array: npt.NDArray[np.uint8]) -> Image.Image:
+    """Return an array (H, W, 3 or 4) as an image; rows are read where they lie, also of a part."""
+    height, width, channels = array.shape
+    across = width * channels
+    if array.strides[1:] != (channels, 1) or array.strides[0] < across:
+        array = np.ascontiguousarray(array)
+    step = array.strides[0] if height > 1 else across
+    pixels = np.lib.stride_tricks.as_strided(array, ((height - 1) * step + across,), (1,))
+    mode = "RGB" if channels == 3 else "RGBA"
+    return Image.frombuffer(mode, (width, height), pixels, "raw", order, step, 1)
 
 
 _KIND_HINTS = {
