@@ -50,6 +50,14 @@ def add(
             metavar="KIND",
         ),
     ] = None,
+    keep_thumbnails: Annotated[
+        bool,
+        typer.Option(
+            "--keep-thumbnails",
+            help="Keep small pictures too, for `index migrate` where photos go. Default: as the "
+            "index does.",
+        ),
+    ] = False,
     backend: show.BackendOption = "auto",
     threads: show.ThreadsOption = None,
     batch: show.BatchOption = None,
@@ -85,6 +93,8 @@ def add(
                         f"{counted(there, 'item')} of {gallery} without embeddings so far; make "
                         f"them with: fgdeploy index embed {gallery}"
                     )
+            if keep_thumbnails:
+                index.thumbnails.keep()
             report = add_photos(index, hasher, photos, strict, told)
             if len(index):
                 index.remember_bundle(hasher.bundle.path)
@@ -230,6 +240,13 @@ def compact(
         )
 
 
+def _thumbnails(stats: Stats) -> str:
+    """Return a line about the thumbnails of an index."""
+    if (found := stats.thumbnails) is None:
+        return "none; `index add --keep-thumbnails` keeps them"
+    return f"{found.count:,} ({found.bytes:,} bytes)"
+
+
 def _segments(stats: Stats) -> str:
     """Return how many derived files there are, and how large they are together."""
     count, rows, size = len(stats.segments), 0, 0
@@ -301,6 +318,7 @@ def stats(gallery: objects.IndexArgument = None, as_json: show.JsonOption = Fals
         ("tail", f"{counted(found.tail, 'row')} in no segment yet"),
         ("dead", f"{counted(found.dead, 'row')} removed or replaced since"),
         ("embeddings", embed.in_words(found.embeddings)),
+        ("thumbnails", _thumbnails(found)),
         ("version", f"{counted(found.version, 'transaction')}"),
         ("search", found.kernel),
     ]
@@ -320,12 +338,13 @@ def export_index(
 
     with Index.open(gallery) as index:
         count = export_items(index, target, show.progress("exporting"))
-        kept = index.embeddings.form is not None
+        kept, pictures = index.embeddings.form is not None, index.thumbnails.kept
     lost = target.suffix.lower() == ".npz"
     show.say(
         f"exported {counted(count, 'item')} to {target}"
         + (", without ids, times, sha256 and json (.jsonl keeps them)" if lost else "")
         + (", without embeddings (`index embed` makes them again)" if kept else "")
+        + (", without thumbnails" if pictures else "")
         + f"; next: fgdeploy index import OTHER.fgi {target}"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.core.text import is_utf8
 from fgdeploy.gallery.backfilling import require_width
 from fgdeploy.hasher import Hasher
-from fgdeploy.photos import Photo
+from fgdeploy.photos import Photo, Reading, thumbnail
 from fgdeploy.retrieval import Index, Item
 
 # Photos per transaction: an interrupted run loses at most these.
@@ -52,11 +53,14 @@ def add_photos(
 
     A photo that is there under a path where nothing lies any more has moved and keeps its id; a
     copy of one that still is there is left out. An unreadable photo is named in the report, or
-    raises ImageError if `strict`. Where the index keeps embeddings, those of the photos go in with
-    them. Raises IndexStoreError if the index is of another model, BundleError without embeddings.
+    raises ImageError if `strict`. Where the index keeps embeddings or thumbnails, those of the
+    photos go in with them; known photos without a thumbnail get theirs. Raises IndexStoreError if
+    the index is of another model, BundleError without embeddings.
     """
     index.require(hasher.fingerprint, hasher.bits)
-    embedding = require_width(index, hasher)
+    embedding, reading = require_width(index, hasher), None
+    if index.thumbnails.kept:
+        reading = Reading(bit_depth=hasher.bit_depth)
     if not isinstance(photos, Sequence) or not all(isinstance(photo, Photo) for photo in photos):
         raise UsageError("expected photos as fgdeploy.photos.read gives them; give [Photo(path)]")
     report = AddReport()
@@ -64,8 +68,11 @@ def add_photos(
     for start in range(0, len(wanted), COMMIT_EVERY):
         part = wanted[start : start + COMMIT_EVERY]
         fresh = _sort_out(index, part, strict, report)
+        if reading is not None:
+            _complete(index, [path for path, _ in part], reading)
         done = start + len(part) - len(fresh)
-        for hashed in _hash_and_add(index, hasher, fresh, strict, report, embedding):
+        kept = embedding, reading
+        for hashed in _hash_and_add(index, hasher, fresh, strict, report, *kept):
             progress(done + hashed, len(wanted))
         progress(start + len(part), len(wanted))
     return report
@@ -78,8 +85,12 @@ def _hash_and_add(
     strict: bool,
     report: AddReport,
     embedding: bool,
+    reading: Reading | None,
 ) -> Iterator[int]:
-    """Yield how many photos are hashed so far, up to the last batch; then all are added."""
+    """Yield how many photos are hashed so far, up to the last batch; then all are added.
+
+    reading: how to read those of which thumbnails are kept.
+    """
 
     def skip(position: int, error: ImageError) -> None:
         report.skipped.append(str(error))
@@ -95,10 +106,36 @@ def _hash_and_add(
         if hashed.positions[-1] + 1 < len(fresh):
             yield hashed.positions[-1] + 1
     if waiting:
-        added = index.add(waiting, embeddings=np.concatenate(rows) if embedding else None)
+        jpegs = None if reading is None else _thumbnails(waiting, reading)
+        matrix = np.concatenate(rows) if embedding else None
+        added = index.add(waiting, embeddings=matrix, thumbnails=jpegs)
         report.added += added.new + added.changed
         report.copies += added.copies
         report.known += added.known - added.copies  # another process was faster
+
+
+def _thumbnails(items: Sequence[Item], reading: Reading) -> list[bytes | None]:
+    """Return the thumbnails of the photos at the paths of items, None for one that is gone."""
+    found: list[bytes | None] = []
+    for item in items:
+        try:
+            content = Path(item.path or "").read_bytes()
+            same = not item.sha256 or hashlib.sha256(content).hexdigest() == item.sha256
+            found.append(thumbnail(content, reading) if same else None)
+        except (OSError, ImageError):
+            found.append(None)
+    return found
+
+
+def _complete(index: Index, paths: Sequence[str], reading: Reading) -> None:
+    """Make the thumbnails of photos that are there unchanged and have none."""
+    there = index.by_path(filter(is_utf8, paths), checked=False)
+    have = index.thumbnails.has([item.id or 0 for item in there.values()])
+    lacking = [item for item in there.values() if item.sha256 and item.id not in have]
+    made = zip(lacking, _thumbnails(lacking, reading), strict=True)
+    given = [(item, jpeg) for item, jpeg in made if jpeg is not None]
+    if given:
+        index.thumbnails.put([item for item, _ in given], [jpeg for _, jpeg in given])
 
 
 def _sort_out(

@@ -15,6 +15,7 @@ from fgdeploy.photos.listing import Listing, read, read_csv, skipped_of
 from fgdeploy.photos.photo import Photo, of_split, spread
 from fgdeploy.photos.pixels import Reading
 from fgdeploy.photos.repeats import Repeats, find_repeats
+from fgdeploy.photos.shrinking import thumbnail
 from fgdeploy.photos.table import Columns
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "read_csv",
     "skipped_of",
     "spread",
+    "thumbnail",
 ]

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fgdeploy.core.codes import UInt8Array
+from fgdeploy.core.codes import UInt8Array, code_bytes
+from fgdeploy.core.errors import UsageError
 from fgdeploy.core.progress import Progress
 from fgdeploy.core.text import counted
 from fgdeploy.retrieval.store import embeddings, segment, tables
@@ -106,6 +107,15 @@ def compact(
     _replace(
         connection, folder, reader, snapshot.count, in_order(snapshot.parts), progress, multi_index
     )
+
+
+def require_tables_pay(path: Path, rows: int, bits: int) -> None:
+    """Raise UsageError where look-up tables would not pay for an index of so many items."""
+    if rows < MERGE_ROWS or not tables.fits(rows, code_bytes(bits)):
+        raise UsageError(
+            f"{path}: look-up tables pay for 57 to 64 or 121 to 128 bits and from {MERGE_ROWS:,} "
+            f"items on, it has {rows:,} of {bits} bits; leave them out"
+        )
 
 
 def rebuild(

@@ -15,11 +15,11 @@ from pathlib import Path
 from fgdeploy.core import machine
 from fgdeploy.core.closing import Closing
 from fgdeploy.core.codes import UInt8Array, code_bytes
-from fgdeploy.core.errors import IndexStoreError, UsageError
+from fgdeploy.core.errors import IndexStoreError
 from fgdeploy.core.progress import Notify, Progress, no_progress
 from fgdeploy.retrieval.scan.search import Found
 from fgdeploy.retrieval.store import items, schema, upsert
-from fgdeploy.retrieval.store.derived import MERGE_ROWS
+from fgdeploy.retrieval.store.derived import require_tables_pay
 from fgdeploy.retrieval.store.embeddings import Embeddings
 from fgdeploy.retrieval.store.ids import known_ids, texts_of
 from fgdeploy.retrieval.store.index_state import state_of
@@ -35,7 +35,7 @@ from fgdeploy.retrieval.store.segment import Ids
 from fgdeploy.retrieval.store.session import Session
 from fgdeploy.retrieval.store.snapshot import Reader
 from fgdeploy.retrieval.store.stats import Stats, measure
-from fgdeploy.retrieval.store.tables import fits
+from fgdeploy.retrieval.store.thumbnails import Thumbnails
 from fgdeploy.retrieval.store.verifying import Problem
 from fgdeploy.retrieval.store.where import Params, matching_ids
 from fgdeploy.retrieval.store.writing import Writing, refuse_unknown
@@ -50,7 +50,7 @@ class Index(Closing):
     """A gallery index, opened for reading and writing; a context manager, usable from threads.
 
     One process writes at a time (a second is told), any number read. bundle: where the bundle that
-    built it lay then, None if nobody said. embeddings: what it keeps of them.
+    built it lay then, None if nobody said. embeddings, thumbnails: what it keeps of them.
     """
 
     def __init__(self, session: Session, notify: Notify) -> None:
@@ -62,12 +62,14 @@ class Index(Closing):
         uid, width = bytes.fromhex(meta["uid"]), code_bytes(self.bits)
         self._reader = Reader(session.root, width, uid, machine.cores())
         self.embeddings = Embeddings(session, uid, self.fingerprint, machine.cores())
-        self._keeper = Keeper(session, self._reader, self.embeddings, notify)
+        self.thumbnails = Thumbnails(session)
+        kept = self.embeddings, self.thumbnails
+        self._keeper = Keeper(session, self._reader, *kept, notify)
         self._integrity = Integrity(session.folder)
         self._querying = Querying(
             session, self.bits, self._reader, self._integrity, self._keeper.heal, self.embeddings
         )
-        self._writing = Writing(session, self.bits, self._reader, self._keeper, self.embeddings)
+        self._writing = Writing(session, self.bits, self._reader, self._keeper, *kept)
 
     @classmethod
     def create(
@@ -272,8 +274,8 @@ class Index(Closing):
     def stats(self) -> Stats:
         """Return how many items there are, and where their codes lie."""
         with self._session.reading() as connection:
-            embeddings = self.embeddings.measure(connection)
-            return measure(connection, self._session.root, self.fingerprint, self.bits, embeddings)
+            kept = self.embeddings.measure(connection), self.thumbnails.measure(connection)
+            return measure(connection, self._session.root, self.fingerprint, self.bits, *kept)
 
     # Changing it
 
@@ -282,16 +284,17 @@ class Index(Closing):
         given: Iterable[Item],
         progress: Callable[[int], None] = lambda done: None,
         embeddings: EmbeddingRows | None = None,
+        thumbnails: Sequence[bytes | None] | None = None,
     ) -> Added:
         """Add items, in bounded memory; what is there already is left alone or changed.
 
         An item is the one of its id if it gives one, else of its path, else of its content
         (sha256). Each BATCH of items is one transaction, all of it or nothing; progress(done) is
         called when `done` items are safely on the disk. embeddings: float (N, width) for a list of
-        items, in the same transactions, where the index keeps some. Raises IndexStoreError,
-        UsageError.
+        items, in the same transactions, where the index keeps some; thumbnails: JPEGs
+        (`fgdeploy.photos.thumbnail`), likewise. Raises IndexStoreError, UsageError.
         """
-        return self._writing.add(given, progress, embeddings)
+        return self._writing.add(given, progress, embeddings, thumbnails)
 
     def add_codes(
         self,
@@ -321,11 +324,8 @@ class Index(Closing):
         small numbers of queries are answered without reading all codes; default: if there were
         some. Raises UsageError where they would not pay.
         """
-        if multi_index and (len(self) < MERGE_ROWS or not fits(len(self), code_bytes(self.bits))):
-            raise UsageError(
-                f"{self.path}: look-up tables pay for 57 to 64 or 121 to 128 bits and from "
-                f"{MERGE_ROWS:,} items on, it has {len(self):,} of {self.bits} bits; leave them out"
-            )
+        if multi_index:
+            require_tables_pay(self.path, len(self), self.bits)
         with self._session.locked():
             self._keeper.compact(progress, multi_index)
 

@@ -12,6 +12,7 @@ from fgdeploy.retrieval.store.embeddings import Embeddings
 from fgdeploy.retrieval.store.segment import SegmentError
 from fgdeploy.retrieval.store.session import Session
 from fgdeploy.retrieval.store.snapshot import Reader
+from fgdeploy.retrieval.store.thumbnails import Thumbnails
 from fgdeploy.retrieval.store.verifying import MISSING, Problem, inspect
 
 
@@ -19,10 +20,15 @@ class Keeper:
     """Writes the derived files of one index. notify: told when something had to be made again."""
 
     def __init__(
-        self, session: Session, reader: Reader, embeddings: Embeddings, notify: Notify
+        self,
+        session: Session,
+        reader: Reader,
+        embeddings: Embeddings,
+        thumbnails: Thumbnails,
+        notify: Notify,
     ) -> None:
         self._session, self._reader, self._notify = session, reader, notify
-        self._embeddings = embeddings
+        self._embeddings, self._thumbnails = embeddings, thumbnails
         self._folder = session.root
 
     def roll(self) -> None:
@@ -73,13 +79,15 @@ class Keeper:
             found, stale = inspect(connection, self._reader, folder, bits, progress)
             if any(problem.fatal for problem in found):
                 return found  # nothing is repaired over damage
-            lost = self._embeddings.inspect(connection)
+            embeddings = self._embeddings.inspect(connection)
+            lost = [] if embeddings is None else [embeddings]
+            lost += self._thumbnails.inspect(connection)
         if self._session.writable:
             if stale:
                 self.rebuild()
             self.clear()
             found = [replace(one, repaired=not one.what.endswith(MISSING)) for one in found]
-        return [*found, *([] if lost is None else [Problem(lost, fatal=False)])]
+        return [*found, *(Problem(what, fatal=False) for what in lost)]
 
     def rebuild(
         self,

@@ -13,6 +13,7 @@ from fgdeploy.retrieval.store.embeddings import EmbeddingStats
 from fgdeploy.retrieval.store.index_state import state_of
 from fgdeploy.retrieval.store.making import DATABASE
 from fgdeploy.retrieval.store.schema import SCHEMA_VERSION
+from fgdeploy.retrieval.store.thumbnails import ThumbnailStats
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Stats:
 
     segments: (number, rows, bytes) of each derived file; tail: rows that are in none yet; dead:
     items removed or replaced since their segment was written. kernel: what large searches run.
-    embeddings: None where none are kept.
+    embeddings, thumbnails: None where none are kept.
     """
 
     items: int
@@ -38,6 +39,7 @@ class Stats:
     database_bytes: int
     kernel: str
     embeddings: EmbeddingStats | None = None
+    thumbnails: ThumbnailStats | None = None
 
 
 def measure(
@@ -46,6 +48,7 @@ def measure(
     fingerprint: str,
     bits: int,
     embeddings: EmbeddingStats | None,
+    thumbnails: ThumbnailStats | None,
 ) -> Stats:
     """Return the numbers of the open transaction."""
 
@@ -77,6 +80,7 @@ def measure(
         database_bytes=_size(folder / DATABASE),
         kernel=kernel(),
         embeddings=embeddings,
+        thumbnails=thumbnails,
     )
 
 

@@ -24,6 +24,7 @@ from fgdeploy.retrieval.store.keeping import Keeper
 from fgdeploy.retrieval.store.segment import SegmentError
 from fgdeploy.retrieval.store.session import Session
 from fgdeploy.retrieval.store.snapshot import Reader
+from fgdeploy.retrieval.store.thumbnails import AT_ONCE, Thumbnails, refuse_unaligned
 
 BATCH = 1 << 14  # items in a transaction
 _BULK = 1 << 18  # codes in a transaction that writes a segment
@@ -41,26 +42,33 @@ class Writing:
         reader: Reader,
         keeper: Keeper,
         embeddings: Embeddings,
+        thumbnails: Thumbnails,
     ) -> None:
         self._session, self._reader, self._keeper = session, reader, keeper
         self._bits, self._folder, self._embeddings = bits, session.folder, embeddings
+        self._thumbnails = thumbnails
 
     def add(
         self,
         given: Iterable[Item],
         told: Told,
         rows: npt.NDArray[np.floating] | None = None,
+        jpegs: Sequence[bytes | None] | None = None,
     ) -> Added:
         """Add items, BATCH in a transaction; told(done) when so many are on the disk.
 
-        rows: their embeddings (N, width), written in the same transactions.
+        rows: their embeddings (N, width), jpegs: their thumbnails, both written in the same
+        transactions.
         """
         total, checker, source = Added(), items.Checker(self._bits), iter(_several(given))
         if rows is not None:
             _check_aligned(given, rows)
+        if jpegs is not None:
+            refuse_unaligned(given, jpegs)
+        most = BATCH if jpegs is None else AT_ONCE
         taken, automatic_ids = _ids_given(given), IdSet()
         with self._session.locked():
-            while batch := [checker.check(item) for item in islice(source, BATCH)]:
+            while batch := [checker.check(item) for item in islice(source, most)]:
                 for item in batch:
                     _refuse_taken(item, automatic_ids)
                     if item.id is not None:
@@ -72,6 +80,9 @@ class Writing:
                     if rows is not None:
                         part = rows[total.total : total.total + len(batch)]
                         self._embed(connection, batch, changes.ids, part)
+                    if jpegs is not None:
+                        own = jpegs[total.total : total.total + len(batch)]
+                        self._thumbnails.write(connection, batch, changes.ids, own)
                 for number in changes.automatic:
                     automatic_ids.add(number)
                 if rows is not None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import os
 import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fgdeploy import gallery
 from fgdeploy.bundle import sha256
@@ -293,3 +295,19 @@ def test_of_copies_that_come_together_the_first_goes_in(
     (item,) = index.items()
     assert (item.path, item.label) == (str(tmp_path / "cat" / "1.png"), "cat")
     assert find_id(index, str(tmp_path / "cat" / "1.png")) == item.id
+
+
+def test_thumbnails_go_in_with_photos_where_they_are_kept(
+    index: Index, hasher: Hasher, photos: list[Photo]
+) -> None:
+    add_photos(index, hasher, photos[:3])
+    assert index.stats().thumbnails is None
+    index.thumbnails.keep()
+    photos[2].path.unlink()
+    add_photos(index, hasher, [*photos[:2], *photos[4:]])  # two are known and get theirs
+    there = {item.path: item.id or 0 for item in index.items()}
+    have = index.thumbnails.read(list(there.values()))
+    assert {path for path, number in there.items() if number not in have} == {str(photos[2].path)}
+    with Image.open(io.BytesIO(have[there[str(photos[5].path)]])) as found:
+        assert found.size == (8, 8)
+        assert found.getpixel((0, 0)) == pytest.approx((5, 0, 255), abs=4)
