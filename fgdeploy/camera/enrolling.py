@@ -11,8 +11,10 @@ from datetime import timedelta, timezone
 from urllib.parse import urlsplit
 
 from fgdeploy.camera.camera_result import CameraResult
+from fgdeploy.camera.capture_source import Captured
 from fgdeploy.core.errors import UsageError
 from fgdeploy.core.text import is_utf8, shown
+from fgdeploy.photos import Reading, thumbnail
 from fgdeploy.retrieval import Index, Item
 
 _LONGEST = 64  # characters of a camera's name
@@ -33,23 +35,35 @@ def name_of(source: str) -> str:
     return "-".join(_SAFE.findall(source))[:_LONGEST].strip("-.") or "camera"
 
 
+def check_label(label: str) -> None:
+    """Raise UsageError for a label that names nothing."""
+    if not label.strip() or not is_utf8(label):
+        raise UsageError(f"label {shown(repr(label))}: expected a name for what is enrolled")
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError for a camera's name that cannot stand in URIs as it is."""
+    if not _SAFE.fullmatch(name) or len(name) > _LONGEST:
+        raise UsageError(
+            f"name {shown(repr(name))}: expected at most {_LONGEST} letters, digits and ._-"
+        )
+
+
 class Enroller:
     """Adds frames of one camera to an index, all under one label.
 
-    name: of the camera, in the items' URIs: letters, digits and `._-`. enrolled: how many were
-    added; repeated: how many were not, as their code is that of the one before. Raises UsageError.
+    name: of the camera, in the items' URIs: letters, digits and `._-`. Where the index keeps
+    thumbnails, what was hashed of the frame goes in as one. enrolled: how many were added;
+    repeated: how many were not, as their code is that of the one before. Raises UsageError.
     """
 
     def __init__(self, index: Index, label: str, name: str = "camera") -> None:
-        if not label.strip() or not is_utf8(label):
-            raise UsageError(f"label {shown(repr(label))}: expected a name for what is enrolled")
-        if not _SAFE.fullmatch(name) or len(name) > _LONGEST:
-            raise UsageError(
-                f"name {shown(repr(name))}: expected at most {_LONGEST} letters, digits and ._-"
-            )
+        check_label(label)
+        check_name(name)
         self.index, self.label, self.name = index, label, name
         self.enrolled = self.repeated = 0
         self._last: bytes | None = None
+        self._pictures = index.thumbnails.kept
 
     def enrol(self, result: CameraResult) -> Item | None:
         """Add a frame and return its item, on the disk by now; None for a repeated code.
@@ -61,7 +75,7 @@ class Enroller:
             return None
         time = result.time.astimezone(timezone.utc)
         item = Item(self._free_path(result), result.code, self.label, time=time.isoformat())
-        self.index.add([item])
+        self.index.add([item], thumbnails=[_picture(result.captured)] if self._pictures else None)
         self._last = result.code
         self.enrolled += 1
         return item
@@ -75,3 +89,7 @@ class Enroller:
             if not self.index.by_path([path], checked=False):
                 return path
             time += _STEP
+
+
+def _picture(captured: Captured) -> bytes:
+    return thumbnail(captured.pixels, Reading(captured.color))

@@ -22,8 +22,10 @@ _WAITING = 2  # frames that wait to be drawn
 
 
 class Sink(Protocol):
-    """Where pictures go. wanted: whether drawing one is worth the time."""
+    """Where pictures go. where: as people are told; wanted: whether drawing one pays."""
 
+    @property
+    def where(self) -> str: ...
     @property
     def wanted(self) -> bool: ...
     def write(self, picture: Image.Image, at: float) -> None: ...
@@ -49,6 +51,11 @@ class Preview(Closing):
         self._waiting: Handover[_Shown] = Handover(_WAITING, newest=not every)
         self._thread = threading.Thread(target=self._work, name="preview", daemon=True)
         self._thread.start()
+
+    @property
+    def where(self) -> str:
+        """Return where people can look."""
+        return self.sink.where
 
     def show(self, captured: Captured, note: Note) -> None:
         """Show a frame, whole where a region of it is hashed."""

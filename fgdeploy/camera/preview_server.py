@@ -28,7 +28,7 @@ _HEAD = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\
 class PreviewServer(Closing):
     """Serves pictures at an address such as `http://127.0.0.1:8090`; port 0 chooses a free one.
 
-    url: where it listens. Raises UsageError for another kind of address, or one that others could
+    where: the address. Raises UsageError for another kind of address, or one that others could
     reach, DataError where the port is taken.
     """
 
@@ -38,7 +38,7 @@ class PreviewServer(Closing):
             self._server = _Server((host, port), self._handler())
         except OSError as error:
             raise DataError(f"preview {url}: {error.strerror}; choose another port") from None
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self._server.server_port}"
+        self.where = f"http://{f'[{host}]' if ':' in host else host}:{self._server.server_port}"
         self._changed = threading.Condition()
         self._newest: tuple[int, bytes] = (0, b"")
         self._viewers = 0

@@ -48,6 +48,7 @@ class PreviewVideo(Closing):
         except ImportError:
             raise MissingDependency("av", "camera", "a preview as video") from None
         self._av = av
+        self.where = str(self.path)
         self._container: Any = None
         self._stream: Any = None
         self._start = self._last_at = 0.0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from datetime import timedelta, timezone
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fgdeploy.camera.enrolling import Enroller, name_of
 from fgdeploy.core.errors import IndexStoreError, UsageError
@@ -60,6 +62,17 @@ def test_what_was_not_added_is_tried_again(index: Index) -> None:
         enroller.enrol(result(b"\1\1\1"))
     assert (enroller.enrolled, enroller.repeated) == (0, 0)
     assert enroller.enrol(result(b"\1\1")) is not None
+
+
+def test_thumbnails_of_what_was_hashed_where_the_index_keeps_some(index: Index) -> None:
+    Enroller(index, "owl").enrol(result(b"\1\1"))
+    index.thumbnails.keep()
+    item = Enroller(index, "owl").enrol(result(b"\2\2"))
+    assert item is not None
+    ids = [one.id or 0 for one in index.items()]
+    assert index.thumbnails.has(ids) == {ids[1]}
+    picture = Image.open(io.BytesIO(index.thumbnails.read(ids)[ids[1]]))
+    assert picture.size == (6, 4)
 
 
 def test_labels_and_names_that_are_none(index: Index) -> None:

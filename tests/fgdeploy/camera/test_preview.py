@@ -22,7 +22,7 @@ WAIT = 10.0
 class Held:
     """A sink that takes pictures when the test lets it. error: what it meets."""
 
-    wanted = True
+    wanted, where = True, "the test"
 
     def __init__(self, error: Exception | None = None) -> None:
         self.go, self.began, self.error = threading.Event(), threading.Event(), error

@@ -53,23 +53,23 @@ class Viewer:
 def test_each_viewer_gets_the_newest_and_all_end_with_it() -> None:
     with PreviewServer("http://127.0.0.1:0") as server:
         assert not server.wanted
-        first = Viewer(server.url)
+        first = Viewer(server.where)
         until(lambda: server.wanted)
         assert first.answer.getheader("Content-Type", "").startswith("multipart/x-mixed-replace")
         server.write(picture(50), 0)
         assert first.level() == 50
-        second = Viewer(server.url)
+        second = Viewer(server.where)
         assert second.level() == 50
         server.write(picture(200), 0)
         assert (first.level(), second.level()) == (200, 200)
     assert first.answer.read() == second.answer.read() == b""
     with pytest.raises(OSError):
-        Viewer(server.url)
+        Viewer(server.where)
 
 
 def test_a_slow_viewer_misses_pictures_and_slows_nobody() -> None:
     with PreviewServer("http://localhost:0") as server:
-        slow, quick = Viewer(server.url), Viewer(server.url)
+        slow, quick = Viewer(server.where), Viewer(server.where)
         noise = Image.effect_noise((900, 900), 90)  # of which few fit into the socket
         for _ in range(60):
             server.write(noise, 0)  # comes back at once, whoever reads
@@ -84,7 +84,7 @@ def test_a_slow_viewer_misses_pictures_and_slows_nobody() -> None:
 
 def test_who_went_is_forgotten() -> None:
     with PreviewServer("http://127.0.0.1:0") as server:
-        viewer = Viewer(server.url)
+        viewer = Viewer(server.where)
         until(lambda: server.wanted)
         viewer.answer.close()
         viewer.connection.close()
@@ -98,12 +98,12 @@ def test_who_went_is_forgotten() -> None:
 
 def test_nobody_else_is_answered() -> None:
     with PreviewServer("http://127.0.0.1:0") as server:
-        assert Viewer(server.url, host="evil.example:80").answer.status == 403
-        assert Viewer(f"{server.url}/other").answer.status == 404
+        assert Viewer(server.where, host="evil.example:80").answer.status == 403
+        assert Viewer(f"{server.where}/other").answer.status == 404
         until(lambda: not server.wanted)
-        crowd = [Viewer(server.url) for _ in range(8)]
+        crowd = [Viewer(server.where) for _ in range(8)]
         until(lambda: server._viewers == 8)
-        assert Viewer(server.url).answer.status == 503
+        assert Viewer(server.where).answer.status == 503
         assert {one.answer.status for one in crowd} == {200}
 
 
