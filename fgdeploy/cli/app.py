@@ -28,6 +28,7 @@ from fgdeploy.cli import (
     parity,
     registering,
     search,
+    serve,
     show,
     streams,
     train,
@@ -171,6 +172,7 @@ app.command("unpack")(packing.unpack)
 app.command("hash")(hashing.hash_photos)
 app.add_typer(gallery.app, name="index")
 app.command("search")(search.search)
+app.command("serve")(serve.serve)
 app.command("eval")(evaluate.evaluate)
 app.command("classify")(classify.classify)
 app.command("explain")(explain.explain)

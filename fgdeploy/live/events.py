@@ -42,3 +42,12 @@ def _shown(value: Any) -> str:
         return f"{value:.4g}"
     text = str(value)
     return text if text and text.isprintable() and not set(text) & set(' "=') else json.dumps(text)
+
+
+def log_to_stderr(as_json: bool = False, level: int = logging.INFO) -> None:
+    """Write events of at least a level to stderr from here on, as text or JSON lines."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines() if as_json else logging.Formatter("%(message)s"))
+    LOG.handlers[:] = [handler]
+    LOG.setLevel(level)
+    LOG.propagate = False

@@ -38,6 +38,7 @@ CALLS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("--id", "3", "--where", "label = 'owl'"),
         (QUERY, "--html", "sheet.html"),
     ),
+    "serve": (("-b", BUNDLE, "-i", INDEX, "--port", "0"),),
     "eval": ((PHOTOS, "-b", BUNDLE, "--json"),),
     "classify": ((PHOTOS, "-b", BUNDLE, "--json"), (QUERY, "-k", "3")),
     "boxes": ((PHOTOS, "--detector", "missing"),),
@@ -59,6 +60,7 @@ ENDINGS = {
     "train": ("-o", f"{PHOTOS}/run"),
     "export": ("-o", f"{QUERY}/x.fgd"),
     "calibrate": ("--data", QUERY),
+    "serve": ("--host", "0.0.0.0"),
 }
 _RARE = (*ENDINGS, "bench", "build-engine", "doctor", "explain", "parity")
 

@@ -195,20 +195,23 @@ class Index(Closing):
         with self._session.reading() as connection:
             return state_of(connection, self.path).items
 
-    def items(self, where: str | None = None, params: Params = ()) -> Iterator[Item]:
-        """Yield all items, or those for which `where` holds, in order of id.
+    def items(
+        self, where: str | None = None, params: Params = (), *, after: int = -1
+    ) -> Iterator[Item]:
+        """Yield all items, or those for which `where` holds, in order of id; ids above `after`.
 
         Read in pages, each item as it is when its turn comes, so that writers need not wait.
         """
         if where is not None:
             ids = self.matching(where, params)
+            ids = ids[ids > after]
             for start in range(0, len(ids), _PAGE):
                 with self._session.reading() as connection:
                     part = ids[start : start + _PAGE].tolist()
                     rows = sorted(upsert.checked_rows(connection, self.path, "id", part))
                 yield from map(items.item_of, rows)
             return
-        last: int | None = -1  # the first id is 0
+        last: int | None = after  # the first id is 0
         while last is not None:
             with self._session.reading() as connection:
                 if last < 0:

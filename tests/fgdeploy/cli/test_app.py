@@ -31,6 +31,7 @@ COMMANDS = [
     ["unpack"],
     ["hash"],
     ["search"],
+    ["serve"],
     ["eval"],
     ["classify"],
     ["explain"],

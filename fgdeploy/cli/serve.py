@@ -1,0 +1,153 @@
+"""`fgdeploy serve`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fgdeploy.cli import objects, show
+from fgdeploy.core.text import counted
+
+if TYPE_CHECKING:
+    from fgdeploy.hasher import Hasher
+    from fgdeploy.retrieval import Index
+
+KEY = "FGDEPLOY_API_KEY"
+
+
+def serve(
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            "--bundle",
+            "-b",
+            help="The bundle. Default: the one of the index, or the one *.fgd in this folder.",
+            metavar="BUNDLE",
+        ),
+    ] = None,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(
+            "--index",
+            "-i",
+            help="The index; it is made if it is not there. Default: the one *.fgi in this folder, "
+            "or the one of the bundle, or none: then images are hashed only.",
+            metavar="INDEX",
+        ),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="The address to listen at. Beyond this machine (0.0.0.0) an API key is needed.",
+            metavar="HOST",
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")] = 8000,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--api-key-file",
+            help=f"A file with the API key that requests must carry. Default: {KEY} of the "
+            "environment, or none.",
+            metavar="FILE",
+        ),
+    ] = None,
+    waiting: Annotated[
+        int,
+        typer.Option(min=1, max=10_000, help="Images that may wait for the engine; then 429."),
+    ] = 32,
+    max_upload: Annotated[
+        float, typer.Option(min=0.001, max=2000, help="Megabytes of one image at most.")
+    ] = 20.0,
+    max_pixels: Annotated[
+        float, typer.Option(min=0.001, max=178, help="Megapixels of one image at most.")
+    ] = 50.0,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            min=0.1, max=3600, help="Seconds for a request to arrive, and to be answered."
+        ),
+    ] = 30.0,
+    allow_where: Annotated[
+        bool,
+        typer.Option(
+            "--allow-where", help="Let clients filter by SQL expressions; they cost CPU time."
+        ),
+    ] = False,
+    backend: show.BackendOption = "auto",
+    threads: show.ThreadsOption = None,
+    fallback: show.FallbackOption = False,
+    batch: show.BatchOption = None,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Log events as JSON, one object a line.")
+    ] = False,
+) -> None:
+    """Answer over HTTP: hash images, search and add to an index, until SIGTERM or Ctrl-C.
+
+    It listens at 127.0.0.1 unless told. GET /openapi.json describes all routes.
+    """
+    from fgdeploy.live.events import log_to_stderr
+    from fgdeploy.serve.app import create_app
+    from fgdeploy.serve.http_server import address_of, bound, run
+    from fgdeploy.serve.serve_settings import MEGABYTE, ServeSettings, hosts_of, key_for
+    from fgdeploy.serve.service import Service
+
+    key = key_for(host, os.environ.get(KEY), api_key_file)
+    settings = ServeSettings(
+        waiting=waiting,
+        upload_bytes=int(max_upload * MEGABYTE),
+        image_pixels=int(max_pixels * 1e6),
+        timeout_s=timeout,
+        filters=allow_where,
+        api_key=key,
+        hosts=hosts_of(host),
+    )
+    with bound(host, port) as listening:
+        hasher, index = _opened(bundle, gallery, backend, threads, fallback, batch)
+        log_to_stderr(log_json, logging.INFO)
+        with Service(hasher, index, settings) as service:
+            said = _in_words(hasher, index)
+            run(
+                create_app(service),
+                listening,
+                lambda: show.say(f"serving {said} at {address_of(listening)}; Ctrl-C ends it"),
+            )
+        show.say("ended; all that was acknowledged is on the disk")
+
+
+def _opened(
+    bundle: Path | None,
+    gallery: Path | None,
+    backend: str,
+    threads: int | None,
+    fallback: bool,
+    batch: int | None,
+) -> tuple[Hasher, Index | None]:
+    """Open what is to be served, and make an index that was named and is not there."""
+    from fgdeploy.retrieval import Index
+
+    if gallery is None and objects.here("*.fgi"):
+        gallery = objects.index_for(None, bundle)
+    index = Index.open(gallery) if gallery is not None and gallery.exists() else None
+    try:
+        if index is not None:
+            bundle = objects.bundle_for(index, bundle)
+        hasher = show.open_hasher(bundle, backend, threads, fallback, batch)
+    except BaseException:
+        if index is not None:
+            index.close()
+        raise
+    if gallery is not None and index is None:
+        index, made = Index.open_or_create(gallery, hasher.fingerprint, hasher.bits)
+        index.remember_bundle(hasher.bundle.path)
+        show.say(f"made {gallery}, which is empty" if made else f"opened {gallery}")
+    return hasher, index
+
+
+def _in_words(hasher: Hasher, index: Index | None) -> str:
+    gallery = "no index" if index is None else f"{index.path} ({counted(len(index), 'item')})"
+    return f"{hasher.bundle.path} on {hasher.engine.describe()}, {gallery},"

@@ -1,0 +1,345 @@
+"""What the service does, whatever brings the requests: hash, search, enrol, remove."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fgdeploy.core import machine
+from fgdeploy.core.closing import Closing
+from fgdeploy.core.errors import EngineError, IndexStoreError, UsageError
+from fgdeploy.core.text import is_utf8, shown
+from fgdeploy.engines import Outputs
+from fgdeploy.gallery import Query, code_queries
+from fgdeploy.gallery.backfilling import require_width
+from fgdeploy.hasher import Hasher
+from fgdeploy.live.hash_worker import Answered, HashWorker
+from fgdeploy.photos import Decoders, DecodersClosed
+from fgdeploy.retrieval import Hit, Index, Item
+from fgdeploy.serve.chained import chain
+from fgdeploy.serve.refusals import Refusal
+from fgdeploy.serve.serve_settings import ServeSettings
+from fgdeploy.serve.uploads import check_pixels
+
+MOST_ANSWERS = 1000
+TEXT = 2000  # characters of a label, a URI or an expression
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+_READERS = 4
+_ENDING = "the service is ending; send it again later"
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class HashedUpload:
+    """An image's outputs, each of one row. latency: seconds by stage; together: in its batch."""
+
+    outputs: Outputs
+    latency: dict[str, float]
+    together: int
+
+    @property
+    def code(self) -> bytes:
+        """The packed code."""
+        return bytes(self.outputs.code[0])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is searched for: the k nearest, within `radius` bits where given, of those that pass.
+
+    label: their label; where: an SQL expression that holds for them.
+    """
+
+    k: int = 10
+    radius: int | None = None
+    label: str | None = None
+    where: str | None = None
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """A search's answer. hashed: of the image that was asked with. took: seconds of the search.
+
+    complete: whether these are all within the radius; None without one.
+    """
+
+    code: bytes
+    hits: list[Hit]
+    complete: bool | None
+    took: float
+    hashed: HashedUpload | None = None
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """What became of an image: `new`, `changed` or `known`, and its item."""
+
+    status: str
+    item: Item
+    hashed: HashedUpload
+
+
+class Service(Closing):
+    """A hasher and perhaps an index, for any number of threads; it closes both.
+
+    Each call returns a future at once. One thread runs the engine, one writes to the index, some
+    decode and some search. What needs an index raises Refusal without one.
+    """
+
+    def __init__(
+        self, hasher: Hasher, index: Index | None = None, settings: ServeSettings | None = None
+    ) -> None:
+        if index is not None:
+            index.require(hasher.fingerprint, hasher.bits)
+            require_width(index, hasher)
+        self.settings = settings or ServeSettings()
+        self._index = index
+        self.worker = HashWorker(hasher, self.settings.waiting)
+        self._decoders = Decoders()
+        readers = max(2, min(_READERS, machine.cores()))
+        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="search")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="enrol")
+
+    @property
+    def hasher(self) -> Hasher:
+        """The hasher that answers now."""
+        return self.worker.hasher
+
+    @property
+    def index(self) -> Index:
+        """The index. Raises Refusal if there is none."""
+        if self._index is None:
+            raise Refusal(404, "no_index", "the service has no index; start it with --index")
+        return self._index
+
+    @property
+    def has_index(self) -> bool:
+        """Whether it can search."""
+        return self._index is not None
+
+    def unready(self) -> str | None:
+        """Return why it cannot answer, None if it can."""
+        if self.worker.failed is not None:
+            return "the engine failed and stopped; the service's log says why"
+        if self._index is not None and not self._index.is_current():
+            return "the index was closed, moved or replaced"
+        return None
+
+    def state(self) -> Future[dict[str, Any]]:
+        """Return what answers now. Refusal with the reason where nothing can."""
+
+        def look() -> dict[str, Any]:
+            if (why := self.unready()) is not None:
+                raise Refusal(503, "not_ready", why)
+            hasher, items = self.hasher, None if self._index is None else len(self._index)
+            engine = hasher.engine.describe()
+            return {"state": "ready", "model": hasher.fingerprint, "engine": engine, "items": items}
+
+        return self.reading(look)
+
+    def reading(self, work: Callable[[], _Result]) -> Future[_Result]:
+        """Let a thread that searches do it."""
+        return _begun(self._readers, work)
+
+    def close(self) -> None:
+        """End what runs: the write that has begun is committed, all that waits is given up."""
+        self._writer.shutdown(cancel_futures=True)
+        self._readers.shutdown(cancel_futures=True)
+        self.worker.close()
+        self._decoders.close()
+        if self._index is not None:
+            self._index.close()
+
+    def hash(self, image: bytes) -> Future[HashedUpload]:
+        """Hash one image file. Its future raises ImageError, Busy or EngineError."""
+        since = time.monotonic()
+        try:
+            decoded = self._decoders.submit(self._frame, image)
+        except DecodersClosed as error:
+            raise EngineError(_ENDING) from error
+        return chain(decoded, lambda frame: self._run(frame, since))
+
+    def _frame(self, image: bytes) -> npt.NDArray[np.uint8]:
+        check_pixels(image, self.settings.image_pixels)
+        return self.hasher.manifest.preprocess.frame(image)
+
+    def _run(self, frame: npt.NDArray[np.uint8], since: float) -> Future[HashedUpload]:
+        decode = time.monotonic() - since
+        return chain(self.worker.submit(frame), lambda found: _done(_hashed(found, decode)))
+
+    def search(self, image: bytes, asked: Asked) -> Future[Nearest]:
+        """Hash an image and search for it; raises and fails as `hash` and `Index.search` do."""
+        index = self.index
+        self.check(asked)
+        return chain(
+            self.hash(image),
+            lambda hashed: _begun(
+                self._readers, _search, index, Query("upload", hashed.code), asked, hashed
+            ),
+        )
+
+    def search_code(self, code: str, asked: Asked) -> Future[Nearest]:
+        """Search for a code in hex digits."""
+        index = self.index
+        self.check(asked)
+        (query,) = code_queries(index, [code])
+        return _begun(self._readers, _search, index, query, asked, None)
+
+    def search_item(self, number: int, asked: Asked) -> Future[Nearest]:
+        """Search for what is like an item, which is no answer itself. Refusal for unknown ids."""
+        index = self.index
+        self.check(asked)
+
+        def find() -> Nearest:
+            item = _item(index, number)
+            return _search(index, Query("item", item.code, item=number), asked, None)
+
+        return _begun(self._readers, find)
+
+    def check(self, asked: Asked) -> None:
+        """Raise UsageError or Refusal for a search that is not allowed, or without an index."""
+        _ = self.index
+        _check_text("label", asked.label)
+        _check_text("where", asked.where)
+        if asked.where is not None and not self.settings.filters:
+            words = "SQL expressions are off here; use label, or start the service --allow-where"
+            raise Refusal(403, "where", words)
+
+    def item(self, number: int) -> Future[Item]:
+        """Return an item. Refusal for unknown ids."""
+        index = self.index
+        return _begun(self._readers, _item, index, number)
+
+    def items(self, asked: Asked, after: int = -1) -> Future[list[Item]]:
+        """Return up to k items with ids above `after`, ascending, that pass the filters."""
+        index = self.index
+        self.check(asked)
+        return _begun(self._readers, _page, index, asked, after)
+
+    def remove(self, number: int) -> Future[Item]:
+        """Remove an item and return it. Refusal for unknown ids."""
+        index = self.index
+
+        def work() -> Item:
+            found = _item(index, number)
+            try:
+                index.remove([number])
+            except IndexStoreError:
+                _item(index, number)  # another process was faster
+                raise
+            return found
+
+        return _begun(self._writer, work)
+
+    def add(self, image: bytes, label: str | None, uri: str | None) -> Future[Enrolled]:
+        """Hash an image and add it; on the disk when the future is done.
+
+        An item is the one of its URI, else of its content. Raises UsageError for a URI that is
+        none: a path of this machine would be opened by other commands.
+        """
+        index = self.index
+        self.check_new(label, uri)
+        return chain(
+            self.hash(image),
+            lambda hashed: _begun(self._writer, _add, index, image, label, uri, hashed),
+        )
+
+    def check_new(self, label: str | None, uri: str | None) -> None:
+        """Raise UsageError for an item that cannot be added, Refusal if there is no index."""
+        _ = self.index
+        _check_text("label", label)
+        _check_text("uri", uri)
+        if uri is not None and (not _URI.fullmatch(uri) or uri.lower().startswith("file:")):
+            raise UsageError(
+                f"uri {shown(uri)}: expected one such as camera://yard/2026-01-31T12:00:00Z"
+            )
+
+
+def _begun(
+    pool: ThreadPoolExecutor, work: Callable[..., _Result], *arguments: Any
+) -> Future[_Result]:
+    try:
+        return pool.submit(work, *arguments)
+    except RuntimeError as error:  # closed, or the process is ending
+        raise EngineError(_ENDING) from error
+
+
+def _done(hashed: HashedUpload) -> Future[HashedUpload]:
+    future: Future[HashedUpload] = Future()
+    future.set_result(hashed)
+    return future
+
+
+def _hashed(found: Answered, decode: float) -> HashedUpload:
+    latency = {"decode": decode, "queue": found.queued, "inference": found.inference}
+    return HashedUpload(found.outputs, latency, found.together)
+
+
+def _check_text(what: str, text: str | None) -> None:
+    if text is not None and not (0 < len(text) <= TEXT and is_utf8(text) and "\0" not in text):
+        raise UsageError(f"{what}: expected 1 to {TEXT:,} characters, got {shown(repr(text))}")
+
+
+def _item(index: Index, number: int) -> Item:
+    found = index.by_id([number]).get(number)
+    if found is None:
+        raise Refusal(404, "unknown_id", f"there is no item {number}")
+    return found
+
+
+def _filter(asked: Asked) -> tuple[str | None, tuple[str, ...]]:
+    """Return the filters as one expression and its values."""
+    if asked.label is None:
+        return asked.where, ()
+    rest = "" if asked.where is None else f" AND ({asked.where}\n)"
+    return f"label = ?{rest}", (asked.label,)
+
+
+def _search(index: Index, query: Query, asked: Asked, hashed: HashedUpload | None) -> Nearest:
+    start = time.monotonic()
+    where, params = _filter(asked)
+    more = len(query.left_out)
+    code = np.frombuffer(query.code, np.uint8)[None]
+    (found,) = index.search(code, asked.k + more, where=where, params=params)
+    kept = [hit for hit in found if hit.id not in query.left_out][: asked.k]
+    complete = None
+    if asked.radius is not None:
+        near = [hit for hit in kept if hit.distance <= asked.radius]
+        complete, kept = len(near) < asked.k, near
+    return Nearest(query.code, kept, complete, time.monotonic() - start, hashed)
+
+
+def _page(index: Index, asked: Asked, after: int) -> list[Item]:
+    where, params = _filter(asked)
+    source = index.items(where, params, after=after)
+    return [item for item, _ in zip(source, range(asked.k), strict=False)]
+
+
+def _add(
+    index: Index, image: bytes, label: str | None, uri: str | None, hashed: HashedUpload
+) -> Enrolled:
+    digest = hashlib.sha256(image).hexdigest()
+    item = Item(uri, hashed.code, label, digest)
+    keeps = index.embeddings.form is not None
+    added = index.add([item], embeddings=hashed.outputs.embedding if keeps else None)
+    there = index.by_path([uri]).get(uri) if uri is not None else None
+    there = there or index.by_content([digest]).get(digest)
+    if there is None:
+        raise IndexStoreError(f"{index.path}: the item was removed as soon as it was added")
+    if added.copies and label is not None and there.label != label:
+        raise Refusal(
+            409,
+            "other_label",
+            f"this image is item {there.id} with label {shown(there.label)}; remove that one first",
+        )
+    status = "new" if added.new else "changed" if added.changed else "known"
+    return Enrolled(status, there, hashed)

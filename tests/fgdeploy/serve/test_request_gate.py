@@ -1,0 +1,100 @@
+"""Who may ask: names, origins, keys; and what becomes of faults."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+
+import pytest
+
+from fgdeploy.core.errors import EngineError, IndexStoreError
+from fgdeploy.serve.service import HashedUpload
+from tests.fgdeploy.serve.asking import photo, told
+from tests.fgdeploy.serve.conftest import Served
+
+KEY = "0123456789abcdef"
+
+
+def test_names_of_this_machine(served: Served) -> None:
+    for host in ("localhost", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST:1"):
+        assert served.ask("GET", "/readyz", host=host).status_code == 200
+
+
+def test_other_names_are_refused(served: Served) -> None:
+    for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil", "", "[x]"):
+        told(served.ask("GET", "/items", host=host), 421, "host")
+
+
+def test_any_name_where_all_are_allowed(serve: Callable[..., Served]) -> None:
+    served = serve(hosts=None, api_key=KEY)
+    answer = served.ask("GET", "/readyz", host="camera.example", x_api_key=KEY)
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:9999"},
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site"},
+    ],
+)
+def test_pages_of_other_sites_change_nothing(served: Served, headers: dict[str, str]) -> None:
+    item = served.ask.image("/items", photo(0)).json()["item"]
+    told(served.ask("DELETE", f"/items/{item['id']}", **headers), 403, "cross_site")
+    told(served.ask("POST", "/items", photo(1), **headers), 403, "cross_site")
+    assert len(served.service.index) == 1
+    assert served.ask("GET", "/items", **headers).status_code == 200  # which no page can read
+
+
+def test_its_own_pages_may(served: Served) -> None:
+    own = {"origin": "http://127.0.0.1:8000", "sec_fetch_site": "same-origin"}
+    answer = served.ask("POST", "/hash", photo(0), content_type="image/jpeg", **own)
+    assert answer.status_code == 200
+
+
+def test_a_key_is_asked_for_everywhere_but_healthz(serve: Callable[..., Served]) -> None:
+    served = serve(api_key=KEY)
+    routes = [("GET", "/items"), ("POST", "/hash"), ("GET", "/metrics"), ("GET", "/readyz")]
+    for method, path in [*routes, ("GET", "/openapi.json"), ("GET", "/nowhere")]:
+        answer = served.ask(method, path)
+        told(answer, 401, "api_key")
+        assert answer.headers["www-authenticate"] == "Bearer"
+    for given in ({"x_api_key": KEY[:-1]}, {"authorization": f"Basic {KEY}"}, {"x_api_key": ""}):
+        told(served.ask("GET", "/items", **given), 401, "api_key")
+    for given in ({"x_api_key": KEY}, {"authorization": f"Bearer {KEY}"}):
+        assert served.ask("GET", "/items", **given).status_code == 200
+    assert served.ask("GET", "/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (EngineError("/secret/eet.fgd: device lost"), 503, "engine"),
+        (IndexStoreError("/secret/g.fgi: the disk is full"), 503, "index"),
+        (ZeroDivisionError("/secret"), 500, "internal"),
+    ],
+)
+def test_faults_go_to_the_log_and_not_to_clients(
+    served: Served,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    status: int,
+    kind: str,
+) -> None:
+    def fail(image: bytes) -> Future[HashedUpload]:
+        future: Future[HashedUpload] = Future()
+        future.set_exception(error)
+        return future
+
+    monkeypatch.setattr(served.service, "hash", fail)
+    with caplog.at_level(logging.ERROR, "fgdeploy.live"):
+        answer = served.ask.image("/hash", photo(0))
+    told(answer, status, kind, "log says why")
+    assert "secret" not in answer.text
+    (line,) = caplog.messages
+    assert line.startswith("request_failed") and "secret" in line
