@@ -19,7 +19,7 @@ Vote = Callable[[CameraResult], "tuple[str | None, float]"]
 
 
 @dataclass(frozen=True)
-class Seen:
+class Sighting:
     """A result and what became of it.
 
     verdict: the label that the last frames voted for, None for unknown, and its share of the votes;
@@ -51,13 +51,13 @@ class Watch:
         self._vote, self._enroller, self._preview = vote, enroller, preview
         self._recent: deque[float] = deque(maxlen=_RECENT)
 
-    def __iter__(self) -> Iterator[Seen]:
+    def __iter__(self) -> Iterator[Sighting]:
         """Yield each result when its item, if it became one, is on the disk."""
         for result in self.camera:
             self._recent.append(result.captured.at)
             verdict = self._vote(result) if self._vote else None
             item = self._enroller.enrol(result) if self._enroller else None
-            seen = Seen(result, verdict, item)
+            seen = Sighting(result, verdict, item)
             if self._preview is not None:
                 self._preview.show(result.captured, self._note(seen))
             yield seen
@@ -68,7 +68,7 @@ class Watch:
         taken = self._recent[-1] - self._recent[0] if len(self._recent) > 1 else 0.0
         return (len(self._recent) - 1) / taken if taken > 0 else 0.0
 
-    def _note(self, seen: Seen) -> Note:
+    def _note(self, seen: Sighting) -> Note:
         result = seen.result
         box = None
         if self.region is not None:
@@ -78,13 +78,13 @@ class Watch:
         facts = (nearest_of(result), self._speed(seen))
         return Note(title_of(seen), facts, box)
 
-    def _speed(self, seen: Seen) -> str:
+    def _speed(self, seen: Sighting) -> str:
         latency = 1000 * seen.result.latency.get("total", 0.0)
         enrolled = f", {self._enroller.enrolled:,} enrolled" if self._enroller else ""
         return f"{self.rate:.1f} frames/s, {latency:.0f} ms{enrolled}"
 
 
-def title_of(seen: Seen) -> str:
+def title_of(seen: Sighting) -> str:
     """Return the verdict in words, or the code where nothing was searched."""
     if seen.verdict is None:
         return seen.result.code.hex()

@@ -18,7 +18,7 @@ from fgdeploy.camera.enrolling import Enroller
 from fgdeploy.camera.picking import Picker
 from fgdeploy.camera.preview import Preview
 from fgdeploy.camera.region import Region
-from fgdeploy.camera.watching import Seen, Watch, nearest_of, title_of
+from fgdeploy.camera.watching import Sighting, Watch, nearest_of, title_of
 from fgdeploy.core.errors import IndexStoreError
 from fgdeploy.retrieval import Hit, Index
 from tests.checks import refused
@@ -99,7 +99,7 @@ def test_the_preview_is_told_what_people_want_to_read() -> None:
 
 
 def test_titles_without_an_index_and_hits_without_a_label() -> None:
-    assert title_of(Seen(result(b"\xa5\1"))) == "a501"
+    assert title_of(Sighting(result(b"\xa5\1"))) == "a501"
     assert nearest_of(result(b"\1")) == ""
     assert nearest_of(result(b"\1", hits=[Hit(1, 2, 9, None, None)])) == "nearest: 9, 2 of 8 bits"
 
