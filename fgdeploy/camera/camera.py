@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import time
 import weakref
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fgdeploy.camera.camera_result import CameraResult
 from fgdeploy.camera.capture_source import CaptureSource
+from fgdeploy.camera.constancy import Constancy
 from fgdeploy.camera.pipeline import Coded, Pipeline, Select
 from fgdeploy.camera.tally import CameraCounters
 from fgdeploy.core.closing import Closing
@@ -18,6 +20,7 @@ from fgdeploy.core.errors import UsageError
 from fgdeploy.core.numbers import as_whole
 from fgdeploy.core.text import shown
 from fgdeploy.hasher import Hasher
+from fgdeploy.live.events import tell
 from fgdeploy.live.handover import Ended
 from fgdeploy.live.hash_worker import HashWorker
 from fgdeploy.live.stage_times import StageTimes
@@ -76,6 +79,7 @@ class Camera(Closing):
         self._pipeline = Pipeline(source, self.worker, self.live, select)
         self._process = os.getpid()
         self._started = self._entered = False
+        self._constancy = Constancy()
         self._last = (-1, 0)  # number of the last result, and how many were left out until then
         end = functools.partial(_end, self._process, self._pipeline)
         self._end = weakref.finalize(self, end, self.worker if self._own else None)
@@ -148,6 +152,7 @@ class Camera(Closing):
         (number, before), self._last = self._last, (coded.number, coded.before)
         dropped = coded.number - number - 1 - (coded.before - before)
         self._pipeline.tally.add("processed")
+        self._watch(coded)
         return CameraResult(
             coded.number,
             coded.captured,
@@ -157,6 +162,19 @@ class Camera(Closing):
             dropped,
             coded.outputs,
         )
+
+    def _watch(self, coded: Coded) -> None:
+        assert coded.outputs is not None and coded.frame is not None
+        code = coded.outputs.code[0].tobytes()
+        if self._constancy.noticed(code, coded.frame):
+            tell(
+                "constant_codes",
+                logging.WARNING,
+                source=self.source.describe(),
+                code=code.hex(),
+                engine=self.worker.hasher.engine.describe(),
+                see="fgdeploy parity",
+            )
 
 
 def _end(process: int, pipeline: Pipeline, worker: HashWorker | None) -> None:

@@ -37,7 +37,7 @@ _LEFT = 0.3  # seconds that each thread has to end in, before it is left to itse
 
 @dataclass
 class Coded:
-    """A frame on its way: what was captured, what the engine gave, seconds by stage.
+    """A frame on its way: what was captured and resized, what the engine gave, seconds by stage.
 
     before: frames until it that were broken or skipped, so that gaps of `number` can be explained.
     """
@@ -46,6 +46,7 @@ class Coded:
     captured: Captured
     before: int
     latency: dict[str, float] = field(default_factory=dict)
+    frame: Frame | None = None
     outputs: Outputs | None = None
 
 
@@ -200,13 +201,13 @@ class Pipeline(Closing):
                 self.tally.add("skipped")
                 return
             coded.before += self.tally["skipped"]
-            coded.latency |= {"capture": picked.taken, "wait": start - picked.at}
+            waited = max(0.0, start - picked.at - picked.taken)
+            coded.latency |= {"capture": picked.taken, "wait": waited}
             coded.captured = picked
-            frame = self._worker.hasher.manifest.preprocess.frame(
-                picked.pixels, Reading(picked.color)
-            )
+            preprocess = self._worker.hasher.manifest.preprocess
+            coded.frame = preprocess.frame(picked.pixels, Reading(picked.color))
             coded.latency["preprocess"] = time.monotonic() - start
-            future = self._submit(frame)
+            future = self._submit(coded.frame)
         except BaseException:
             self.tally.add("lost")
             raise

@@ -6,7 +6,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
-from datetime import datetime, timezone
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +58,7 @@ class Feed(CaptureSource):
         if isinstance(one, Captured):
             return one
         assert isinstance(one, np.ndarray)
-        return Captured(one, "rgb", datetime.now(timezone.utc), taken=0.001)
+        return Captured(one, "rgb")
 
     def close(self) -> None:
         self.closed += 1
