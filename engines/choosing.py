@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fgdeploy.bundle import GRAPHS, Bundle
@@ -18,6 +19,13 @@ from fgdeploy.engines.matching import mismatches
 from fgdeploy.engines.record import Built, Record
 from fgdeploy.engines.standing import Choice, Fitting, choices
 
+Accept = Callable[[Engine], None]
+_CLOSES_IN_S = 1.0  # an engine that is refused; one that hangs never does
+
+
+def any_engine(engine: Engine) -> None:
+    """Accept whatever engine was opened."""
+
 
 def open_engine(
     bundle: Bundle,
@@ -26,6 +34,7 @@ def open_engine(
     threads: int | None = None,
     fallback: bool = False,
     notify: Notify = silent,
+    accept: Accept = any_engine,
 ) -> Engine:
     """Open the engine to run here; its `reason` says why it was chosen.
 
@@ -34,7 +43,8 @@ def open_engine(
     the backend can: fp32, or the precision asked for. An engine that failed parity, or was no
     faster than fp32, is taken only when its precision is named. If what was built does not fit this
     machine, that is an error; with `fallback` the next best runs instead, and `notify` is told.
-    threads: CPU threads of one run, None for all cores.
+    threads: CPU threads of one run, None for all cores. accept: called with each engine that was
+    opened; one that it raises an EngineError for does not fit, as `proof.self_test` finds.
     Raises MissingDependency, EngineError, BundleError (no such precision) or UsageError.
     """
     check_threads(threads)
@@ -43,7 +53,7 @@ def open_engine(
     failures: list[str] = []
     for choice in _choices(fitting, wish):
         try:
-            engine = _open_choice(bundle, choice, threads)
+            engine = accepted(_open_choice(bundle, choice, threads), accept)
         except FgdeployError as error:
             if not fallback:
                 raise
@@ -55,8 +65,8 @@ def open_engine(
     # A graph of the precision asked for gives the same numbers; `auto` might change them.
     if not fallback and (misfits if wish.precision == "auto" else any(m.broken for m in misfits)):
         raise EngineError(_none_fits(misfits))
-    engine = _open_graph(bundle, wish, threads, refused, fallback)
-    engine.reason = f"no engine built here fits: {'; '.join(refused)}" if refused else "none built"
+    engine = _open_graph(bundle, wish, threads, refused, fallback, accept)
+    engine.reason = f"no other engine fits: {'; '.join(refused)}" if refused else "none built"
     return _told(engine, refused if fallback else [], notify)
 
 
@@ -71,7 +81,7 @@ def default_engine(bundle: Bundle) -> tuple[str, str]:
         return choice.name, choice.reason
     if misfits:
         raise EngineError(_none_fits(misfits))
-    return f"{_portable('fp32')}:fp32", "none built"
+    return f"{_portable('fp32')[0]}:fp32", "none built"
 
 
 @dataclass(frozen=True)
@@ -197,6 +207,22 @@ def load(bundle: Bundle, kind: type[GraphEngine], source: EngineSource) -> Graph
         ) from error
 
 
+def accepted(engine: GraphEngine, accept: Accept) -> GraphEngine:
+    """Return an engine that is accepted; one that is refused is closed, and what refused it raised.
+
+    Not later than in a second, closed or not.
+    """
+    try:
+        accept(engine)
+    except BaseException:
+        # Closing waits for what runs, and an engine may be refused because that never ends.
+        closer = threading.Thread(target=engine.close, name="close engine", daemon=True)
+        closer.start()
+        closer.join(_CLOSES_IN_S)
+        raise
+    return engine
+
+
 def graph_key(bundle: Bundle, kind: type[GraphEngine], precision: str) -> str | None:
     """Return the key of the graph that serves a precision best, None if the bundle has none.
 
@@ -211,18 +237,30 @@ def graph_key(bundle: Bundle, kind: type[GraphEngine], precision: str) -> str | 
 
 
 def _open_graph(
-    bundle: Bundle, wish: _Wish, threads: int | None, refused: list[str], fallback: bool
+    bundle: Bundle,
+    wish: _Wish,
+    threads: int | None,
+    refused: list[str],
+    fallback: bool,
+    accept: Accept,
 ) -> GraphEngine:
     """Open a graph in the backend asked for; with `fallback` in any CPU backend instead."""
     precision = "fp32" if wish.precision == "auto" else wish.precision
-    if wish.backend != "auto":
+    names = [] if wish.backend == "auto" else [wish.backend]
+    if fallback or not names:
+        names += _portable(precision)[: None if fallback else 1]
+    *others, last = dict.fromkeys(names)
+    for name in others:
         try:
-            return _direct(bundle, wish.backend, precision, threads, refused)
+            return accepted(_direct(bundle, name, precision, threads, refused), accept)
         except FgdeployError as error:
-            if not fallback:
-                raise
             refused.append(str(error))
-    return _direct(bundle, _portable(precision), precision, threads, refused)
+    try:
+        return accepted(_direct(bundle, last, precision, threads, refused), accept)
+    except EngineError as error:
+        if not others:
+            raise
+        raise EngineError("; ".join(dict.fromkeys([*refused, str(error)]))) from error
 
 
 def _direct(
@@ -241,8 +279,8 @@ def _direct(
     return load(bundle, kind, EngineSource(path, precision, threads=threads))
 
 
-def _portable(precision: str) -> str:
-    """Return the first CPU backend that is installed and has a precision."""
+def _portable(precision: str) -> list[str]:
+    """Return the CPU backends that are installed and have a precision, at least one name."""
     names = [name for name in available() if not BACKENDS[name].gpu]
-    fit = (name for name in names if precision in engine_type(name).graphs)
-    return next(fit, next(iter(names), "onnxruntime"))
+    fit = [name for name in names if precision in engine_type(name).graphs]
+    return fit or names[:1] or ["onnxruntime"]

@@ -11,6 +11,7 @@ from fgdeploy.bundle import Bundle
 from fgdeploy.core.errors import ExportError
 from fgdeploy.engines import Outputs, open_engine
 from fgdeploy.export.reference import PyTorchEngine
+from fgdeploy.photos.generated_frames import wave_frame
 from fgdeploy.photos.images import Frame
 from fgdeploy.proof.parity import Limits, Parity, compare, further
 
@@ -24,20 +25,8 @@ def frames_for(size: int, photos: Sequence[Frame], seed: int = 0) -> npt.NDArray
     chooser = np.random.default_rng(seed)
     frames = [np.asarray(photo) for photo in photos[:FRAMES]]
     while len(frames) < FRAMES:
-        frames.append(_generated(size, chooser))
+        frames.append(wave_frame(size, chooser))
     return np.stack(frames)
-
-
-def _generated(size: int, chooser: np.random.Generator) -> Frame:
-    """Draw overlapping waves with a little noise: structure for attention to choose from."""
-    y, x = np.mgrid[0:size, 0:size] / size
-    picture = np.zeros((size, size, 3))
-    for _ in range(6):
-        fx, fy, phase = chooser.uniform(-12, 12), chooser.uniform(-12, 12), chooser.uniform(0, 6.3)
-        wave = np.sin(2 * np.pi * (fx * x + fy * y) + phase)
-        picture += wave[..., None] * chooser.uniform(-30, 30, 3)
-    picture += chooser.normal(0, 8, picture.shape) + chooser.uniform(60, 190, 3)
-    return picture.clip(0, 255).astype(np.uint8)
 
 
 def prove(bundle: Bundle, reference: PyTorchEngine, frames: npt.NDArray[np.uint8]) -> Parity:

@@ -21,6 +21,7 @@ from fgdeploy.core.progress import Notify, Progress, no_progress, silent
 from fgdeploy.core.text import counted, shown
 from fgdeploy.engines import Engine, Outputs, open_engine
 from fgdeploy.engines.base import BATCH, GraphEngine
+from fgdeploy.engines.choosing import Accept, accepted, any_engine
 from fgdeploy.photos import (
     Decoders,
     DecodersClosed,
@@ -63,6 +64,7 @@ class Hasher(Closing):
         self.engine = engine
         self.batch = batch or min(BATCH, engine.max_batch or BATCH)
         self._path = os.path.abspath(bundle.path)
+        self._accept: Accept = any_engine
         self._decoders = Decoders()
         self.bit_depth = Reading(bit_depth=bit_depth).bit_depth
 
@@ -99,10 +101,14 @@ class Hasher(Closing):
     def reopened(self) -> Hasher:
         """Return a new hasher of the same bundle, engine and settings, as after an engine's error.
 
-        Raises EngineError if the bundle would give other codes by now, or as `load` does.
+        This one stays open. The new engine is tested as this one was. Raises EngineError if this
+        is closed, the bundle would give other codes by now, or the test fails.
         """
         make, settings = self.__reduce__()
         fresh: Hasher = make(*settings)
+        if isinstance(fresh.engine, GraphEngine):
+            accepted(fresh.engine, self._accept)
+        fresh._accept = self._accept
         return fresh
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -237,21 +243,33 @@ def load(
     fallback: bool = False,
     notify: Notify = silent,
     bit_depth: int | None = None,
+    self_test: float | None = None,
 ) -> Hasher:
     """Open and verify a bundle and start an engine on it: `fgdeploy.load("eet.fgd")`.
 
     The engine is the fastest that was built for this machine, or the fp32 graph where none was
     (`engines.open_engine`). batch: photos of one run, by default 8 or the engine's most.
-    bit_depth: bits that count in 16-bit photos and arrays, such as 12. Raises BundleError,
-    EngineError, MissingDependency or UsageError.
+    bit_depth: bits that count in 16-bit photos and arrays, such as 12. self_test: seconds that the
+    engine may take to prove itself on the bundle's check frames, such as 10 (`proof.self_test`); it
+    is not tested by default, and one that fails counts as one that does not fit. Raises
+    BundleError, EngineError, MissingDependency or UsageError.
     """
     bundle = open_bundle(path)
-    engine = open_engine(bundle, backend, precision, threads, fallback, notify)
+    accept = any_engine if self_test is None else _tester(bundle, self_test, notify)
+    engine = open_engine(bundle, backend, precision, threads, fallback, notify, accept)
     try:
-        return Hasher(bundle, engine, batch, bit_depth)
+        hasher = Hasher(bundle, engine, batch, bit_depth)
     except UsageError:
         engine.close()
         raise
+    hasher._accept = accept
+    return hasher
+
+
+def _tester(bundle: Bundle, seconds: float, notify: Notify) -> Accept:
+    from fgdeploy.proof.self_test import SelfTest  # which needs this module
+
+    return SelfTest(bundle, seconds, notify).accept
 
 
 def _reopen(
@@ -266,7 +284,7 @@ def _reopen(
     if found != expected:
         hasher.close()
         raise EngineError(
-            f"{path} changed since its hasher was pickled: expected {expected[1]} of model "
+            f"{path} changed since its hasher was opened: expected {expected[1]} of model "
             f"{expected[0][:12]}, got {found[1]} of model {found[0][:12]}; load it again"
         )
     return hasher

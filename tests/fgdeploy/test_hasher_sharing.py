@@ -145,13 +145,26 @@ def test_it_comes_back_as_it_was(own_bundle: Path) -> None:
         assert hasher.encode(pictures(1)).shape == (1, 2)
 
 
+def test_an_engine_is_opened_anew(own_bundle: Path) -> None:
+    build(open_bundle(own_bundle), "openvino", "fp32", BuildSettings(batches=(1, 2)))
+    with load(own_bundle, "openvino", threads=2, batch=5, bit_depth=12) as hasher:
+        with hasher.reopened() as again:
+            assert again is not hasher and again.engine is not hasher.engine
+            assert (again.batch, again.bit_depth) == (5, 12)
+            assert again.engine.describe() == "openvino fp32 (compiled here)"
+            assert again.encode(pictures(3)).tobytes() == hasher.encode(pictures(3)).tobytes()
+        assert hasher.encode(pictures(1)).shape == (1, 2)  # it stays open
+    with refused(EngineError, CLOSED):
+        hasher.reopened()
+
+
 def test_a_bundle_that_changed_meanwhile(own_bundle: Path) -> None:
     with load(own_bundle, "openvino") as hasher:
         kept = pickle.dumps(hasher)
     build(open_bundle(own_bundle), "openvino", "fp32")
     with refused(
         EngineError,
-        r"own\.fgd changed since its hasher was pickled: expected openvino fp32 \(from "
+        r"own\.fgd changed since its hasher was opened: expected openvino fp32 \(from "
         r"model\.onnx\) of model \w+, got openvino fp32 \(compiled here\) of model \w+; load",
     ):
         pickle.loads(kept)
