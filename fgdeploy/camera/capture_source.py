@@ -30,9 +30,9 @@ class BrokenFrame(ImageError):
 class Captured:
     """One frame. pixels: uint8 (H, W, 3), or (H, W) grey; color: `rgb` or `bgr`.
 
-    when: it was captured, UTC, by a clock that may be set; at: by one that never goes back
-    (time.monotonic). taken: seconds that reading and decoding it took. whole: the frame that
-    pixels are a region of, if they are one.
+    when: it was captured, UTC, by a clock that may be set; at: its data had come, by a clock that
+    never goes back (time.monotonic). taken: seconds from then until it was decoded. whole: the
+    frame that pixels are a region of, if they are one.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -47,11 +47,20 @@ class CaptureSource(Closing):
     """Gives frames. live: they come whether or not anyone is ready, so the newest count.
 
     lasts: whether it can be opened again after its end or a fault (a camera, a stream), or is used
-    up then (a file, a folder, an iterable).
+    up then (a file, a folder, an iterable). longest: seconds that it lets opening or one frame
+    take; None where it waits as long as whatever gives the frames.
     """
 
     live: bool
     lasts: bool
+    longest: float | None = None
+
+    def again(self) -> CaptureSource:
+        """Return another one of the same thing, to be opened, where it lasts. Raises StreamEnded.
+
+        The old one may be in use still, by a thread that hangs in it.
+        """
+        raise StreamEnded(f"{self.describe()} is used up; open it anew")
 
     @abstractmethod
     def open(self) -> None:

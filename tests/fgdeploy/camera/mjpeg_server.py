@@ -54,8 +54,12 @@ def jpeg_of(pixels: npt.NDArray[np.uint8], quality: int = 90, **options: int | s
     return stream.getvalue()
 
 
-def plain_jpeg(value: int, width: int = 64, height: int = 48) -> bytes:
-    """Return a grey JPEG of one value, by which a test knows it again."""
+def plain_jpeg(value: int, width: int = 640, height: int = 480) -> bytes:
+    """Return a grey JPEG of one value, by which a test knows it again.
+
+    FFmpeg finds out what a stream is from its first 2 kB: one in all that is smaller cannot be
+    opened, nor one that stalls before.
+    """
     return jpeg_of(np.full((height, width, 3), value, np.uint8))
 
 
