@@ -16,7 +16,7 @@ from fgdeploy.core.errors import UsageError
 class PipelineSource(CaptureSource):
     """Gives what arrives at a pipeline's `appsink`, BGR or grey.
 
-    OpenCV bounds neither opening nor reading in every version: a watchdog must, by open_s and
+    OpenCV bounds neither opening nor reading in every version: `Reconnecting` does, by open_s and
     read_s. Raises UsageError where there is no OpenCV with GStreamer.
     """
 
