@@ -14,6 +14,8 @@ from fgdeploy.camera.camera_result import CameraResult
 from fgdeploy.camera.capture_source import CaptureSource
 from fgdeploy.camera.constancy import Constancy
 from fgdeploy.camera.pipeline import Coded, Pipeline, Select
+from fgdeploy.camera.reconnecting import Reconnecting
+from fgdeploy.camera.sources import open_source
 from fgdeploy.camera.tally import CameraCounters
 from fgdeploy.core.closing import Closing
 from fgdeploy.core.errors import UsageError
@@ -36,7 +38,8 @@ _LEFT = 0.3  # seconds for the batch that runs, when it is closed
 class Camera(Closing):
     """Hashes and searches the frames of a source: `for result in Camera(source, hasher, index)`.
 
-    source: a CaptureSource, or what `open_source` takes. hasher: one of the caller's, or a
+    source: a CaptureSource, or what `open_source` takes, which is then opened anew whenever it
+    breaks off, if it can be. hasher: one of the caller's, or a
     HashWorker that others use too; index: of the same model, or None for codes alone; all stay the
     caller's to close. k: hits of a frame. color: the order of an array's channels. live: whether
     the newest frame wins or none may be lost; default: as the source is. select: called with each
@@ -64,7 +67,7 @@ class Camera(Closing):
         if (as_whole(k) or 0) < 1:
             raise UsageError(f"expected at least one hit of a frame, got k={shown(k)}; give 1")
         if not isinstance(source, CaptureSource):
-            raise UsageError(f"expected a source of frames, got {type(source).__name__}")
+            source = Reconnecting(open_source(source, color, live))
         model = hasher.hasher if isinstance(hasher, HashWorker) else hasher
         model.engine.check_open()
         if index is not None:

@@ -73,6 +73,13 @@ class CaptureSource(Closing):
         Raises StreamEnded, StreamBroken, or BrokenFrame for one that is to be skipped.
         """
 
+    def interrupt(self) -> None:
+        """End a read or a wait that runs in another thread, where that can be done; else nothing.
+
+        Only `close` of the reading thread must follow. Any thread may call it.
+        """
+        return None
+
     @abstractmethod
     def describe(self) -> str:
         """Return what it is, in one line, without passwords."""

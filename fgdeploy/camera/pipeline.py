@@ -110,6 +110,7 @@ class Pipeline(Closing):
         self._coded.close()
         for future in futures:
             future.cancel()
+        self._source.interrupt()
         for thread in self._threads:
             if thread.ident is not None and thread is not threading.current_thread():
                 thread.join(_LEFT)

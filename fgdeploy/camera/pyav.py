@@ -107,6 +107,10 @@ class VideoSource(CaptureSource):
         if container is not None:
             container.close()
 
+    def interrupt(self) -> None:
+        """End the wait for the time of a frame; a read of FFmpeg's ends by its own limit."""
+        self._closed.set()
+
     def describe(self) -> str:
         """Return the address without its secrets."""
         return shown_address(self.place.address)

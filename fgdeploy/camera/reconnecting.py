@@ -116,6 +116,10 @@ class Reconnecting(CaptureSource):
             thread.dismiss()
             thread.join(_AT_CLOSE)
 
+    def interrupt(self) -> None:
+        """Close it."""
+        self.close()
+
     def describe(self) -> str:
         """Return what the source is."""
         return self._source.describe()

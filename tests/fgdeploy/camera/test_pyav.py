@@ -49,7 +49,7 @@ def test_closing_ends_the_wait_of_a_live_file(tmp_path: Path) -> None:
     )
     source.open()
     source.read()
-    timer = threading.Timer(0.1, source._closed.set)  # type: ignore[attr-defined]
+    timer = threading.Timer(0.1, source.interrupt)
     timer.start()
     start = time.monotonic()
     source.read()

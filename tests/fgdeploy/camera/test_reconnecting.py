@@ -295,7 +295,7 @@ def test_closing_ends_what_blocks(where: str) -> None:
     else:
         assert blocks.begun.wait(WAIT)
     start = time.monotonic()
-    source.close()
+    source.interrupt()
     reader.join(WAIT)
     assert time.monotonic() - start < 5  # half a second, and a busy machine
     assert not reader.is_alive() and type(caught[0]) is StreamEnded
