@@ -36,6 +36,7 @@ class Sink(Protocol):
 class _Shown:
     captured: Captured
     note: Note
+    at: float
 
 
 class Preview(Closing):
@@ -57,10 +58,13 @@ class Preview(Closing):
         """Return where people can look."""
         return self.sink.where
 
-    def show(self, captured: Captured, note: Note) -> None:
-        """Show a frame, whole where a region of it is hashed."""
+    def show(self, captured: Captured, note: Note, at: float | None = None) -> None:
+        """Show a frame, whole where a region of it is hashed.
+
+        at: seconds, where not its time of capture.
+        """
         if self.failed is None and self.sink.wanted:
-            self._waiting.put(_Shown(captured, note))
+            self._waiting.put(_Shown(captured, note, captured.at if at is None else at))
 
     def close(self) -> None:
         """Draw what waits and close the sink; what goes wrong there is in `failed`."""
@@ -86,7 +90,7 @@ class Preview(Closing):
     def _draw(self, shown: _Shown) -> None:
         captured = shown.captured
         pixels = captured.pixels if captured.whole is None else captured.whole
-        self.sink.write(annotated(pixels, captured.color, shown.note), captured.at)
+        self.sink.write(annotated(pixels, captured.color, shown.note), shown.at)
 
 
 def open_preview(target: str, every: bool = False) -> Preview:

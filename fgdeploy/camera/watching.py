@@ -15,6 +15,7 @@ from fgdeploy.camera.region import Region
 from fgdeploy.retrieval import Item
 
 _RECENT = 30  # results that the rate is of
+_STEADY = 25.0  # frames a second of a preview of what is not live, however fast it is hashed
 Vote = Callable[[CameraResult], "tuple[str | None, float]"]
 
 
@@ -59,7 +60,8 @@ class Watch:
             item = self._enroller.enrol(result) if self._enroller else None
             seen = Sighting(result, verdict, item)
             if self._preview is not None:
-                self._preview.show(result.captured, self._note(seen))
+                at = None if self.camera.live else result.number / _STEADY
+                self._preview.show(result.captured, self._note(seen), at)
             yield seen
 
     @property

@@ -15,6 +15,7 @@ from fgdeploy.cli import (
     boxes,
     build,
     calibrate,
+    camera,
     classify,
     demo,
     doctor,
@@ -175,5 +176,6 @@ app.command("search")(search.search)
 app.command("serve")(serve.serve)
 app.command("eval")(evaluate.evaluate)
 app.command("classify")(classify.classify)
+app.command("camera")(camera.camera)
 app.command("explain")(explain.explain)
 registering.equip(app)

@@ -1,15 +1,10 @@
-"""Progress of long work in text: one line that is painted over, or in a log a line now and then.
-
-And the events of camera and service, as lines on stderr.
-"""
+"""Progress of long work in text: one line that is painted over, or in a log a line now and then."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 _FIRST_S, _NEXT_S = 10.0, 30.0
 
@@ -72,32 +67,3 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {more} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-class _ToStderr(logging.Handler):
-    """Writes records to what stderr is when they come."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(self.format(record) + "\n")
-        sys.stderr.flush()
-
-
-@contextlib.contextmanager
-def events(as_json: bool, quiet: bool = False) -> Iterator[None]:
-    """Show what `live.events` tells while the block runs, as lines of text or JSON.
-
-    quiet: warnings and errors alone.
-    """
-    from fgdeploy.live.events import LOG, JsonLines
-
-    handler = _ToStderr()
-    if as_json:
-        handler.setFormatter(JsonLines())
-    before = LOG.level
-    LOG.addHandler(handler)
-    LOG.setLevel(logging.WARNING if quiet else logging.INFO)
-    try:
-        yield
-    finally:
-        LOG.removeHandler(handler)
-        LOG.setLevel(before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -108,8 +107,7 @@ def serve(
     )
     with bound(host, port) as listening:
         hasher, index = _opened(bundle, gallery, backend, threads, fallback, batch)
-        log_to_stderr(log_json, logging.INFO)
-        with Service(hasher, index, settings) as service:
+        with log_to_stderr(log_json), Service(hasher, index, settings) as service:
             said = _in_words(hasher, index)
             run(
                 create_app(service),

@@ -6,8 +6,10 @@ name and its values as `record.event` and `record.values`, for handlers that wri
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 LOG = logging.getLogger("fgdeploy.live")
@@ -44,10 +46,16 @@ def _shown(value: Any) -> str:
     return text if text and text.isprintable() and not set(text) & set(' "=') else json.dumps(text)
 
 
-def log_to_stderr(as_json: bool = False, level: int = logging.INFO) -> None:
-    """Write events of at least a level to stderr from here on, as text or JSON lines."""
+@contextlib.contextmanager
+def log_to_stderr(as_json: bool = False, level: int = logging.INFO) -> Iterator[None]:
+    """Write events of at least a level to stderr while the block runs, as text or JSON lines."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if as_json else logging.Formatter("%(message)s"))
-    LOG.handlers[:] = [handler]
+    handlers, before, propagate = LOG.handlers[:], LOG.level, LOG.propagate
+    LOG.handlers[:], LOG.propagate = [handler], False
     LOG.setLevel(level)
-    LOG.propagate = False
+    try:
+        yield
+    finally:
+        LOG.handlers[:], LOG.propagate = handlers, propagate
+        LOG.setLevel(before)

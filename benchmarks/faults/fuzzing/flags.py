@@ -42,6 +42,7 @@ CALLS: dict[str, tuple[tuple[str, ...], ...]] = {
     "eval": ((PHOTOS, "-b", BUNDLE, "--json"),),
     "classify": ((PHOTOS, "-b", BUNDLE, "--json"), (QUERY, "-k", "3")),
     "boxes": ((PHOTOS, "--detector", "missing"),),
+    "camera": ((PHOTOS, "-b", BUNDLE, "-i", INDEX, "--json"), (PHOTOS, "--frames", "3")),
     "explain": ((QUERY, "-b", BUNDLE, "-o", "new.png"), (PHOTOS, "-o", "new.html")),
     "index add": ((INDEX, QUERY, "-b", BUNDLE), ("new.fgi", PHOTOS)),
     "index embed": ((INDEX, "-b", BUNDLE, "--embeddings", "int8"), (INDEX, "--embeddings", "none")),

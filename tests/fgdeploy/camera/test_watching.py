@@ -31,9 +31,11 @@ class Notes:
 
     def __init__(self) -> None:
         self.shown: list[tuple[Captured, Note]] = []
+        self.times: list[float | None] = []
 
-    def show(self, captured: Captured, note: Note) -> None:
+    def show(self, captured: Captured, note: Note, at: float | None) -> None:
         self.shown.append((captured, note))
+        self.times.append(at)
 
 
 @dataclass
@@ -41,6 +43,7 @@ class Fixed:
     """A camera that gives these results."""
 
     results: Sequence[CameraResult]
+    live: bool = True
 
     def __iter__(self) -> Iterator[CameraResult]:
         return iter(self.results)
@@ -111,3 +114,13 @@ def test_the_rate_is_of_the_last_frames() -> None:
     for _ in watched:
         pass
     assert watched.rate == pytest.approx(1)
+
+
+def test_a_preview_of_a_file_runs_steadily_however_fast_it_is_hashed() -> None:
+    notes = Notes()
+    results = [result(b"\1", number=number) for number in (0, 1, 25)]
+    camera = cast(Camera, Fixed(results, live=False))
+    list(Watch(camera, preview=cast(Preview, notes)))
+    assert notes.times == [0, 1 / 25, 1]
+    list(watch(results, preview=cast(Preview, notes)))
+    assert notes.times[3:] == [None] * 3

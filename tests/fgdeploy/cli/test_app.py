@@ -34,6 +34,7 @@ COMMANDS = [
     ["serve"],
     ["eval"],
     ["classify"],
+    ["camera"],
     ["explain"],
     ["index"],
     ["index", "add"],

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from fgdeploy.live.events import JsonLines, tell
+from fgdeploy.live.events import LOG, JsonLines, log_to_stderr, tell
 
 
 def test_an_event_is_a_line_of_pairs(caplog: pytest.LogCaptureFixture) -> None:
@@ -27,3 +27,17 @@ def test_a_record_as_json_holds_the_values(caplog: pytest.LogCaptureFixture) -> 
 def test_other_records_keep_their_message() -> None:
     record = logging.LogRecord("x", logging.INFO, "", 0, "%d apples", (3,), None)
     assert json.loads(JsonLines().format(record))["message"] == "3 apples"
+
+
+def test_stderr_hears_events_only_within_the_block(capsys: pytest.CaptureFixture[str]) -> None:
+    before = LOG.handlers[:], LOG.level, LOG.propagate
+    with log_to_stderr(as_json=True, level=logging.WARNING):
+        tell("quiet")
+        tell("loud", logging.WARNING, name="a b")
+    tell("late", logging.ERROR)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (json.loads(line)["event"], json.loads(line)["name"]) == ("loud", "a b")
+    with log_to_stderr():
+        tell("text", name="a b")
+    assert capsys.readouterr().err == 'text name="a b"\n'
+    assert (LOG.handlers[:], LOG.level, LOG.propagate) == before

@@ -1,0 +1,129 @@
+"""What is asked of a camera on site, checked before anything is opened, and the camera made so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from fgdeploy.camera.camera import Camera
+from fgdeploy.camera.capture_source import CaptureSource
+from fgdeploy.camera.enrolling import Enroller, check_label, check_name, name_of
+from fgdeploy.camera.gate import ChangeGate
+from fgdeploy.camera.sources import open_source
+from fgdeploy.camera.picking import Picker
+from fgdeploy.camera.preview import Preview, open_preview
+from fgdeploy.camera.region import Region
+from fgdeploy.camera.watching import Sighting, Vote, Watch
+from fgdeploy.core.closing import Closing
+from fgdeploy.core.errors import UsageError
+from fgdeploy.hasher import Hasher
+from fgdeploy.retrieval import Index
+
+
+@dataclass(frozen=True)
+class SiteSettings:
+    """How a camera works on site; see `fgdeploy camera --help` for each. Raises UsageError.
+
+    source: as `open_source` takes it. region: as `Region.parse` does. changed: a share. enroll: a
+    label. name: of the camera, by default from the source. open_s, read_s: seconds.
+    """
+
+    source: str
+    k: int = 5
+    region: str | None = None
+    every: int = 1
+    changed: float | None = None
+    enroll: str | None = None
+    name: str | None = None
+    keep_thumbnails: bool = False
+    preview: str | None = None
+    live: bool | None = None
+    open_s: float = 10.0
+    read_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        self.picker()
+        if self.enroll is not None:
+            check_label(self.enroll)
+            check_name(self.camera_name)
+        elif self.keep_thumbnails or self.name is not None:
+            given = "thumbnails" if self.keep_thumbnails else "a name"
+            raise UsageError(f"{given} without enrolling: add --enroll LABEL, or leave it out")
+
+    @property
+    def camera_name(self) -> str:
+        """Return what the camera is called in enrolled items."""
+        return name_of(self.source) if self.name is None else self.name
+
+    @property
+    def part(self) -> Region | None:
+        """Return the region that counts, None for all of a frame."""
+        return None if self.region is None else Region.parse(self.region)
+
+    def picker(self) -> Picker:
+        """Return what chooses the frames that are hashed."""
+        gate = None if self.changed is None else ChangeGate(self.changed)
+        return Picker(self.part, self.every, gate)
+
+    def open_source(self) -> CaptureSource:
+        """Return the source. Raises UsageError, ImageError, MissingDependency."""
+        return open_source(self.source, None, self.live, self.open_s, self.read_s)
+
+    def open_preview(self, live: bool) -> Preview | None:
+        """Return the preview; of what is not live a video gets every frame. Raises as `Preview`."""
+        return None if self.preview is None else open_preview(self.preview, every=not live)
+
+
+@dataclass
+class Site(Closing):
+    """A camera on site: goes through it, enrolling and showing each frame as the settings say.
+
+    source, hasher, index and preview stay the caller's to close. vote: see `Watch`. Closing it,
+    from any thread, ends the loop within a second; what is enrolled by then is on the disk.
+    """
+
+    settings: SiteSettings
+    source: CaptureSource
+    hasher: Hasher
+    index: Index | None = None
+    preview: Preview | None = None
+    vote: Vote | None = None
+    camera: Camera = field(init=False)
+    enroller: Enroller | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        if settings.enroll is not None and self.index is not None:
+            self.index.remember_bundle(self.hasher.bundle.path)
+            if settings.keep_thumbnails:
+                self.index.thumbnails.keep()
+            self.enroller = Enroller(self.index, settings.enroll, settings.camera_name)
+        self.camera = Camera(
+            self.source,
+            self.hasher,
+            self.index,
+            settings.k,
+            live=settings.live,
+            select=settings.picker(),
+        )
+
+    def __iter__(self) -> Iterator[Sighting]:
+        """Yield what is seen, each when it is on the disk where it is enrolled."""
+        with self.camera:
+            yield from Watch(
+                self.camera, self.vote, self.enroller, self.preview, self.settings.part
+            )
+
+    def progress(self) -> object:
+        """Return what changes while frames are worked on, None while none is there to work on.
+
+        For a `Heartbeat`: a source that is away is no stall, frames that never end are one.
+        """
+        found = self.camera.counters
+        if found.under_way <= 0:
+            return None
+        return found.processed, found.skipped, found.broken, found.rebuilds
+
+    def close(self) -> None:
+        """End the camera."""
+        self.camera.close()
