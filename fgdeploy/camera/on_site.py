@@ -9,10 +9,10 @@ from fgdeploy.camera.camera import Camera
 from fgdeploy.camera.capture_source import CaptureSource
 from fgdeploy.camera.enrolling import Enroller, check_label, check_name, name_of
 from fgdeploy.camera.gate import ChangeGate
-from fgdeploy.camera.sources import open_source
 from fgdeploy.camera.picking import Picker
 from fgdeploy.camera.preview import Preview, open_preview
 from fgdeploy.camera.region import Region
+from fgdeploy.camera.sources import open_source
 from fgdeploy.camera.watching import Sighting, Vote, Watch
 from fgdeploy.core.closing import Closing
 from fgdeploy.core.errors import UsageError
