@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from fgdeploy.camera.camera_result import CameraResult
-from fgdeploy.camera.capture_source import CaptureSource
 from fgdeploy.camera.constancy import Constancy
 from fgdeploy.camera.pipeline import Coded, Pipeline, Select
 from fgdeploy.camera.reconnecting import Reconnecting
@@ -38,13 +37,13 @@ _LEFT = 0.3  # seconds for the batch that runs, when it is closed
 class Camera(Closing):
     """Hashes and searches the frames of a source: `for result in Camera(source, hasher, index)`.
 
-    source: a CaptureSource, or what `open_source` takes, which is then opened anew whenever it
-    breaks off, if it can be. hasher: one of the caller's, or a
-    HashWorker that others use too; index: of the same model, or None for codes alone; all stay the
-    caller's to close. k: hits of a frame. color: the order of an array's channels. live: whether
-    the newest frame wins or none may be lost; default: as the source is. select: called with each
-    frame (Captured) before it is hashed, in a thread of the camera's; returns it, or a part of it
-    with `pixels` changed, or None to skip it.
+    source: a CaptureSource, or what `open_source` takes: a device number, a URL, a GStreamer
+    pipeline, a file, a folder, an iterable of arrays, whose `color` is said. One that lasts is
+    opened anew when it breaks off. hasher: one of the caller's, or a HashWorker that others use too;
+    index: of the same model, or None for codes alone; all stay the caller's to close. k: hits of a
+    frame. live: whether the newest frame wins or none may be lost; default: as the source is.
+    select: called with each frame (Captured) before it is hashed, in a thread of the camera's;
+    returns it, or a part of it with `pixels` changed, or None to skip it.
 
     At most two frames wait. The loop's end closes the camera, in a `with` block that block's end;
     any thread may close it, and it ends within a second. One thread takes the results. A forked
@@ -66,20 +65,22 @@ class Camera(Closing):
     ) -> None:
         if (as_whole(k) or 0) < 1:
             raise UsageError(f"expected at least one hit of a frame, got k={shown(k)}; give 1")
-        if not isinstance(source, CaptureSource):
-            source = Reconnecting(open_source(source, color, live))
         model = hasher.hasher if isinstance(hasher, HashWorker) else hasher
         model.engine.check_open()
         if index is not None:
             index.require(model.fingerprint, model.bits)
-        self.source, self.index, self.k = source, index, k
-        self.live = source.live if live is None else live
+        shortest = 2 * model.manifest.preprocess.resize
+        opened = open_source(source, color, live, shortest=shortest)
+        steady = isinstance(opened, Reconnecting) or (opened is source and not opened.lasts)
+        self.source = opened if steady else Reconnecting(opened)
+        self.live = self.source.live if live is None else live
+        self.index, self.k = index, k
         self.times = StageTimes()
         self._own = not isinstance(hasher, HashWorker)
         self.worker = (
             hasher if isinstance(hasher, HashWorker) else HashWorker(hasher, _WAITING, owns=False)
         )
-        self._pipeline = Pipeline(source, self.worker, self.live, select)
+        self._pipeline = Pipeline(self.source, self.worker, self.live, select)
         self._process = os.getpid()
         self._started = self._entered = False
         self._constancy = Constancy()

@@ -33,6 +33,17 @@ Select = Callable[[Captured], "Captured | None"]
 _AHEAD = 2  # frames that the engine has or that wait for it
 _GLANCE = 0.1  # seconds between looks at whether the camera was closed
 _LEFT = 0.3  # seconds that each thread has to end in, before it is left to itself
+_MARGIN = 2.0  # preprocessing begins so many times its usual duration before it must be done
+_WEIGHT = 0.1  # of the newest duration in what is usual
+
+
+class _Usual:
+    """What something usually takes, in seconds, as a mean of the last few times."""
+
+    usual = 0.0
+
+    def note(self, seconds: float) -> None:
+        self.usual += (seconds - self.usual) * (_WEIGHT if self.usual else 1.0)
 
 
 @dataclass
@@ -70,6 +81,8 @@ class Pipeline(Closing):
         self._futures: list[Future[Answered]] = []  # whose results were not handed over yet
         self._pending = 0
         self._stopped = False
+        self._began = 0.0  # when the engine began with the frame that runs, near enough
+        self._inference, self._preparing = _Usual(), _Usual()
         self._threads = [
             threading.Thread(target=work, name=f"camera {work.__name__.strip('_')}", daemon=True)
             for work in (self._capture, self._prepare)
@@ -187,7 +200,17 @@ class Pipeline(Closing):
             self._changed.wait_for(self._may_run)
         while not self._stopped and not self._worker.has_room(_GLANCE):
             pass
+        if self._live:
+            self._wait_until_due()
         return not self._stopped
+
+    def _wait_until_due(self) -> None:
+        """While the engine is busy, wait until a frame is just ready when it is free again."""
+        with self._changed:
+            due = self._began + self._inference.usual - _MARGIN * self._preparing.usual
+            self._changed.wait_for(
+                lambda: self._stopped or not self._pending, max(0.0, due - time.monotonic())
+            )
 
     def _may_run(self) -> bool:
         # Of a file, what nobody took yet counts too, so that as much is held and no more
@@ -207,7 +230,8 @@ class Pipeline(Closing):
             coded.captured = picked
             preprocess = self._worker.hasher.manifest.preprocess
             coded.frame = preprocess.frame(picked.pixels, Reading(picked.color))
-            coded.latency["preprocess"] = time.monotonic() - start
+            coded.latency["preprocess"] = taken = time.monotonic() - start
+            self._preparing.note(taken)
             future = self._submit(coded.frame)
         except BaseException:
             self.tally.add("lost")
@@ -217,6 +241,8 @@ class Pipeline(Closing):
             return
         with self._changed:
             self._futures.append(future)
+            if not self._pending:
+                self._began = time.monotonic()
             self._pending += 1
         future.add_done_callback(functools.partial(self._answered, coded))
 
@@ -238,6 +264,7 @@ class Pipeline(Closing):
                 self._fail(error)
             else:
                 answered = future.result()
+                self._inference.note(answered.inference)
                 coded.outputs = answered.outputs
                 coded.latency |= {"queue": answered.queued, "inference": answered.inference}
                 kept = self._coded.put(coded, timeout=0)
@@ -246,6 +273,7 @@ class Pipeline(Closing):
         with self._changed:
             self._futures.remove(future)
             self._pending -= 1
+            self._began = time.monotonic()
             self._changed.notify_all()
 
     # The end

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import fgdeploy
 from fgdeploy.camera.camera import Camera
@@ -171,3 +172,16 @@ def test_a_forked_process_must_open_its_own() -> None:
                 os._exit(0 if "open it after the fork" in str(error) else 1)
             os._exit(2)
         assert os.waitpid(child, 0)[1] == 0
+
+
+def test_arrays_and_photos_give_the_codes_of_the_hasher(toy_bundle: Path, tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (6, 50, 70, 3), np.uint8)
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"{number}.png")
+    with fgdeploy.load(toy_bundle, threads=1) as hasher:
+        expected = [code.tobytes() for code in hasher.encode(list(frames))]
+        for source, color in ((frames, "rgb"), (frames[..., ::-1], "bgr"), (tmp_path, None)):
+            camera = Camera(source, hasher, color=color)
+            assert [result.code for result in camera] == expected
+        with refused(UsageError, "say the order of their channels"):
+            Camera(frames, hasher)

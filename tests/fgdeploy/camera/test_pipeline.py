@@ -17,9 +17,19 @@ from tests.fgdeploy.camera.feeds import Feed, HeldEngine, hasher_on, number_in, 
 SOON = 5.0  # seconds within which a closed camera has ended, on a busy machine; alone it is one
 
 
+class Never:
+    """An engine's usual time that is not learnt: frames are prepared while it is busy."""
+
+    usual = 0.0
+
+    def note(self, seconds: float) -> None:
+        pass
+
+
 def test_a_source_faster_than_the_engine_drops_its_oldest() -> None:
     engine, feed = HeldEngine(allowed=1), Feed()  # one run, which warms up
     with Camera(feed, hasher_on(engine)) as camera:
+        camera._pipeline._inference = Never()  # so that one waits in the worker's queue too
         results = iter(camera)
         feeding = threading.Thread(target=lambda: [feed.push(numbered(n)) for n in range(10)])
         taken: list[object] = []
@@ -85,6 +95,7 @@ def test_closing_ends_it_at_every_stage(given: str) -> None:
     """The source's read blocks for ever in all of them."""
     engine, feed = HeldEngine(allowed=1 if given.startswith("a frame") else 9), Feed()
     camera = Camera(feed, hasher_on(engine))
+    camera._pipeline._inference = Never()
     seen: list[int] = []
     with camera:
         results = iter(camera)
@@ -181,3 +192,25 @@ def test_an_engine_that_fails_at_once_says_so() -> None:
     engine.fails_at = 0
     with refused(EngineError, "device lost"):
         list(Camera(Feed(), hasher_on(engine)))
+
+
+def test_a_frame_of_a_live_source_is_taken_when_the_engine_is_nearly_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The engine takes an hour, as the pipeline believes: what waits for it is not taken yet."""
+    engine, feed = HeldEngine(allowed=1), Feed()
+    with Camera(feed, hasher_on(engine)) as camera:
+        monkeypatch.setattr(camera._pipeline._inference, "usual", 3600.0)
+        results = iter(camera)
+        taking = threading.Thread(target=lambda: next(results))
+        taking.start()
+        feed.push(numbered(0))
+        until(lambda: engine.begun == 2)
+        for number in range(1, 5):
+            feed.push(numbered(number))
+            until(lambda number=number: camera.counters.captured == number + 1)  # type: ignore[misc]
+        assert len(camera.worker) == 0 and camera.counters.waiting == 1
+        engine.allowed.release()
+        taking.join(SOON)
+        engine.allowed.release()
+        assert number_in(next(results)) == 4
