@@ -39,9 +39,9 @@ class Camera(Closing):
 
     source: a CaptureSource, or what `open_source` takes: a device number, a URL, a GStreamer
     pipeline, a file, a folder, an iterable of arrays, whose `color` is said. One that lasts is
-    opened anew when it breaks off. hasher: one of the caller's, or a HashWorker that others use too;
-    index: of the same model, or None for codes alone; all stay the caller's to close. k: hits of a
-    frame. live: whether the newest frame wins or none may be lost; default: as the source is.
+    opened anew when it breaks off. hasher: one of the caller's, or a HashWorker that others use
+    too; index: of the same model, or None for codes alone; all stay the caller's to close. k: hits
+    of a frame. live: whether the newest frame wins or none may be lost; default: as the source is.
     select: called with each frame (Captured) before it is hashed, in a thread of the camera's;
     returns it, or a part of it with `pixels` changed, or None to skip it.
 
