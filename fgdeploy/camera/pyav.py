@@ -68,7 +68,7 @@ class VideoSource(CaptureSource):
         """Connect and find the video. Raises StreamBroken."""
         self.close()
         self._closed.clear()
-        place = self.place
+        place, start = self.place, time.monotonic()
         try:
             container = av.open(
                 place.address,
@@ -78,7 +78,7 @@ class VideoSource(CaptureSource):
                 metadata_errors="replace",
             )
         except Exception as error:  # FFmpeg's, and Python's for what it was given
-            raise self._fault("cannot be opened", error, place.open_s) from None
+            raise self._fault("cannot be opened", error, start, place.open_s) from None
         self._container = container
         if not container.streams.video:
             self.close()
@@ -115,11 +115,14 @@ class VideoSource(CaptureSource):
         """Return the address without its secrets."""
         return shown_address(self.place.address)
 
-    def _fault(self, what: str, error: Exception, seconds: float) -> StreamBroken:
-        """Return an error of PyAV in words. Its own text may hold the password."""
-        if isinstance(error, av.error.ExitError):
+    def _fault(self, what: str, error: Exception, start: float, limit: float) -> StreamBroken:
+        """Return an error of PyAV in words. Its own text may hold the password.
+
+        start: when the call began that had `limit` seconds.
+        """
+        if _ran_out(error, start, limit):
             return StreamBroken(
-                f"{self.describe()} {what}: nothing came for {seconds:g} s; check the camera and "
+                f"{self.describe()} {what}: nothing came for {limit:g} s; check the camera and "
                 "the network"
             )
         reason = getattr(error, "strerror", None) or type(error).__name__
@@ -141,7 +144,7 @@ class _Reading:
         container: Any,
         live: bool,
         shortest: int | None,
-        fault: Callable[[str, Exception, float], StreamBroken],
+        fault: Callable[[str, Exception, float, float], StreamBroken],
     ) -> None:
         self._container, self._shortest, self._fault = container, shortest, fault
         self._stream = container.streams.video[0]
@@ -158,22 +161,23 @@ class _Reading:
         decode = self._jpeg if self._name == "mjpeg" else self._decoded
         packets = self._container.demux(self._stream)
         while True:
+            start = time.monotonic()
             try:
                 packet = next(packets, None)
             except Exception as error:  # FFmpeg's, of many kinds
                 if decode == self._decoded:
                     yield from self._flushed()
-                raise self._end(error) from None
+                raise self._end(error, start) from None
             if packet is None:
                 return
             yield from decode(packet, time.monotonic())
 
-    def _end(self, error: Exception) -> StreamBroken:
+    def _end(self, error: Exception, start: float) -> StreamBroken:
         """Tell the end of a stream from a fault; for MJPEG over HTTP both are an error."""
-        stalled = isinstance(error, av.error.ExitError)
-        if self._container.format.name == "mpjpeg" and not stalled:
-            return StreamEnded(str(self._fault("ended", error, 0.0)))
-        return self._fault("broke off", error, self._container.read_timeout)
+        limit = self._container.read_timeout
+        if self._container.format.name == "mpjpeg" and not _ran_out(error, start, limit):
+            return StreamEnded(str(self._fault("ended", error, start, limit)))
+        return self._fault("broke off", error, start, limit)
 
     def _jpeg(self, packet: Any, start: float) -> Iterator[Captured | BrokenFrame]:
         if not packet.size:
@@ -262,6 +266,11 @@ def _captured(pixels: npt.NDArray[np.uint8], start: float, moment: float | None)
 
 def _moment(thing: Any) -> float | None:
     return None if thing.pts is None else float(thing.pts * thing.time_base)
+
+
+def _ran_out(error: Exception, start: float, limit: float) -> bool:
+    """Tell whether a call that failed had come to its time limit; RTSP says another reason."""
+    return isinstance(error, av.error.ExitError) or time.monotonic() - start >= limit
 
 
 def _reason(error: Exception) -> str:
