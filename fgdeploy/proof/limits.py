@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PHOTOS = 1024  # that the limits are set for
 AS_ASKED = "as asked for"
-_WIDEST = 2.0  # times a limit, where few photos tell
+WIDEST = 2.0  # times a limit, where few photos tell
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _named(built: Record | None) -> Limits | None:
 
 def widened(limits: Limits, photos: int) -> Used:
     """Return limits for fewer photos than `PHOTOS`: answers of few scatter by 1/sqrt(photos)."""
-    factor = min(max(math.sqrt(PHOTOS / photos), 1.0), _WIDEST)
+    factor = min(max(math.sqrt(PHOTOS / photos), 1.0), WIDEST)
     drop, bits = limits.max_map_drop, limits.min_bit_agreement
     found = dataclasses.replace(
         limits,
