@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fgdeploy.cli import embed, lists, objects, show
+from fgdeploy.cli import embed, lists, objects, show, threshold
 from fgdeploy.core.text import counted
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def add(
 
 
 app.command("embed")(embed.embed)
+app.command("threshold")(threshold.threshold)
 
 
 @app.command("remove")
@@ -297,14 +298,16 @@ def _row(problem: Problem) -> tuple[str, str]:
 @app.command("stats")
 def stats(gallery: objects.IndexArgument = None, as_json: show.JsonOption = False) -> None:
     """Show what an index holds and where its codes lie."""
+    from fgdeploy.gallery import threshold as calibrating
     from fgdeploy.retrieval import Index
 
     gallery = objects.index_of(gallery)
     with Index.open(gallery) as index:
-        found, bundle = index.stats(), index.bundle
+        found, bundle, measured = index.stats(), index.bundle, calibrating.of(index)
     built = None if bundle is None else str(bundle)
     if as_json:
         facts = dataclasses.asdict(found)
+        facts["threshold"] = calibrating.as_json(measured, found.items)
         show.emit_json({"path": str(gallery), "bundle": built, **facts})
         return
     rows = [
@@ -319,6 +322,7 @@ def stats(gallery: objects.IndexArgument = None, as_json: show.JsonOption = Fals
         ("dead", f"{counted(found.dead, 'row')} removed or replaced since"),
         ("embeddings", embed.in_words(found.embeddings)),
         ("thumbnails", _thumbnails(found)),
+        ("threshold", threshold.in_words(measured, found.items)),
         ("version", f"{counted(found.version, 'transaction')}"),
         ("search", found.kernel),
     ]

@@ -47,6 +47,7 @@ CALLS: dict[str, tuple[tuple[str, ...], ...]] = {
     "index add": ((INDEX, QUERY, "-b", BUNDLE), ("new.fgi", PHOTOS)),
     "index embed": ((INDEX, "-b", BUNDLE, "--embeddings", "int8"), (INDEX, "--embeddings", "none")),
     "index prune": ((INDEX, "--dry-run"), (INDEX, "--missing-folders", "--where", "id > 150")),
+    "index threshold": ((INDEX, "--json"), (INDEX, "--accept", "0.9", "--sample", "40")),
     "index remove": ((INDEX, "3", "5"), (INDEX, "--where", "label = 'kite'")),
     "index list": ((INDEX, "--json"), (INDEX, "-n", "4"), ("--where", "label = 'owl'", "--json")),
     "index compact": ((INDEX,),),

@@ -18,7 +18,7 @@ from fgdeploy.core.codes import UInt8Array, code_bytes
 from fgdeploy.core.errors import IndexStoreError
 from fgdeploy.core.progress import Notify, Progress, no_progress
 from fgdeploy.retrieval.scan.search import Found
-from fgdeploy.retrieval.store import items, schema, upsert
+from fgdeploy.retrieval.store import items, upsert
 from fgdeploy.retrieval.store.derived import require_tables_pay
 from fgdeploy.retrieval.store.embeddings import Embeddings
 from fgdeploy.retrieval.store.ids import known_ids, texts_of
@@ -28,6 +28,7 @@ from fgdeploy.retrieval.store.items import Added, Hit, Item
 from fgdeploy.retrieval.store.keeping import Keeper
 from fgdeploy.retrieval.store.making import Taken, folder_of, make
 from fgdeploy.retrieval.store.meta import read_meta
+from fgdeploy.retrieval.store.notes import Notes
 from fgdeploy.retrieval.store.querying import Querying
 from fgdeploy.retrieval.store.rerank import Hashes
 from fgdeploy.retrieval.store.reranking import EmbeddingRows, chosen
@@ -50,7 +51,7 @@ class Index(Closing):
     """A gallery index, opened for reading and writing; a context manager, usable from threads.
 
     One process writes at a time (a second is told), any number read. bundle: where the bundle that
-    built it lay then, None if nobody said. embeddings, thumbnails: what it keeps of them.
+    built it lay then, None if nobody said. embeddings, thumbnails, notes: what it keeps.
     """
 
     def __init__(self, session: Session, notify: Notify) -> None:
@@ -62,7 +63,7 @@ class Index(Closing):
         uid, width = bytes.fromhex(meta["uid"]), code_bytes(self.bits)
         self._reader = Reader(session.root, width, uid, machine.cores())
         self.embeddings = Embeddings(session, uid, self.fingerprint, machine.cores())
-        self.thumbnails = Thumbnails(session)
+        self.thumbnails, self.notes = Thumbnails(session), Notes(session)
         kept = self.embeddings, self.thumbnails
         self._keeper = Keeper(session, self._reader, *kept, notify)
         self._integrity = Integrity(session.folder)
@@ -185,8 +186,7 @@ class Index(Closing):
         """Note where the bundle lies whose codes go in. Raises IndexStoreError."""
         path = Path(os.path.abspath(bundle))
         if path != self.bundle:
-            with self._session.locked(), self._session.transaction() as connection:
-                schema.set_meta(connection, "bundle", str(path))
+            self.notes.set("bundle", str(path))
             self.bundle = path
 
     # What is in it

@@ -44,6 +44,7 @@ COMMANDS = [
     ["index", "compact"],
     ["index", "verify"],
     ["index", "stats"],
+    ["index", "threshold"],
     ["index", "export"],
     ["index", "import"],
 ]
