@@ -128,6 +128,13 @@ class Engine(Closing):
         """Return in one line what runs."""
         return f"{self.backend} {self.precision}"
 
+    def at_once(self, count: int) -> int:
+        """Return how many of `count` frames that wait to run next, so that nobody waits in vain.
+
+        Fewer than `count` where it would run them in pieces of so many anyway.
+        """
+        return min(count, self.max_batch or count)
+
     def run(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Run frames, uint8 (B, S, S, 3) RGB with B >= 1. Raises EngineError for anything else."""
         self.check_open()

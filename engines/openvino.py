@@ -104,6 +104,10 @@ class OpenVinoEngine(GraphEngine):
         """Return OpenVINO's version."""
         return str(openvino.__version__).partition("-")[0]
 
+    def at_once(self, count: int) -> int:
+        """Return the batch size in pieces of which `count` frames would run, or `count`."""
+        return min(count, piece(count, self._sizes))
+
     def _run(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         count = len(frames)
         size = piece(count, self._sizes)

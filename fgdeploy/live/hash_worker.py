@@ -50,7 +50,7 @@ class HashWorker(Closing):
     """Runs a hasher's engine in a thread of its own, for any number of senders.
 
     At most `waiting` frames wait. It takes all that wait, up to the hasher's batch, whenever the
-    engine is free. An error of the engine reopens it once and the batch is tried again; the next
+    engine is free, or as many as that runs as one (`Engine.at_once`). An error of the engine reopens it once and the batch is tried again; the next
     error stops the worker: `failed` says why, and all frames get that error. owns: closing it
     closes the hasher; without, only one that it opened itself.
     """
@@ -138,7 +138,7 @@ class HashWorker(Closing):
             self._changed.wait_for(lambda: self._queue or self._closed)
             if self._closed or self.failed is not None:
                 return []
-            count = min(len(self._queue), len(self._frames))
+            count = self.hasher.engine.at_once(min(len(self._queue), len(self._frames)))
             taken = [self._queue.popleft() for _ in range(count)]
             self._changed.notify_all()
         return [one for one in taken if one.future.set_running_or_notify_cancel()] or self._next()

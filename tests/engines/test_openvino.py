@@ -48,6 +48,13 @@ def test_the_size_that_takes_least_time(count: int, sizes: tuple[int, ...], expe
     assert piece(count, sizes) == expected
 
 
+def test_what_would_run_in_pieces_runs_a_piece_at_once(own_bundle: Path) -> None:
+    bundle = open_bundle(own_bundle)
+    build(bundle, "openvino", "fp32", BuildSettings(batches=(1, 8)))
+    with open_engine(bundle, "openvino", "fp32") as engine:
+        assert [engine.at_once(count) for count in (1, 5, 6, 8, 9, 20)] == [1, 1, 6, 8, 1, 8]
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_any_batch_gives_what_its_frames_give(own_bundle: Path, compiled: bool) -> None:
     bundle = open_bundle(own_bundle)

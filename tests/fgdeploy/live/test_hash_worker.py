@@ -108,6 +108,21 @@ def test_what_waits_runs_together_and_no_more_than_may_waits(
     assert engine.sizes == [1, 4, 2] and worker.refused == 1
 
 
+def test_it_takes_no_more_than_the_engine_runs_as_one(
+    plain: Hasher, frames: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Faulty(plain.engine, [0])
+    monkeypatch.setattr(engine, "at_once", lambda count: min(count, 2))
+    with HashWorker(Hasher(plain.bundle, engine, 4)) as worker:
+        engine.gate.clear()
+        waiting = [worker.submit(frames[0])]
+        assert engine.begun.wait(WAIT)
+        waiting += [worker.submit(frame) for frame in frames[1:6]]
+        engine.gate.set()
+        together = [future.result(WAIT).together for future in waiting]
+    assert together == [1, 2, 2, 2, 2, 1]
+
+
 def test_an_error_opens_the_engine_anew_once(
     faulty: Callable[[int], Hasher],
     plain: Hasher,
