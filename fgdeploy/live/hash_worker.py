@@ -50,9 +50,10 @@ class HashWorker(Closing):
     """Runs a hasher's engine in a thread of its own, for any number of senders.
 
     At most `waiting` frames wait. It takes all that wait, up to the hasher's batch, whenever the
-    engine is free, or as many as that runs as one (`Engine.at_once`). An error of the engine reopens it once and the batch is tried again; the next
-    error stops the worker: `failed` says why, and all frames get that error. owns: closing it
-    closes the hasher; without, only one that it opened itself.
+    engine is free, or as many as that runs as one (`Engine.at_once`). An error of the engine
+    reopens it once and the batch is tried again; the next error stops the worker: `failed` says
+    why, and all frames get that error. owns: closing it closes the hasher; without, only one that
+    it opened itself.
     """
 
     def __init__(self, hasher: Hasher, waiting: int = 32, owns: bool = True) -> None:
