@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,6 +82,23 @@ def serve(
     threads: show.ThreadsOption = None,
     fallback: show.FallbackOption = False,
     batch: show.BatchOption = None,
+    self_test: Annotated[
+        float,
+        typer.Option(
+            "--self-test",
+            min=0,
+            max=3600,
+            help="Seconds that the engine may take to prove itself first; 0: it is not tested.",
+        ),
+    ] = 10.0,
+    keep_thumbnails: Annotated[
+        bool,
+        typer.Option(
+            "--keep-thumbnails",
+            help="Keep thumbnails of images that are added, which a later model can hash. "
+            "Default: as the index does.",
+        ),
+    ] = False,
     log_json: Annotated[
         bool, typer.Option("--log-json", help="Log events as JSON, one object a line.")
     ] = False,
@@ -106,24 +124,23 @@ def serve(
         hosts=hosts_of(host),
     )
     with bound(host, port) as listening:
-        hasher, index = _opened(bundle, gallery, backend, threads, fallback, batch)
+        hasher, index = _opened(
+            bundle,
+            gallery,
+            lambda found: show.open_hasher(
+                found, backend, threads, fallback, batch, None, self_test or None
+            ),
+        )
         with log_to_stderr(log_json), Service(hasher, index, settings) as service:
-            said = _in_words(hasher, index)
-            run(
-                create_app(service),
-                listening,
-                lambda: show.say(f"serving {said} at {address_of(listening)}; Ctrl-C ends it"),
-            )
+            if keep_thumbnails and index is not None:
+                index.thumbnails.keep()
+            said = f"{_in_words(hasher, index)} at {address_of(listening)}"
+            run(create_app(service), listening, lambda: show.say(f"serving {said}; Ctrl-C ends it"))
         show.say("ended; all that was acknowledged is on the disk")
 
 
 def _opened(
-    bundle: Path | None,
-    gallery: Path | None,
-    backend: str,
-    threads: int | None,
-    fallback: bool,
-    batch: int | None,
+    bundle: Path | None, gallery: Path | None, load: Callable[[Path | None], Hasher]
 ) -> tuple[Hasher, Index | None]:
     """Open what is to be served, and make an index that was named and is not there."""
     from fgdeploy.retrieval import Index
@@ -134,7 +151,7 @@ def _opened(
     try:
         if index is not None:
             bundle = objects.bundle_for(index, bundle)
-        hasher = show.open_hasher(bundle, backend, threads, fallback, batch)
+        hasher = load(bundle)
     except BaseException:
         if index is not None:
             index.close()

@@ -68,7 +68,7 @@ class HashWorker(Closing):
         self._changed = threading.Condition()
         self._closed = False
         self._good = 0  # batches since the engine was rebuilt, or the start
-        self._may_rebuild = True
+        self._may_rebuild, self._running = True, False
         size = hasher.manifest.image_size
         self._frames = np.empty((hasher.batch, size, size, 3), np.uint8)
         self._thread = threading.Thread(target=self._work, name="hash worker", daemon=True)
@@ -107,6 +107,10 @@ class HashWorker(Closing):
                 timeout,
             )
 
+    def progress(self) -> int | None:
+        """Return what changes while it works, None while there is nothing to do; see Heartbeat."""
+        return self.answered if self._queue or self._running else None
+
     def close(self, timeout: float | None = None) -> None:
         """Give up what waits, let the batch that runs come to its end, close the hasher.
 
@@ -127,7 +131,9 @@ class HashWorker(Closing):
     def _work(self) -> None:
         try:
             while batch := self._next():
+                self._running = True
                 self._answer(batch)
+                self._running = False
         finally:
             self._give_up()
             if self._owns:

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from fastapi import FastAPI
+
 from fgdeploy.core.errors import FgdeployError, MissingDependency, UsageError
+from fgdeploy.live.service_manager import Heartbeat, ServiceManager
 
 try:
     import uvicorn
@@ -60,11 +63,18 @@ def address_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(app: Any, listening: socket.socket, ready: Callable[[], None]) -> None:
+def run(app: FastAPI, listening: socket.socket, ready: Callable[[], None]) -> None:
     """Answer requests until SIGTERM or Ctrl-C; then those under way have a second.
 
-    ready: called when the first request can come. Call it in the main thread.
+    app: of `create_app`. ready: called when the first request can come; the service manager is told
+    too, and after that as long as frames that wait are answered. Call it in the main thread.
     """
+    manager = ServiceManager()
+
+    def begun() -> None:
+        ready()
+        manager.ready(f"at {address_of(listening)}")
+
     config = uvicorn.Config(
         app,
         http=_BoundedProtocol,
@@ -79,7 +89,8 @@ def run(app: Any, listening: socket.socket, ready: Callable[[], None]) -> None:
         timeout_graceful_shutdown=_GRACE_S,
     )
     try:
-        _Server(config, ready).run(sockets=[listening])
+        with Heartbeat(manager, app.state.service.progress):
+            _Server(config, begun, manager.stopping).run(sockets=[listening])
     finally:
         listening.close()
 
@@ -87,13 +98,19 @@ def run(app: Any, listening: socket.socket, ready: Callable[[], None]) -> None:
 class _Server(uvicorn.Server):
     """Ends at the first signal and is not killed by it after that, as uvicorn would have it."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, ready: Callable[[], None], ending: Callable[[], None]
+    ) -> None:
         super().__init__(config)
-        self._ready = ready
+        self._ready, self._ending = ready, ending
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._ending()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -22,7 +22,7 @@ from fgdeploy.gallery import Query, code_queries
 from fgdeploy.gallery.backfilling import require_width
 from fgdeploy.hasher import Hasher
 from fgdeploy.live.hash_worker import Answered, HashWorker
-from fgdeploy.photos import Decoders, DecodersClosed
+from fgdeploy.photos import Decoders, DecodersClosed, thumbnail
 from fgdeploy.retrieval import Hit, Index, Item
 from fgdeploy.serve.chained import chain
 from fgdeploy.serve.refusals import Refusal
@@ -149,6 +149,10 @@ class Service(Closing):
     def reading(self, work: Callable[[], _Result]) -> Future[_Result]:
         """Let a thread that searches do it."""
         return _begun(self._readers, work)
+
+    def progress(self) -> int | None:
+        """Return what changes while frames are answered, None while none wait; see Heartbeat."""
+        return self.worker.progress()
 
     def close(self) -> None:
         """End what runs: the write that has begun is committed, all that waits is given up."""
@@ -330,7 +334,10 @@ def _add(
     digest = hashlib.sha256(image).hexdigest()
     item = Item(uri, hashed.code, label, digest)
     keeps = index.embeddings.form is not None
-    added = index.add([item], embeddings=hashed.outputs.embedding if keeps else None)
+    jpegs = [thumbnail(image)] if index.thumbnails.kept else None
+    added = index.add(
+        [item], embeddings=hashed.outputs.embedding if keeps else None, thumbnails=jpegs
+    )
     there = index.by_path([uri]).get(uri) if uri is not None else None
     there = there or index.by_content([digest]).get(digest)
     if there is None:

@@ -123,6 +123,22 @@ def test_it_takes_no_more_than_the_engine_runs_as_one(
     assert together == [1, 2, 2, 2, 2, 1]
 
 
+def test_its_progress_stands_still_only_while_there_is_work(
+    faulty: Callable[[int], Hasher], frames: npt.NDArray[np.uint8]
+) -> None:
+    hasher = faulty(0)
+    engine: Any = hasher.engine
+    engine.gate.clear()
+    with HashWorker(hasher) as worker:
+        assert worker.progress() is None
+        first = worker.submit(frames[0])
+        assert engine.begun.wait(WAIT)
+        assert worker.progress() == 0
+        engine.gate.set()
+        first.result(WAIT)
+        assert worker.progress() in (1, None)
+
+
 def test_an_error_opens_the_engine_anew_once(
     faulty: Callable[[int], Hasher],
     plain: Hasher,

@@ -39,7 +39,8 @@ def running(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def test_it_says_what_it_serves_and_where(running: Running, toy_bundle: Path) -> None:
-    made, said = running.said[:2]
+    tested, made, said = running.said[:3]
+    assert tested.startswith("self-test of onnxruntime fp32")
     assert made.startswith("made ") and "gallery.fgi, which is empty" in made
     assert said.startswith(f"serving {toy_bundle} on onnxruntime fp32")
     assert "(0 items)" in said and said.endswith("Ctrl-C ends it")

@@ -135,3 +135,22 @@ def test_after_the_end_it_says_so(serve: Callable[..., Served]) -> None:
     for call in (lambda: service.hash(photo(0)), lambda: service.item(1)):
         with refused(EngineError, "the service is ending"):
             call()
+
+
+def test_thumbnails_go_in_where_the_index_keeps_them(serve: Callable[..., Served]) -> None:
+    service = serve().service
+    first = service.add(photo(1), None, "cam://1").result(WAIT).item
+    service.index.thumbnails.keep()
+    second = service.add(photo(2), None, "cam://2").result(WAIT).item
+    assert service.index.thumbnails.has([first.id or 0, second.id or 0]) == {second.id}
+
+
+def test_progress_is_that_of_the_engine(gated: tuple[Hasher, Gated]) -> None:
+    hasher, engine = gated
+    with Service(hasher) as service:
+        assert service.progress() is None
+        waiting = service.hash(photo(0))
+        assert engine.begun.wait(WAIT)
+        assert service.progress() == 0
+        engine.gate.set()
+        waiting.result(WAIT)
