@@ -11,6 +11,7 @@ from fgdeploy.camera.enrolling import Enroller, check_label, check_name, name_of
 from fgdeploy.camera.gate import ChangeGate
 from fgdeploy.camera.picking import Picker
 from fgdeploy.camera.preview import Preview, open_preview
+from fgdeploy.camera.reconnecting import Patience, Reconnecting
 from fgdeploy.camera.region import Region
 from fgdeploy.camera.sources import open_source
 from fgdeploy.camera.watching import Sighting, Vote, Watch
@@ -25,7 +26,8 @@ class SiteSettings:
     """How a camera works on site; see `fgdeploy camera --help` for each. Raises UsageError.
 
     source: as `open_source` takes it. region: as `Region.parse` does. changed: a share. enroll: a
-    label. name: of the camera, by default from the source. open_s, read_s: seconds.
+    label. name: of the camera, by default from the source. wait: for a source that is away at the
+    start, as when it breaks off later. open_s, read_s: seconds.
     """
 
     source: str
@@ -38,6 +40,7 @@ class SiteSettings:
     keep_thumbnails: bool = False
     preview: str | None = None
     live: bool | None = None
+    wait: bool = False
     open_s: float = 10.0
     read_s: float = 5.0
 
@@ -65,9 +68,16 @@ class SiteSettings:
         gate = None if self.changed is None else ChangeGate(self.changed)
         return Picker(self.part, self.every, gate)
 
-    def open_source(self) -> CaptureSource:
-        """Return the source. Raises UsageError, ImageError, MissingDependency."""
-        return open_source(self.source, None, self.live, self.open_s, self.read_s)
+    def open_source(self, shortest: int | None = None) -> CaptureSource:
+        """Return the source, which breaks and comes back, still closed.
+
+        shortest: photos may be decoded smaller, as `photos.images.decode` does. Raises UsageError,
+        ImageError, MissingDependency.
+        """
+        source = open_source(
+            self.source, None, self.live, self.open_s, self.read_s, shortest=shortest
+        )
+        return Reconnecting(source, Patience(at_start=self.wait))
 
     def open_preview(self, live: bool) -> Preview | None:
         """Return the preview; of what is not live a video gets every frame. Raises as `Preview`."""
@@ -78,16 +88,17 @@ class SiteSettings:
 class Site(Closing):
     """A camera on site: goes through it, enrolling and showing each frame as the settings say.
 
-    source, hasher, index and preview stay the caller's to close. vote: see `Watch`. Closing it,
-    from any thread, ends the loop within a second; what is enrolled by then is on the disk.
+    hasher, index and preview stay the caller's to close. vote: see `Watch`. source: instead of the
+    one of the settings. Closing it, from any thread, ends the loop within a second; what is
+    enrolled by then is on the disk.
     """
 
     settings: SiteSettings
-    source: CaptureSource
     hasher: Hasher
     index: Index | None = None
     preview: Preview | None = None
     vote: Vote | None = None
+    source: CaptureSource | None = None
     camera: Camera = field(init=False)
     enroller: Enroller | None = field(init=False, default=None)
 
@@ -98,8 +109,10 @@ class Site(Closing):
             if settings.keep_thumbnails:
                 self.index.thumbnails.keep()
             self.enroller = Enroller(self.index, settings.enroll, settings.camera_name)
+        # A region's pixels are those of the whole photo
+        shortest = None if settings.region else 2 * self.hasher.manifest.preprocess.resize
         self.camera = Camera(
-            self.source,
+            self.source or settings.open_source(shortest),
             self.hasher,
             self.index,
             settings.k,

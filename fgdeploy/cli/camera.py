@@ -16,7 +16,6 @@ from fgdeploy.cli import objects, show
 from fgdeploy.core.text import counted
 
 if TYPE_CHECKING:
-    from fgdeploy.camera.capture_source import CaptureSource
     from fgdeploy.camera.on_site import Site, SiteSettings
     from fgdeploy.camera.preview import Preview
     from fgdeploy.camera.watching import Sighting
@@ -100,6 +99,10 @@ def camera(
             help="Drop frames that nobody is ready for, or none. Default: as the source is.",
         ),
     ] = None,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="Wait for a source that is away at the start, and do not end."),
+    ] = False,
     frames: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many results. Default: never.")
     ] = None,
@@ -135,11 +138,10 @@ def camera(
     level = logging.WARNING if show.manner().quiet else logging.INFO
     settings = SiteSettings(
         source, k, region, every, changed, enroll, name, keep_thumbnails, preview, live,
-        open_timeout, read_timeout,
+        wait, open_timeout, read_timeout,
     )  # fmt: skip
     with log_to_stderr(log_json, level), ExitStack() as stack:
-        frames_of = stack.enter_context(settings.open_source())
-        shown = settings.open_preview(frames_of.live)
+        shown = settings.open_preview(settings.open_source().live)
         if shown is not None:
             stack.enter_context(shown)
         path = _gallery(gallery, bundle, enroll is not None)
@@ -148,7 +150,7 @@ def camera(
         hasher = stack.enter_context(
             show.open_hasher(bundle, backend, threads, fallback, self_test=self_test or None)
         )
-        site = _run(settings, frames_of, hasher, path, shown, frames, as_json)
+        site = _run(settings, hasher, path, shown, frames, as_json)
         if shown is not None:
             shown.close()
     _say_end(site, path)
@@ -165,7 +167,6 @@ def _gallery(named: Path | None, bundle: Path | None, enrolls: bool) -> Path | N
 
 def _run(
     settings: SiteSettings,
-    source: CaptureSource,
     hasher: Hasher,
     path: Path | None,
     preview: Preview | None,
@@ -180,7 +181,7 @@ def _run(
     from fgdeploy.retrieval import Index
 
     def work(index: Index | None) -> Site:
-        with Site(settings, source, hasher, index, preview) as site, EndBySignal(site.close):
+        with Site(settings, hasher, index, preview) as site, EndBySignal(site.close):
             if preview is not None:
                 show.say(f"preview: {preview.where}")
             manager.ready()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fgdeploy.camera.on_site import Site, SiteSettings
+from fgdeploy.camera.reconnecting import Reconnecting
 from fgdeploy.core.errors import UsageError
 from fgdeploy.retrieval import Index
 from tests.checks import refused
@@ -37,7 +38,7 @@ def test_the_settings_are_carried_out(tmp_path: Path) -> None:
     settings = SiteSettings("rtsp://me:secret@trap:554/a", every=3, enroll="moth", k=2,
                             region="0,0,4,4", keep_thumbnails=True)  # fmt: skip
     with Index.create(tmp_path / "g.fgi", hasher.fingerprint, hasher.bits) as index:
-        site = Site(settings, feed, hasher, index)
+        site = Site(settings, hasher, index, source=feed)
         seen = list(site)
         assert [number_in(one.result) for one in seen] == [1, 4, 7, 10]
         assert {one.result.captured.pixels.shape for one in seen} == {(4, 4, 3)}
@@ -51,7 +52,7 @@ def test_the_settings_are_carried_out(tmp_path: Path) -> None:
 def test_a_source_that_is_away_is_no_stall_and_a_frame_that_never_ends_is_one() -> None:
     engine = HeldEngine(allowed=2)  # the warm-up and one frame
     feed = Feed([numbered(1)], live=True)
-    site = Site(SiteSettings("0"), feed, hasher_on(engine))
+    site = Site(SiteSettings("0"), hasher_on(engine), source=feed)
     results = iter(site)
     assert number_in(next(results).result) == 1
     assert site.progress() is None
@@ -64,3 +65,10 @@ def test_a_source_that_is_away_is_no_stall_and_a_frame_that_never_ends_is_one() 
     next(results)
     assert site.progress() != before
     site.close()
+
+
+def test_whether_a_source_that_is_away_at_the_start_is_waited_for() -> None:
+    pytest.importorskip("av")
+    for wait in (False, True):
+        source = SiteSettings("http://127.0.0.1:9/none", wait=wait).open_source()
+        assert isinstance(source, Reconnecting) and source.patience.at_start is wait

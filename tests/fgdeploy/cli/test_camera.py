@@ -143,3 +143,11 @@ def test_without_an_index_a_code_a_second_at_most(run: Run, video: Path, bundle:
     assert re.fullmatch(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00:00  [0-9a-f]{8}\n)+", done.stdout)
     assert done.stdout.count("\n") < 10
     assert run("-q", "camera", video, "-b", bundle).stderr == ""
+
+
+def test_a_folder_gets_the_codes_of_its_photos(
+    run: Run, moths: Path, bundle: Path, gallery: Path
+) -> None:
+    lines = lines_of(run("camera", moths, "-b", bundle, "-k", "1", "--json").stdout)
+    assert len(lines) == 18
+    assert {line["hits"][0]["distance"] for line in lines} == {0}  # type: ignore[index]
