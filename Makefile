@@ -42,6 +42,7 @@ check: $(READY) ## Lint, format check and types.
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy examples
 
 docs: $(READY) ## Write docs/cli.md from the commands.
 	PYTHONPATH=. $(PY) docs/make_cli.py

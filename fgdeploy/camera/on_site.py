@@ -14,9 +14,12 @@ from fgdeploy.camera.preview import Preview, open_preview
 from fgdeploy.camera.reconnecting import Patience, Reconnecting
 from fgdeploy.camera.region import Region
 from fgdeploy.camera.sources import open_source
-from fgdeploy.camera.watching import Sighting, Vote, Watch
+from fgdeploy.camera.voting import Voter
+from fgdeploy.camera.watching import Sighting, Watch
 from fgdeploy.core.closing import Closing
 from fgdeploy.core.errors import UsageError
+from fgdeploy.gallery.threshold import Threshold
+from fgdeploy.gallery.threshold import of as threshold_of
 from fgdeploy.hasher import Hasher
 from fgdeploy.retrieval import Index
 
@@ -26,8 +29,8 @@ class SiteSettings:
     """How a camera works on site; see `fgdeploy camera --help` for each. Raises UsageError.
 
     source: as `open_source` takes it. region: as `Region.parse` does. changed: a share. enroll: a
-    label. name: of the camera, by default from the source. wait: for a source that is away at the
-    start, as when it breaks off later. open_s, read_s: seconds.
+    label. vote: frames that vote together. name: of the camera, by default from the source. wait:
+    for a source that is away at the start, as when it breaks off later. open_s, read_s: seconds.
     """
 
     source: str
@@ -38,6 +41,7 @@ class SiteSettings:
     enroll: str | None = None
     name: str | None = None
     keep_thumbnails: bool = False
+    vote: int = 5
     preview: str | None = None
     live: bool | None = None
     wait: bool = False
@@ -46,6 +50,7 @@ class SiteSettings:
 
     def __post_init__(self) -> None:
         self.picker()
+        Voter(self.vote)
         if self.enroll is not None:
             check_label(self.enroll)
             check_name(self.camera_name)
@@ -88,8 +93,9 @@ class SiteSettings:
 class Site(Closing):
     """A camera on site: goes through it, enrolling and showing each frame as the settings say.
 
-    hasher, index and preview stay the caller's to close. vote: see `Watch`. source: instead of the
-    one of the settings. Closing it, from any thread, ends the loop within a second; what is
+    hasher, index and preview stay the caller's to close. source: instead of the one of the
+    settings. threshold: of the index, beyond which a hit is none, or None: then nothing is unknown.
+    Closing it, from any thread, ends the loop within a second; what is
     enrolled by then is on the disk.
     """
 
@@ -97,13 +103,15 @@ class Site(Closing):
     hasher: Hasher
     index: Index | None = None
     preview: Preview | None = None
-    vote: Vote | None = None
     source: CaptureSource | None = None
     camera: Camera = field(init=False)
     enroller: Enroller | None = field(init=False, default=None)
+    threshold: Threshold | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         settings = self.settings
+        if self.index is not None:
+            self.threshold = threshold_of(self.index)
         if settings.enroll is not None and self.index is not None:
             self.index.remember_bundle(self.hasher.bundle.path)
             if settings.keep_thumbnails:
@@ -124,8 +132,25 @@ class Site(Closing):
         """Yield what is seen, each when it is on the disk where it is enrolled."""
         with self.camera:
             yield from Watch(
-                self.camera, self.vote, self.enroller, self.preview, self.settings.part
+                self.camera, self._voter(), self.enroller, self.preview, self.settings.part
             )
+
+    def _voter(self) -> Voter | None:
+        if self.index is None:
+            return None
+        bits = None if self.threshold is None else self.threshold.bits
+        return Voter(self.settings.vote, bits)
+
+    def warnings(self) -> list[str]:
+        """Return what to know of the verdicts: whether there is an unknown, and how good it is."""
+        if self.index is None or self.settings.enroll is not None:
+            return []
+        path, way = self.index.path, f"fgdeploy index threshold {self.index.path}"
+        if self.threshold is None:
+            return [f"nothing is unknown, as {path} has no threshold; measure it: {way}"]
+        if self.threshold.stale(len(self.index)):
+            return [f"{path} has changed much since its threshold; measure it again: {way}"]
+        return []
 
     def progress(self) -> object:
         """Return what changes while frames are worked on, None while none is there to work on.

@@ -2,15 +2,18 @@
 
 `LINE` is what each holds: frame counts all captured frames from 0, time is UTC in ISO 8601, code is
 in hex digits, latency_ms has the stages of `camera_result.STAGES`, dropped counts frames since the
-line before. verdict is null where nothing is searched; its label is null for "unknown". enrolled is
-the path of the item that the frame became, on the disk when the line is written, or null.
+line before. verdict is null where nothing is searched; its label is null for "unknown", share is of
+all votes, frames says how many voted. enrolled is the path of the item that the frame became, on
+the disk when the line is written, or null.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from fgdeploy.camera.camera_result import CameraResult
+from fgdeploy.camera.voting import Verdict
 from fgdeploy.core.json_schema import (
     LARGEST,
     NAME,
@@ -38,7 +41,7 @@ LINE = table(
         "time": NAME,
         "code": NAME,
         "hits": list_of(HIT),
-        "verdict": maybe(table({"label": maybe(TEXT), "share": number(0, 1)})),
+        "verdict": maybe(table({"label": maybe(TEXT), "share": number(0, 1), "frames": whole(1)})),
         "latency_ms": map_of(number(0)),
         "dropped": whole(0),
         "enrolled": maybe(NAME),
@@ -47,11 +50,9 @@ LINE = table(
 
 
 def line_of(
-    result: CameraResult,
-    verdict: tuple[str | None, float] | None = None,
-    enrolled: str | None = None,
+    result: CameraResult, verdict: Verdict | None = None, enrolled: str | None = None
 ) -> dict[str, Any]:
-    """Return the object for a frame. verdict: label and share of the votes, by `Voting`."""
+    """Return the object for a frame."""
     hits = [
         {name: getattr(hit, name) for name in ("rank", "distance", "id", "label", "path")}
         for hit in result.hits
@@ -61,7 +62,7 @@ def line_of(
         "time": result.time.isoformat(),
         "code": result.code.hex(),
         "hits": hits,
-        "verdict": None if verdict is None else {"label": verdict[0], "share": verdict[1]},
+        "verdict": None if verdict is None else dataclasses.asdict(verdict),
         "latency_ms": {
             stage: round(1000 * seconds, 3) for stage, seconds in result.latency.items()
         },

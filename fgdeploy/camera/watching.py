@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fgdeploy.camera.annotating import Note
@@ -12,30 +12,30 @@ from fgdeploy.camera.camera_result import CameraResult
 from fgdeploy.camera.enrolling import Enroller
 from fgdeploy.camera.preview import Preview
 from fgdeploy.camera.region import Region
+from fgdeploy.camera.voting import Verdict, Voter
 from fgdeploy.retrieval import Item
 
 _RECENT = 30  # results that the rate is of
 _STEADY = 25.0  # frames a second of a preview of what is not live, however fast it is hashed
-Vote = Callable[[CameraResult], "tuple[str | None, float]"]
 
 
 @dataclass(frozen=True)
 class Sighting:
     """A result and what became of it.
 
-    verdict: the label that the last frames voted for, None for unknown, and its share of the votes;
-    None where nothing is searched. enrolled: the item that the frame is by now, on the disk.
+    verdict: what the last frames voted for, None where nothing is searched. enrolled: the item that
+    the frame is by now, on the disk.
     """
 
     result: CameraResult
-    verdict: tuple[str | None, float] | None = None
+    verdict: Verdict | None = None
     enrolled: Item | None = None
 
 
 class Watch:
-    """Goes through a camera's results: `for seen in Watch(camera, vote)`.
+    """Goes through a camera's results: `for seen in Watch(camera, voter)`.
 
-    vote: called with each result, returns label and share. enroller: adds each frame to the index.
+    voter: hears the hits of each. enroller: adds each frame to the index.
     preview: shows each with the region marked, and is not waited for. What is given stays the
     caller's to close. Raises what the camera and the enroller raise.
     """
@@ -43,20 +43,22 @@ class Watch:
     def __init__(
         self,
         camera: Camera,
-        vote: Vote | None = None,
+        voter: Voter | None = None,
         enroller: Enroller | None = None,
         preview: Preview | None = None,
         region: Region | None = None,
     ) -> None:
         self.camera, self.region = camera, region
-        self._vote, self._enroller, self._preview = vote, enroller, preview
+        self._voter, self._enroller, self._preview = voter, enroller, preview
         self._recent: deque[float] = deque(maxlen=_RECENT)
 
     def __iter__(self) -> Iterator[Sighting]:
         """Yield each result when its item, if it became one, is on the disk."""
         for result in self.camera:
             self._recent.append(result.captured.at)
-            verdict = self._vote(result) if self._vote else None
+            verdict = None
+            if self._voter is not None:
+                verdict = self._voter.vote(result.hits, result.captured.at)
             item = self._enroller.enrol(result) if self._enroller else None
             seen = Sighting(result, verdict, item)
             if self._preview is not None:
@@ -90,8 +92,8 @@ def title_of(seen: Sighting) -> str:
     """Return the verdict in words, or the code where nothing was searched."""
     if seen.verdict is None:
         return seen.result.code.hex()
-    label, share = seen.verdict
-    return f"{'unknown' if label is None else label} {share:.0%}"
+    label = seen.verdict.label
+    return f"{'unknown' if label is None else label} {seen.verdict.share:.0%}"
 
 
 def nearest_of(result: CameraResult) -> str:

@@ -67,6 +67,9 @@ def camera(
             help="Only frames of which this share changed, such as 0.02. Default: all.",
         ),
     ] = None,
+    vote: Annotated[
+        int, typer.Option(min=1, max=1000, help="Frames that decide together what is seen.")
+    ] = 5,
     enroll: Annotated[
         str | None,
         typer.Option(
@@ -137,7 +140,7 @@ def camera(
 
     level = logging.WARNING if show.manner().quiet else logging.INFO
     settings = SiteSettings(
-        source, k, region, every, changed, enroll, name, keep_thumbnails, preview, live,
+        source, k, region, every, changed, enroll, name, keep_thumbnails, vote, preview, live,
         wait, open_timeout, read_timeout,
     )  # fmt: skip
     with log_to_stderr(log_json, level), ExitStack() as stack:
@@ -184,6 +187,8 @@ def _run(
         with Site(settings, hasher, index, preview) as site, EndBySignal(site.close):
             if preview is not None:
                 show.say(f"preview: {preview.where}")
+            for warning in site.warnings():
+                show.say(warning)
             manager.ready()
             with Heartbeat(manager, site.progress):
                 _show(islice(site, most), as_json)
@@ -222,7 +227,7 @@ def _changes(seen: Iterable[Sighting]) -> Iterator[str]:
     before: object = None
     due = -math.inf
     for one in seen:
-        at, label = one.result.captured.at, one.verdict and one.verdict[0]
+        at, label = one.result.captured.at, one.verdict and one.verdict.label
         searched = one.verdict is not None
         if (searched and (label, True) != before) or (at >= due and (one.enrolled or not searched)):
             parts = [one.result.time.isoformat(" ", "seconds"), title_of(one)]
@@ -235,13 +240,12 @@ def _changes(seen: Iterable[Sighting]) -> Iterator[str]:
 
 
 def _row(seen: Sighting) -> tuple[object, ...]:
-    label, share = seen.verdict or (None, None)
-    result = seen.result
+    result, verdict = seen.result, seen.verdict
     return (
         result.number,
         result.time.isoformat(),
-        label or "",
-        "" if share is None else f"{share:.2f}",
+        "" if verdict is None else verdict.label or "",
+        "" if verdict is None else f"{verdict.share:.2f}",
         result.hits[0].distance if result.hits else "",
         result.code.hex(),
         result.dropped,

@@ -10,7 +10,8 @@ import pytest
 from fgdeploy.camera.on_site import Site, SiteSettings
 from fgdeploy.camera.reconnecting import Reconnecting
 from fgdeploy.core.errors import UsageError
-from fgdeploy.retrieval import Index
+from fgdeploy.gallery.threshold import keep, measure
+from fgdeploy.retrieval import Index, Item
 from tests.checks import refused
 from tests.fgdeploy.camera.feeds import Feed, HeldEngine, hasher_on, number_in, numbered, until
 
@@ -72,3 +73,39 @@ def test_whether_a_source_that_is_away_at_the_start_is_waited_for() -> None:
     for wait in (False, True):
         source = SiteSettings("http://127.0.0.1:9/none", wait=wait).open_source()
         assert isinstance(source, Reconnecting) and source.patience.at_start is wait
+
+
+def test_votes_know_the_unknown_where_the_index_has_a_threshold(tmp_path: Path) -> None:
+    hasher = hasher_on(HeldEngine())
+    with Index.create(tmp_path / "g.fgi", hasher.fingerprint, hasher.bits) as index:
+        for number in range(40):  # two labels, codes of one a few bits apart
+            code = (0xFFF000 * (number % 2) + (number >> 1)).to_bytes(3, "big")
+            index.add([Item(f"{number}.jpg", code, "owl" if number % 2 else "kite")])
+
+        def look(numbers: list[int]) -> tuple[Site, list[str | None]]:
+            feed = Feed(map(numbered, numbers), live=False, ends=True)
+            site = Site(SiteSettings("0", vote=1), hasher, index, source=feed)
+            return site, [one.verdict.label for one in site if one.verdict]
+
+        numbers = [0x000002, 0xFFF002, 0x00FF00]
+        site, labels = look(numbers)
+        assert labels[:2] == ["kite", "owl"] and labels[2] is not None
+        (warning,) = site.warnings()
+        assert "nothing is unknown" in warning and "fgdeploy index threshold" in warning
+        keep(index, measure(index))
+        site, labels = look(numbers)
+        assert (labels, site.warnings()) == (["kite", "owl", None], [])
+        index.add([Item(f"new {n}.jpg", bytes([1, 2, n]), "owl") for n in range(200)])
+        (warning,) = look([])[0].warnings()
+        assert "has changed much since its threshold" in warning
+
+
+def test_the_last_frames_vote_together(tmp_path: Path) -> None:
+    hasher = hasher_on(HeldEngine())
+    with Index.create(tmp_path / "g.fgi", hasher.fingerprint, hasher.bits) as index:
+        index.add([Item("a", b"\0\0\0", "kite"), Item("b", b"\xff\xff\xff", "owl")])
+        feed = Feed(map(numbered, [0, 0, 0xFFFFFF, 0]), live=False, ends=True)
+        site = Site(SiteSettings("0", vote=3, k=1), hasher, index, source=feed)
+        found = [one.verdict for one in site]
+    assert [one and one.label for one in found] == ["kite"] * 4
+    assert [one and round(one.share, 2) for one in found] == [1, 1, 0.67, 0.67]

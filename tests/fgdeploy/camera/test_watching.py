@@ -18,6 +18,7 @@ from fgdeploy.camera.enrolling import Enroller
 from fgdeploy.camera.picking import Picker
 from fgdeploy.camera.preview import Preview
 from fgdeploy.camera.region import Region
+from fgdeploy.camera.voting import Voter
 from fgdeploy.camera.watching import Sighting, Watch, nearest_of, title_of
 from fgdeploy.core.errors import IndexStoreError
 from fgdeploy.retrieval import Hit, Index
@@ -91,12 +92,12 @@ def test_the_preview_is_told_what_people_want_to_read() -> None:
     one = CameraResult(0, captured, b"\xa5\0", [hit], {"total": 0.0312})
     notes = Notes()
     given = {"preview": cast(Preview, notes), "region": Region(1, 1, 3, 2)}
-    list(watch([one], vote=lambda result: ("owl", 0.8), **given))
-    list(watch([one], vote=lambda result: (None, 1.0), **given))
+    list(watch([one], voter=Voter(1), **given))
+    list(watch([one], voter=Voter(1, threshold=2), **given))
     (shown, first), (_, other) = notes.shown
     assert shown is captured
     assert first == Note(
-        "owl 80%", ("nearest: owl, 3 of 16 bits", "0.0 frames/s, 31 ms"), (1, 1, 4, 3)
+        "owl 100%", ("nearest: owl, 3 of 16 bits", "0.0 frames/s, 31 ms"), (1, 1, 4, 3)
     )
     assert other.title == "unknown 100%"
 
