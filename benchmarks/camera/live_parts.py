@@ -21,6 +21,7 @@ import numpy as np
 import fgdeploy
 from fgdeploy.camera.capture_source import Captured, CaptureSource, StreamEnded
 from fgdeploy.core.machine import peak_memory_mib
+from fgdeploy.retrieval.scan.ahead import ahead
 
 HEIGHT, WIDTH = 720, 1280
 _WARM = 30  # results that are not counted
@@ -67,12 +68,22 @@ def resident_mib() -> float:
     return pages * 4096 / 2**20
 
 
+def opened_index(path: Path | None) -> fgdeploy.Index | None:
+    """Return an index whose scan is compiled; until then NumPy would answer, for a second or two."""
+    if path is None:
+        return None
+    index = fgdeploy.Index.open(path)
+    ahead.ready(1)
+    ahead.wait(120)
+    return index
+
+
 def watch(folder: Path, index: Path | None, source: Any, **settings: Any) -> dict[str, Any]:
     """Take all results of a camera; return rates, percentiles in ms and counts."""
     totals, searches, numbers = [], [], []
     most, start = 0, 0.0
     with fgdeploy.load(folder / "eet.fgd") as hasher:
-        opened = fgdeploy.Index.open(index) if index else None
+        opened = opened_index(index)
         camera = fgdeploy.Camera(source, hasher, opened, **settings)
         for result in camera:
             numbers.append(result.number)

@@ -43,7 +43,8 @@ class Camera(Closing):
     too; index: of the same model, or None for codes alone; all stay the caller's to close. k: hits
     of a frame. live: whether the newest frame wins or none may be lost; default: as the source is.
     select: called with each frame (Captured) before it is hashed, in a thread of the camera's;
-    returns it, or a part of it with `pixels` changed, or None to skip it.
+    returns it, or a part of it with `pixels` changed, or None to skip it. search_threads: of one
+    search, None for all cores; one waits for no other, whatever the engine does with the cores.
 
     At most two frames wait. The loop's end closes the camera, in a `with` block that block's end;
     any thread may close it, and it ends within a second. One thread takes the results. A forked
@@ -62,6 +63,7 @@ class Camera(Closing):
         color: str | None = None,
         live: bool | None = None,
         select: Select | None = None,
+        search_threads: int | None = 1,
     ) -> None:
         if (as_whole(k) or 0) < 1:
             raise UsageError(f"expected at least one hit of a frame, got k={shown(k)}; give 1")
@@ -75,6 +77,7 @@ class Camera(Closing):
         self.source = opened if steady else Reconnecting(opened)
         self.live = self.source.live if live is None else live
         self.index, self.k = index, k
+        self._search_threads = search_threads
         self.times = StageTimes()
         self._own = not isinstance(hasher, HashWorker)
         self.worker = (
@@ -146,7 +149,7 @@ class Camera(Closing):
         hits: list[Hit] = []
         if self.index is not None:
             try:
-                hits = self.index.search(code, self.k)[0]
+                hits = self.index.search(code, self.k, threads=self._search_threads)[0]
             except BaseException:
                 self._pipeline.tally.add("lost")
                 raise
