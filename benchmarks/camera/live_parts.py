@@ -69,7 +69,7 @@ def resident_mib() -> float:
 
 
 def opened_index(path: Path | None) -> fgdeploy.Index | None:
-    """Return an index whose scan is compiled; until then NumPy would answer, for a second or two."""
+    """Return an index whose scan is compiled; for a second or two NumPy would answer."""
     if path is None:
         return None
     index = fgdeploy.Index.open(path)
