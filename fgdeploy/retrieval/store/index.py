@@ -6,6 +6,7 @@ Reading: any number of processes and threads; each search sees one transaction, 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -33,7 +34,7 @@ from fgdeploy.retrieval.store.querying import Querying
 from fgdeploy.retrieval.store.rerank import Hashes
 from fgdeploy.retrieval.store.reranking import EmbeddingRows, chosen
 from fgdeploy.retrieval.store.segment import Ids
-from fgdeploy.retrieval.store.session import Session
+from fgdeploy.retrieval.store.session import Session, settled
 from fgdeploy.retrieval.store.snapshot import Reader
 from fgdeploy.retrieval.store.stats import Stats, measure
 from fgdeploy.retrieval.store.thumbnails import Thumbnails
@@ -60,6 +61,7 @@ class Index(Closing):
         meta = read_meta(session)
         self.bits, self.fingerprint = int(meta["bits"]), meta["fingerprint"]
         self.bundle = Path(meta["bundle"]) if "bundle" in meta else None
+        self.uid = meta["uid"]  # no other index has it, but for copies of this one
         uid, width = bytes.fromhex(meta["uid"]), code_bytes(self.bits)
         self._reader = Reader(session.root, width, uid, machine.cores())
         self.embeddings = Embeddings(session, uid, self.fingerprint, machine.cores())
@@ -122,12 +124,7 @@ class Index(Closing):
         notify: told when derived files were damaged and made again. Raises IndexStoreError if the
         index is missing, damaged or of a later schema.
         """
-        session = Session(folder_of(path))
-        try:
-            return cls(session, notify)
-        except BaseException:
-            session.close()
-            raise
+        return settled(folder_of(path), Session, lambda session: cls(session, notify))
 
     def close(self) -> None:
         """Close the database when other threads' searches and changes have ended."""
@@ -291,11 +288,11 @@ class Index(Closing):
     ) -> Added:
         """Add items, in bounded memory; what is there already is left alone or changed.
 
-        An item is the one of its id if it gives one, else of its path, else of its content
-        (sha256). Each BATCH of items is one transaction, all of it or nothing; progress(done) is
-        called when `done` items are safely on the disk. embeddings: float (N, width) for a list of
-        items, in the same transactions, where the index keeps some; thumbnails: JPEGs
-        (`fgdeploy.photos.thumbnail`), likewise. Raises IndexStoreError, UsageError.
+        An item is the one of its id if it gives one, else of its path, else of its content. Each
+        BATCH of items is one transaction, all of it or nothing; progress(done) is called when
+        `done` items are safely on the disk. embeddings: float (N, width) for a list of items, in
+        the same transactions, where the index keeps some; thumbnails: JPEGs, likewise
+        (`fgdeploy.photos.thumbnail`). Raises IndexStoreError, UsageError.
         """
         return self._writing.add(given, progress, embeddings, thumbnails)
 
@@ -338,9 +335,7 @@ class Index(Closing):
         An empty list is a clean index. Where it cannot be written, nothing is repaired; embeddings
         are not either, since only the photos can make them again.
         """
-        if not self._session.writable:
-            return self._keeper.verify(self.bits, progress)
-        with self._session.locked():
+        with self._session.locked() if self._session.writable else contextlib.nullcontext():
             return self._keeper.verify(self.bits, progress)
 
     # Querying

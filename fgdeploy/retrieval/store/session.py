@@ -8,9 +8,9 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fgdeploy.core.errors import IndexStoreError
 from fgdeploy.retrieval.store import index_state as state
@@ -20,7 +20,10 @@ from fgdeploy.retrieval.store.sqlite_errors import explained
 
 LOCK_WAIT_S = 5.0
 _PATIENCE = 12  # times as long a commit waits for searches that run, and a search for a commit
+_TRIES = 5  # at opening an index that others replace
 _CACHE_KIB = 64 * 1024  # so that a batch fits: a writer that runs over shuts readers out early
+
+_Opened = TypeVar("_Opened")
 
 
 class _Connection(sqlite3.Connection):
@@ -33,6 +36,35 @@ class _Connection(sqlite3.Connection):
     def __del__(self) -> None:
         with contextlib.suppress(sqlite3.ProgrammingError):  # it could not even be opened
             self.close()
+
+
+def settled(
+    folder: Path, open_there: Callable[[Path], Session], make: Callable[[Session], _Opened]
+) -> _Opened:
+    """Return what is made of a session; again where another index takes the place meanwhile."""
+    for attempt in range(_TRIES):
+        with explained(folder):
+            before = _place_of(folder / DATABASE)
+        try:
+            session = open_there(folder)
+            try:
+                return make(session)
+            except BaseException:
+                session.close()
+                raise
+        except IndexStoreError:
+            last = attempt == _TRIES - 1
+            if last or before is None or _place_of(folder / DATABASE) in (before, None):
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _place_of(database: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(database)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 class Session:
@@ -87,11 +119,7 @@ class Session:
 
     def _place_now(self) -> tuple[int, int] | None:
         """Return what tells the file at the database's path from all others, None if none is."""
-        try:
-            found = os.stat(self._database)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return found.st_dev, found.st_ino
+        return _place_of(self._database)
 
     def is_current(self) -> bool:
         """Return whether the index that was opened, and not closed, lies at its path."""
@@ -145,6 +173,9 @@ class Session:
             connection.execute("BEGIN")
             try:
                 yield connection
+            except Exception:
+                self._refuse_replaced()  # then files of the other one were taken for damaged
+                raise
             finally:
                 with contextlib.suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")  # nothing was written

@@ -39,6 +39,7 @@ COMMANDS = [
     ["index"],
     ["index", "add"],
     ["index", "embed"],
+    ["index", "migrate"],
     ["index", "remove"],
     ["index", "list"],
     ["index", "compact"],
