@@ -11,7 +11,7 @@ from av.video.reformatter import VideoReformatter
 
 # From what a frame says of itself (ITU-T H.273, matrix coefficients) to swscale's constants.
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
-_BT601 = 5  # of frames that do not say: as FFmpeg and OpenCV take them
+_BT709, _BT601 = 1, 5  # the latter for frames that do not say: as FFmpeg and OpenCV take them
 _LIMITED, _FULL = 1, 2
 # Without a range these are full; YUV is limited.
 _FULL_FORMATS = ("yuvj", "gray", "rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal", "mono")
@@ -27,18 +27,20 @@ class UprightRgb:
         """Return a frame as uint8 (H, W, 3). Raises what FFmpeg does for formats it cannot read."""
         says = int(frame.color_range)
         full = says == _FULL or (says != _LIMITED and frame.format.name.startswith(_FULL_FORMATS))
-        # Said explicitly: PyAV 14 takes every frame for BT.601, whatever it says.
+        matrix = _MATRICES.get(int(frame.colorspace), _BT601)
+        # Said explicitly, as PyAV 14 takes every frame for BT.601, whatever it says; and with
+        # another matrix for RGB, which has none, as it leaves the range alone where both are one.
         converted = self._reformatter.reformat(
             frame,
             format="rgb24",
-            src_colorspace=_MATRICES.get(int(frame.colorspace), _BT601),
-            dst_colorspace=_BT601,
+            src_colorspace=matrix,
+            dst_colorspace=_BT709 if matrix == _BT601 else _BT601,
             src_color_range=_FULL if full else _LIMITED,
             dst_color_range=_FULL,
         )
         pixels = np.asarray(converted.to_ndarray(), np.uint8)
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-        return pixels if matrix is None else _turned(pixels, bytes(matrix))
+        turn = frame.side_data.get("DISPLAYMATRIX")
+        return pixels if turn is None else _turned(pixels, bytes(turn))
 
 
 def _turned(pixels: npt.NDArray[np.uint8], matrix: bytes) -> npt.NDArray[np.uint8]:

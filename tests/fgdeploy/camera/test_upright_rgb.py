@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fgdeploy.camera.sources import open_source
-from tests.fgdeploy.camera.videos import Pixels, read_all, turn, write_video
+from tests.fgdeploy.camera.videos import Pixels, read_all, turn, write_planes, write_video
 
 pytest.importorskip("av")
 
@@ -25,32 +25,50 @@ def _first(video: Path) -> Pixels:
 
 
 @pytest.mark.parametrize(
-    ("codec", "pixel_format", "matrix", "full"),
+    ("codec", "pixel_format", "full"),
     [
-        ("libx264", "yuv420p", None, False),
-        ("libx264", "yuv420p", None, True),
-        ("libx264", "yuv420p", 1, False),  # BT.709
-        ("libx264", "yuv420p", 1, True),
-        ("libx264", "yuv420p", 5, False),  # BT.601
-        ("libx264", "yuv420p", 9, False),  # BT.2020
-        ("libx264", "yuvj420p", None, True),
-        ("libx264", "yuv444p", None, False),
-        ("libx264", "yuv420p10le", None, False),
-        ("libx264rgb", "rgb24", None, False),
-        ("ffv1", "yuv422p", 1, False),
-        ("ffv1", "bgr0", None, False),
+        ("libx264", "yuv420p", False),
+        ("libx264", "yuv420p", True),
+        ("libx264", "yuvj420p", True),
+        ("libx264", "yuv444p", False),
+        ("libx264", "yuv420p10le", False),
+        ("libx264rgb", "rgb24", False),
+        ("ffv1", "yuv422p", False),
+        ("ffv1", "bgr0", False),
     ],
 )
-def test_colours_are_right(
-    tmp_path: Path, codec: str, pixel_format: str, matrix: int | None, full: bool
-) -> None:
+def test_colours_are_right(tmp_path: Path, codec: str, pixel_format: str, full: bool) -> None:
     options = {"crf": "1"} if codec.startswith("libx264") else {}
-    video = write_video(
-        tmp_path / "v.mkv", [_halves()] * 2, codec, pixel_format, options, matrix, full
+    name = tmp_path / "v.mkv"
+    pixels = _first(write_video(name, [_halves()] * 2, codec, pixel_format, options, full))
+    assert abs(pixels[24, 16].astype(int) - _LEFT).max() <= 3
+    assert abs(pixels[24, 48].astype(int) - _RIGHT).max() <= 3
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(
+    ("matrix", "red", "blue"),  # the number and the weights of ITU-T H.273, table 4
+    [
+        (1, 0.2126, 0.0722),
+        (5, 0.299, 0.114),
+        (6, 0.299, 0.114),
+        (7, 0.212, 0.087),
+        (9, 0.2627, 0.0593),
+        (2, 0.299, 0.114),  # unsaid
+    ],
+)
+def test_each_matrix_and_range_is_read_as_the_standard_says(
+    tmp_path: Path, matrix: int, red: float, blue: float, full: bool
+) -> None:
+    r, g, b = np.moveaxis(_halves() / 255.0, -1, 0)
+    luma = red * r + (1 - red - blue) * g + blue * b
+    chroma = [(b - luma) / (2 - 2 * blue), (r - luma) / (2 - 2 * red)]
+    scale = (255, 0, 255) if full else (219, 16, 224)
+    planes = [scale[0] * luma + scale[1], *(scale[2] * one + 128 for one in chroma)]
+    video = write_planes(
+        tmp_path / "v.mkv", np.stack(planes).round().astype(np.uint8), matrix, full
     )
-    pixels = _first(video).astype(int)
-    assert abs(pixels[24, 16] - _LEFT).max() <= 3
-    assert abs(pixels[24, 48] - _RIGHT).max() <= 3
+    assert abs(_first(video).astype(int) - _halves()).max() <= 2
 
 
 def test_grey_is_grey(tmp_path: Path) -> None:

@@ -34,37 +34,21 @@ def write_video(
     codec: str = "libx264",
     pixel_format: str = "yuv420p",
     options: dict[str, str] | None = None,
-    matrix: int | None = None,
     full: bool = False,
     rate: int = 30,
 ) -> Path:
-    """Write a video, or skip the test by name where the codec is not there.
-
-    matrix: FFmpeg's number of the YUV matrix, written and said; None: BT.601, unsaid.
-    """
-    av = pytest.importorskip("av")
-    try:
-        av.codec.Codec(codec, "w")
-    except Exception:  # PyAV's own error class moved between versions
-        pytest.skip(f"this PyAV cannot write {codec}")
-    said: dict[str, Any] = {}
-    if matrix is not None:
-        said["dst_colorspace"] = matrix
-    if full:
-        said["dst_color_range"] = 2
+    """Write a video, or skip the test by name where the codec is not there. full: its range."""
+    av = _with(codec)
+    said: dict[str, Any] = {"dst_color_range": 2} if full else {}
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixel_format
-        if matrix is not None:
-            stream.codec_context.colorspace = matrix
         if full:
             stream.codec_context.color_range = 2
         for pixels in frames:
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame = frame.reformat(format=pixel_format, **said)
-            if matrix is not None:
-                frame.colorspace = matrix
             if full:
                 frame.color_range = 2
             for packet in stream.encode(frame):
@@ -72,6 +56,31 @@ def write_video(
         for packet in stream.encode(None):
             container.mux(packet)
     return path
+
+
+def write_planes(path: Path, planes: Pixels, matrix: int, full: bool) -> Path:
+    """Write one frame of YUV planes (3, H, W) that says its matrix (ITU-T H.273) and range."""
+    av = _with("ffv1")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=30)
+        stream.height, stream.width = planes.shape[1:]
+        stream.pix_fmt = "yuv444p"
+        frame = av.VideoFrame.from_ndarray(planes, format="yuv444p")
+        for thing in (stream.codec_context, frame):
+            thing.colorspace, thing.color_range = matrix, 2 if full else 1
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    return path
+
+
+def _with(codec: str) -> Any:
+    """Return PyAV, or skip the test where it is not there or cannot write with a codec."""
+    av = pytest.importorskip("av")
+    try:
+        av.codec.Codec(codec, "w")
+    except Exception:  # PyAV's own error class moved between versions
+        pytest.skip(f"this PyAV cannot write {codec}")
+    return av
 
 
 def turn(video: Path, a: int, b: int, c: int, d: int) -> None:
