@@ -27,7 +27,7 @@ _Opened = TypeVar("_Opened")
 
 
 class _Connection(sqlite3.Connection):
-    """Closes itself when its thread has ended. Whoever works with it holds `busy` meanwhile."""
+    """Whoever works with it holds `busy` meanwhile."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.busy, self.process = threading.RLock(), os.getpid()
@@ -36,6 +36,21 @@ class _Connection(sqlite3.Connection):
     def __del__(self) -> None:
         with contextlib.suppress(sqlite3.ProgrammingError):  # it could not even be opened
             self.close()
+
+
+class _OfThread:
+    """Closes a thread's connection as soon as the thread has ended.
+
+    By itself it would wait for the garbage collector, which may be off: from Python 3.11 on a
+    connection refers to its cache of statements, and that to it.
+    """
+
+    def __init__(self, connection: _Connection) -> None:
+        self.connection, self.process = connection, connection.process
+
+    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:
+        if self.process == getpid():  # SQLite must not be touched after a fork
+            self.connection.close()
 
 
 def settled(
@@ -94,8 +109,8 @@ class Session:
         self._closed = self._holds_lock = False
         with explained(folder):
             try:
-                self._anchor = self.connection  # stays open, so that no other file gets its inode
-                self._anchor.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                self._anchor = self._of_thread()  # stays open: no other file gets its inode
+                self._anchor.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
                 self._refuse_replaced()
             except BaseException:
                 self.close()
@@ -105,12 +120,14 @@ class Session:
     @property
     def connection(self) -> _Connection:
         """This thread's connection. Raises IndexStoreError if the index was closed."""
+        return self._of_thread().connection
+
+    def _of_thread(self) -> _OfThread:
         self.refuse_closed()
-        if getattr(self._local, "process", None) != os.getpid():  # a fork must not share one
-            self._local.connection = self._connect()
-            self._local.process = os.getpid()
-        connection: _Connection = self._local.connection
-        return connection
+        held: _OfThread | None = getattr(self._local, "held", None)
+        if held is None or held.process != os.getpid():  # a fork must not share one
+            held = self._local.held = _OfThread(self._connect())
+        return held
 
     def refuse_closed(self) -> None:
         """Raise IndexStoreError if the index was closed."""

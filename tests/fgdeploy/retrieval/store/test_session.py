@@ -297,3 +297,27 @@ def test_every_change_is_synced_to_the_disk(three: Index) -> None:
 
     look()
     in_threads([look])
+
+
+def test_a_thread_that_ended_leaves_no_file_open(index: Index) -> None:
+    """Not even until the garbage collector runs, which rests while the fast search is loaded."""
+    index.add_codes(np.zeros((3, index.bits // 8), np.uint8))
+    len(index)
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    gc.disable()
+    try:
+        for _ in range(20):
+            in_threads([lambda: None if len(index) == 3 else pytest.fail("not all there")])
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        gc.enable()
+
+
+def test_an_index_opened_in_a_thread_that_ended_stays_open(tmp_path: Path) -> None:
+    opened: list[Index] = []
+    in_threads([lambda: opened.append(Index.create(tmp_path / "g.fgi", "ab" * 32, 16))])
+    gc.collect()
+    anchor = opened[0]._session._anchor.connection
+    assert anchor.execute("SELECT 1").fetchone() == (1,)
+    opened[0].close()
