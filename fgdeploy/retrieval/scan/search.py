@@ -25,6 +25,9 @@ KERNELS = ("auto", "numba", "numpy")
 # Bytes of codes times queries after which the compiled scan is made ready. Counted over the
 # process: one that searches little does without numba.
 _WORTH_NUMBA = 1 << 28
+# Searches of less do not count, as NumPy takes half a millisecond for them and numba 120 MiB of
+# memory: a camera with a small gallery never needs it, however many months it runs.
+_WORTH_COUNTING = 1 << 18
 _WORTH_BUCKETS = 8, 1 << 16  # queries and codes from which on NumPy does better to sort the codes
 
 _scanned = 0  # bytes, by NumPy, in this process
@@ -164,7 +167,8 @@ def chosen(kernel: str, work: int, width: int) -> str:
     if not has_numba():
         return "numpy"
     global _scanned
-    _scanned += work
+    if work >= _WORTH_COUNTING:
+        _scanned += work
     fast = _scanned > _WORTH_NUMBA and ahead.ahead.ready(-(-width // 8))
     return "numba" if fast else "numpy"
 

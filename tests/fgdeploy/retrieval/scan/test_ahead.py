@@ -23,6 +23,7 @@ def test_numpy_answers_until_the_compiled_scan_is_ready(monkeypatch: pytest.Monk
     mine = ahead.Ahead()
     monkeypatch.setattr(ahead, "ahead", mine)
     monkeypatch.setattr(search, "_WORTH_NUMBA", 0)
+    monkeypatch.setattr(search, "_WORTH_COUNTING", 0)
     state = sys.getswitchinterval(), list(sys.meta_path), gc.isenabled()
     queries, codes = naive.draw(1, 9, 700, 8)
     right = naive.search(queries, codes, 5)

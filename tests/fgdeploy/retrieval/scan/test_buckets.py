@@ -89,6 +89,7 @@ def test_no_buckets_where_the_scan_is_compiled(
 ) -> None:
     monkeypatch.setattr(search, "has_numba", lambda: True)
     monkeypatch.setattr(search, "_WORTH_NUMBA", 0)
+    monkeypatch.setattr(search, "_WORTH_COUNTING", 0)
     monkeypatch.setattr(search.ahead.ahead, "ready", lambda words: True)
     queries, codes = naive.draw(3, 4, 300, 2)
     naive.same(search_codes(queries, codes, 20), naive.search(queries, codes, 20))

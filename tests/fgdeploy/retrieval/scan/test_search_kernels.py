@@ -151,6 +151,15 @@ def test_large_work_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [2, 2]  # and NumPy goes on until the compiled scan is ready
 
 
+@needs_numba
+def test_many_searches_of_little_do_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search.ahead.ahead, "ready", lambda words: pytest.fail("not worth it"))
+    monkeypatch.setattr(search, "_scanned", 0)
+    little = search._WORTH_COUNTING - 1
+    for _ in range(2 * search._WORTH_NUMBA // little):
+        assert search.chosen("auto", little, 8) == "numpy"
+
+
 def test_without_numba_numpy_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, codes = naive.draw(7, 9, 700, 8, 30)
     monkeypatch.setattr(search, "has_numba", lambda: False)
