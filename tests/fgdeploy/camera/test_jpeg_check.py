@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fgdeploy.camera.jpeg_check import damage
+from fgdeploy.camera.jpeg_check import _PADDING, damage
+from tests.checks import examples
 from tests.fgdeploy.camera.mjpeg_server import jpeg_of
 
 _PIXELS = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
@@ -41,3 +44,16 @@ def test_a_whole_jpeg_is_whole_and_no_part_of_it_is(kind: str) -> None:
 )
 def test_what_is_wrong_is_said(jpeg: bytes, words: str) -> None:
     assert words in str(damage(jpeg))
+
+
+@examples(300)
+@given(kind=st.sampled_from(sorted(_KINDS)), data=st.data())
+def test_whatever_comes_is_told_in_words(kind: str, data: st.DataObject) -> None:
+    jpeg = bytearray(_KINDS[kind])
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(jpeg) - 1))
+        jpeg[place : place + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=9))
+    found = damage(bytes(jpeg))
+    assert found is None or found
+    tail = data.draw(st.binary(min_size=1, max_size=40).filter(lambda rest: rest.strip(_PADDING)))
+    assert found is not None or damage(bytes(jpeg) + tail) is not None

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from tests.fgdeploy.camera.mjpeg_server import jpeg_of
 from tests.fgdeploy.camera.videos import moving, number_of, read_all, write_video
 
 av = pytest.importorskip("av")
+
+from fgdeploy.camera.pyav import VideoPlace, VideoSource  # noqa: E402
 
 
 @pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "v.ts", "v.avi"])
@@ -145,3 +149,22 @@ def test_the_size_may_change_in_the_middle(tmp_path: Path) -> None:
     shapes = [frame.pixels.shape[:2] for frame in frames]
     assert shapes == [(120, 160)] * 5 + [(240, 320)] * 5 + [(64, 96)] * 5
     assert [number_of(frame) for frame in frames] == [*range(5)] * 3
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize(("lost", "kept"), [(0, range(10, 30)), (13, [*range(6), *range(10, 30)])])
+def test_a_slice_that_was_lost_spoils_all_up_to_the_next_key_frame(
+    tmp_path: Path, live: bool, lost: int, kept: Sequence[int]
+) -> None:
+    """Of the first picture: as where a stream is joined in its middle."""
+    options = {"g": "10", "bf": "0", "sc_threshold": "0", "slices": "2", "threads": "1"}
+    video = write_video(tmp_path / "v.h264", moving(30), options=options)
+    units = re.split(b"(?=\0\0\1)", video.read_bytes())
+    slices = [place for place, unit in enumerate(units) if unit[3:] and unit[3] & 31 in (1, 5)]
+    assert len(slices) == 60
+    del units[slices[lost]]
+    video.write_bytes(b"".join(units))
+    source = VideoSource(VideoPlace(str(video)), live, lasts=live)  # what lasts is not paced
+    frames, broken, _ = read_all(source)
+    assert [number_of(frame) for frame in frames] == list(kept)
+    assert len(broken) == 30 - len(kept)
