@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
-from fgdeploy.bundle import Bundle, open_bundle
-from fgdeploy.engines import ort_half
-from fgdeploy.engines.onnxruntime import session_options
+import fgdeploy
+from fgdeploy.bundle import Bundle, checks, open_bundle
+from fgdeploy.core.errors import EngineError
+from fgdeploy.engines import Outputs, build, open_engine, ort_half
+from fgdeploy.engines.onnxruntime import OnnxRuntimeEngine, session_options
+from fgdeploy.engines.openvino import OpenVinoEngine
 from fgdeploy.photos import read
 from tests.birds import BIRDS, NEEDS_BIRDS, WEIGHTS
+from tests.checks import refused
 from tests.rounded import in_float32
 
 pytestmark = NEEDS_BIRDS
@@ -85,6 +91,40 @@ def test_birds_end_to_end(listing: Path) -> None:
         assert result["breaches"] == []
     # Measured: 99.72 %; 99.38 with the sums that decide in FP16.
     assert bits_in_fp16_on_cuda(open_bundle(folder / "eet.fgd"), listing) >= 0.995
+    self_tests_tell_good_engines_from_bad_ones(open_bundle(folder / "eet.fgd"), listing)
+
+
+def self_tests_tell_good_engines_from_bad_ones(bundle: Bundle, listing: Path) -> None:
+    """Without check frames, and with some of the test photos, on each CPU backend's fp32."""
+    told: list[str] = []
+    backends = {"onnxruntime": OnnxRuntimeEngine, "openvino": OpenVinoEngine}
+    for backend in backends:
+        build(bundle, backend, "fp32")
+        fgdeploy.load(bundle.path, backend, notify=told.append, self_test=60).close()
+        assert "16 of 16 generated frames" in told[-1]
+    photos = [photo for photo in read(listing) if photo.split == "test"][::8][:20]
+    frames = np.stack([bundle.manifest.preprocess.frame(photo.path) for photo in photos])
+    with open_engine(bundle, "onnxruntime:fp32") as engine:
+        fp32 = engine.run_all(frames)
+    bundle = bundle.with_files(
+        {checks.FILE: checks.Checks(frames, fp32.hash, fp32.code).to_bytes()}, None
+    )
+    for backend, kind in backends.items():
+        fgdeploy.load(bundle.path, backend, notify=told.append, self_test=60).close()
+        assert f"{len(frames)} of {len(frames)} check frames" in told[-1]
+        for shift in (None, 1):  # one code for all, or each photo's code for the one before it
+            run = kind._run
+
+            def wrong(self: Any, given: Any, run: Any = run, shift: int | None = shift) -> Outputs:
+                found = run(self, given)
+                code = found.code[:1].repeat(len(given), 0) * 0 if shift is None else found.code
+                return dataclasses.replace(found, code=np.roll(code, shift or 0, axis=0))
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(kind, "_run", wrong)
+                words = "1 different code of" if shift is None else "% of bits of"
+                with refused(EngineError, f"failed its self-test: .*{words}"):
+                    fgdeploy.load(bundle.path, backend, self_test=60)
 
 
 def bits_in_fp16_on_cuda(bundle: Bundle, listing: Path) -> float:

@@ -21,17 +21,23 @@ def threshold(
     sample: Annotated[
         int, typer.Option(min=30, help="Items to ask for; fewer where there are fewer.")
     ] = 2000,
+    apart: Annotated[
+        float,
+        typer.Option(
+            help="Seconds up to which two frames of a camera with one label are one scene."
+        ),
+    ] = 60.0,
     seed: show.SeedOption = 0,
     as_json: show.JsonOption = False,
 ) -> None:
     """Find the distance beyond which an answer is unknown, and note it in the index.
 
-    From the index's own labelled items: each is asked for without itself, then without its label.
+    Each of its labelled items is asked for without its scene, then without its label.
     """
     from fgdeploy.gallery import threshold as calibrating
     from fgdeploy.retrieval import Index
 
-    settings = calibrating.ThresholdSettings(accept, sample, seed)
+    settings = calibrating.ThresholdSettings(accept, sample, seed, apart)
     gallery = objects.index_of(gallery)
     with Index.open(gallery) as index:
         found = calibrating.measure(index, settings, show.progress("reading items"))
@@ -49,7 +55,11 @@ def threshold(
             ("known photos", f"{found.false_reject:.1%} are called unknown, of {asked} asked for"),
             ("unknown classes", f"{found.false_accept:.1%} are called known, of the same {asked}"),
             ("nearest is right", f"{found.first_right:.1%}, whatever its distance"),
-            ("answers", f"{counted(found.labelled, 'item')} of {counted(found.labels, 'label')}"),
+            (
+                "answers",
+                f"{counted(found.labelled, 'item')} of {counted(found.labels, 'label')}, "
+                f"{counted(found.scenes, 'scene')}",
+            ),
             ("copies", f"{found.copies:,} left out"),
         ]
     )

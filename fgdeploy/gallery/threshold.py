@@ -1,11 +1,11 @@
 """Beyond which distance an answer is unknown: found from the gallery's own labelled items.
 
-Each of some items, drawn by a seed, is asked for as if it were new: without itself. The nearest of
-all others answers for a photo of a known class; the nearest of the other labels answers for a photo
-of a class that the gallery does not hold. The threshold is the least distance that recognises as
-many known ones as wanted. This is open-set recognition by the nearest neighbour (Mendes Junior et
-al., "Nearest neighbors distance ratio open-set classifier", 2017, with a distance in place of the
-ratio).
+Each of some items, drawn by a seed, is asked for as if it were new: without itself and its scene.
+The nearest of all others answers for a photo of a known class; the nearest of the other labels
+answers for a photo of a class that the gallery does not hold. The threshold is the least distance
+that recognises as many known ones as wanted. This is open-set recognition by the nearest neighbour
+(Mendes Junior et al., "Nearest neighbors distance ratio open-set classifier", 2017, with a distance
+in place of the ratio).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import math
 from array import array
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,11 @@ from fgdeploy.core.errors import DataError, UsageError
 from fgdeploy.core.numbers import as_whole
 from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.core.text import counted, shown
-from fgdeploy.retrieval import Index, search_codes
+from fgdeploy.retrieval import Index, Item, search_codes
 
 NOTE = "threshold"
+_CAMERA = "camera://"
+_NO_TIME = -(1 << 62)
 _LEAST_ASKED = 30  # items, below which shares of them are chance
 _SHOW_EVERY = 10_000  # items
 _GROWN = 1.5  # times the items it was measured on: what is nearest then is nearer
@@ -40,12 +43,15 @@ Numbers = npt.NDArray[np.int64]
 class ThresholdSettings:
     """accept: the share of known photos to recognise, 0 to 1. sample: items asked for. seed: which.
 
-    Raises UsageError for values that can never be right.
+    apart_s: seconds between two frames of a camera (camera://NAME/...) with one label, up to which
+    they show one scene, as do all in a row of such. Raises UsageError for values that can never be
+    right.
     """
 
     accept: float = 0.95
     sample: int = 2000
     seed: int = 0
+    apart_s: float = 60.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.accept, (int, float)) or not 0 < self.accept < 1:
@@ -54,6 +60,8 @@ class ThresholdSettings:
             raise UsageError(f"sample {shown(self.sample)}: expected {_LEAST_ASKED} items or more")
         if as_whole(self.seed) is None or self.seed < 0:
             raise UsageError(f"seed {shown(self.seed)}: expected a whole number, 0 or more")
+        if not isinstance(self.apart_s, (int, float)) or not 0 <= self.apart_s < math.inf:
+            raise UsageError(f"apart {shown(self.apart_s)}: expected seconds, 0 or more")
 
 
 @dataclass(frozen=True)
@@ -63,9 +71,9 @@ class Threshold:
     accept: the share of known photos that was wanted. false_reject: of known photos, the share that
     it calls unknown; false_accept: of photos of unknown classes, the share that it calls known;
     first_right: of known ones, the share whose nearest has their label, whatever its distance.
-    asked: items that these shares are of; labelled and labels: of the items that answered, copies
-    left out; items: of the whole index then. twins: the share of `asked` that have another of their
-    label with the very same code.
+    asked: items that these shares are of; labelled, labels, scenes: of the items that answered,
+    copies left out; items: of the whole index then. twins: the share of `asked` that have another
+    of their label with the very same code.
     """
 
     bits: int
@@ -76,6 +84,7 @@ class Threshold:
     asked: int
     labelled: int
     labels: int
+    scenes: int
     copies: int
     items: int
     twins: float
@@ -107,13 +116,13 @@ def measure(
     settings: ThresholdSettings | None = None,
     progress: Progress = no_progress,
 ) -> Threshold:
-    """Find the threshold of an index, in memory of about 40 bytes an item; nothing is changed.
+    """Find the threshold of an index, in about 250 bytes of memory an item; nothing is changed.
 
     Items of equal sha256 count once. Raises DataError where the items prove nothing: too few
-    labelled ones, one label, no label with two items, or most with a twin of the same code.
+    labelled ones, one label, no label with two scenes, or most with a twin of the same code.
     """
     settings = settings or ThresholdSettings()
-    held = _read(index, progress)
+    held = _read(index, settings.apart_s, progress)
     rows = _asked(held, settings, index)
     same, other = _nearest(held, rows)
     nearest = np.minimum(same, other)
@@ -134,6 +143,7 @@ def measure(
         asked=len(rows),
         labelled=len(held.codes),
         labels=len(held.starts) - 1,
+        scenes=len(held.scenes) - 1,
         copies=held.copies,
         items=held.items,
         twins=float((same == 0).mean()),
@@ -154,7 +164,8 @@ def of(index: Index) -> Threshold | None:
         found = Threshold(**json.loads(text))
     except (ValueError, TypeError, RecursionError):  # of a later fgdeploy
         return None
-    whole = (found.bits, found.asked, found.labelled, found.labels, found.copies, found.items)
+    whole = [found.bits, found.asked, found.labelled, found.labels, found.items]
+    whole += [found.scenes, found.copies]
     shares = (found.accept, found.false_reject, found.false_accept, found.first_right, found.twins)
     if any(type(value) is not int or value < 0 for value in whole):
         return None
@@ -165,17 +176,21 @@ def of(index: Index) -> Threshold | None:
 
 @dataclass(frozen=True)
 class _Held:
-    """Labelled items in order of their label: codes (N, bytes); label n is starts[n:n + 2]."""
+    """Labelled items by label, then scene: codes (N, bytes); label n is starts[n] to starts[n + 1].
+
+    scenes: where each begins, and N.
+    """
 
     codes: UInt8Array
     starts: Numbers
+    scenes: Numbers
     copies: int
     items: int
 
 
-def _read(index: Index, progress: Progress) -> _Held:
+def _read(index: Index, apart_s: float, progress: Progress) -> _Held:
     numbers: dict[str, int] = {}
-    codes, labels, digests = bytearray(), _Growing(), _Growing()
+    codes, labels, digests, times = bytearray(), _Growing(), _Growing(), _Growing()
     count, total = 0, len(index)
     for item in index.items():
         count += 1
@@ -185,14 +200,28 @@ def _read(index: Index, progress: Progress) -> _Held:
             codes += item.code
             labels.append(numbers.setdefault(item.label, len(numbers)))
             digests.append(hash(item.sha256) if item.sha256 else ~len(labels))
+            times.append(_time(item))
     progress(total, total)
     found = np.frombuffer(codes, np.uint8).reshape(-1, code_bytes(index.bits))
     _, first = np.unique(digests.all(), return_index=True)
     first.sort()  # of copies the one with the least id
-    by_label = first[np.argsort(labels.all()[first], kind="stable")]
-    sizes = np.bincount(labels.all()[first], minlength=len(numbers))
-    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return _Held(found[by_label], starts, len(found) - len(first), count)
+    order = first[np.lexsort((times.all()[first], labels.all()[first]))]
+    label, time = labels.all()[order], times.all()[order]
+    near = (np.diff(time) <= apart_s * 1e6) & (time[1:] != _NO_TIME) & (np.diff(label) == 0)
+    scenes = np.flatnonzero(np.concatenate([[True], ~near, [True]])) if len(order) else np.zeros(1)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(label, minlength=len(numbers)))])
+    whole = starts.astype(np.int64), scenes.astype(np.int64)
+    return _Held(found[order], *whole, len(found) - len(first), count)
+
+
+def _time(item: Item) -> int:
+    """Return when a frame of a camera was taken, in microseconds; photos have no such time."""
+    if item.path is None or not item.path.startswith(_CAMERA):
+        return _NO_TIME
+    try:
+        return int(datetime.fromisoformat(item.time).timestamp() * 1e6)
+    except (ValueError, OverflowError):  # which `Index.add` would not have taken
+        return _NO_TIME
 
 
 class _Growing:
@@ -213,8 +242,9 @@ class _Growing:
 
 def _asked(held: _Held, settings: ThresholdSettings, index: Index) -> Numbers:
     """Return the rows to ask for, ascending. Raises DataError where they prove nothing."""
-    sizes = np.diff(held.starts)
-    able = np.flatnonzero(np.repeat(sizes > 1, sizes))
+    sizes, lengths = np.diff(held.starts), np.diff(held.scenes)
+    of_label = np.repeat(sizes, sizes)  # how many items have the label of each
+    able = np.flatnonzero(of_label > np.repeat(lengths, lengths))
     without = f" ({counted(held.copies, 'copy')} left out)" if held.copies else ""
     why = None
     if len(held.codes) == 0:
@@ -223,8 +253,8 @@ def _asked(held: _Held, settings: ThresholdSettings, index: Index) -> Numbers:
         why = f"all {counted(len(held.codes), 'labelled item')} have one label{without}"
     elif len(able) < _LEAST_ASKED:
         why = (
-            f"of {counted(len(held.codes), 'labelled item')}{without} only {len(able)} have "
-            "another of their label"
+            f"of {counted(len(held.codes), 'labelled item')}{without}, which show "
+            f"{counted(len(lengths), 'scene')}, only {len(able)} have another scene of their label"
         )
     if why is not None:
         raise DataError(
@@ -238,21 +268,27 @@ def _asked(held: _Held, settings: ThresholdSettings, index: Index) -> Numbers:
 
 
 def _nearest(held: _Held, rows: Numbers) -> tuple[Numbers, Numbers]:
-    """Return the distances of rows to the nearest other of their label, and of another label."""
-    same, other = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+    """Return the distances of rows to the nearest other scene of their label, and other label."""
     labels = np.searchsorted(held.starts, rows, side="right") - 1
+    scenes = np.searchsorted(held.scenes, rows, side="right") - 1
+    same, other = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
     for label in np.unique(labels):
         places = np.flatnonzero(labels == label)
         start, stop = held.starts[label : label + 2]
-        queries = np.ascontiguousarray(held.codes[rows[places]])
-        found, distances = search_codes(queries, held.codes[start:stop], 2)
-        # Itself is at distance 0, but one of the same code may come before it.
-        itself = found[:, 0] == rows[places] - start
-        same[places] = np.where(itself, distances[:, 1], distances[:, 0])
-        parts = [part for part in (held.codes[:start], held.codes[stop:]) if len(part)]
-        ends = [search_codes(queries, part, 1)[1][:, 0] for part in parts]
-        other[places] = np.min(ends, axis=0)
+        other[places] = _least(held.codes, rows[places], [(0, start), (stop, len(held.codes))])
+        for scene in np.unique(scenes[places]):
+            inside = places[scenes[places] == scene]
+            begin, end = held.scenes[scene : scene + 2]
+            same[inside] = _least(held.codes, rows[inside], [(start, begin), (end, stop)])
     return same, other
+
+
+def _least(codes: UInt8Array, rows: Numbers, parts: list[tuple[int, int]]) -> Numbers:
+    """Return the distance of each row to the nearest of some parts, of which one holds some."""
+    queries = np.ascontiguousarray(codes[rows])
+    found = [search_codes(queries, codes[one:end], 1)[1][:, 0] for one, end in parts if end > one]
+    nearest: Numbers = np.stack(found).min(axis=0).astype(np.int64)
+    return nearest
 
 
 def as_json(threshold: Threshold | None, items: int) -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ def test_it_is_found_noted_and_shown(run: Run) -> None:
     assert result.exit_code == 0, result.output
     rows = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
     assert rows["threshold"].endswith(" bits: an answer that is farther is unknown")
-    assert "80 items of 4 labels" in result.stdout
+    assert "80 items of 4 labels, 80 scenes" in result.stdout
     bits = int(rows["threshold"].split()[0])
     shown = run("index", "stats", "g.fgi").stdout
     shares = "100% of known photos and 0% of unknown classes"
@@ -53,6 +53,7 @@ def test_a_gallery_that_grew_is_said(run: Run) -> None:
 def test_what_is_refused(run: Run) -> None:
     fails(run("index", "threshold", "--accept", "1.5"), 2, "accept 1.5: expected a share")
     fails(run("index", "threshold", "--sample", "5"), 2, "--sample 5: expected .* of 30 or more")
+    fails(run("index", "threshold", "--apart", "-1"), 2, "apart -1.0: expected seconds")
     with Index.open("g.fgi") as index:
         index.remove([item.id or 0 for item in index.items() if item.label != "label 0"])
     fails(run("index", "threshold"), 1, "all 20 labelled items have one label, which proves noth")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,43 @@ def test_copies_count_once(fill: Fill) -> None:
     assert calibrating.measure(index).labelled == 49
 
 
+def filmed(items: Sequence[Item], step_s: float, name: str = "yard") -> list[Item]:
+    """Return them as frames of a camera, each with ten that follow and differ by a bit or so."""
+    chooser, found = np.random.default_rng(4), []
+    begin = datetime(2026, 11, 28, tzinfo=timezone.utc)
+    for number, one in enumerate(items):
+        for frame in range(10):
+            code = np.frombuffer(one.code, np.uint8).copy()
+            code[chooser.integers(8)] ^= np.uint8(chooser.integers(2))
+            time = (begin + timedelta(seconds=1000 * number + step_s * frame)).isoformat()
+            uri = f"camera://{name}/{time}"
+            found.append(Item(uri, code.tobytes(), one.label, time=time))
+    return found
+
+
+def test_frames_of_one_scene_do_not_answer_for_each_other(fill: Fill) -> None:
+    items = clustered(6, 10)
+    frames = filmed(items, 60.0)
+    index = fill(frames)
+    found = calibrating.measure(index)
+    assert (found.labelled, found.scenes, found.labels) == (600, 60, 6)
+    scene = np.arange(600) // 10
+    codes = np.frombuffer(b"".join(one.code for one in frames), np.uint8).reshape(600, -1)
+    distances = hamming(codes, codes).astype(int)
+    distances[scene[:, None] == scene[None]] = 1000  # the slow way
+    nearest = np.sort(distances.min(axis=1))
+    assert found.bits == nearest[569]
+    alike = calibrating.measure(index, ThresholdSettings(apart_s=59.9))
+    assert alike.scenes == 600 and alike.bits < found.bits
+
+
+def test_one_scene_a_label_proves_nothing(fill: Fill) -> None:
+    index = fill(filmed(clustered(6, 1), 1.0))
+    words = r"of 60 labelled items, which show 6 scenes, only 0 have another scene of their label"
+    with refused(DataError, words):
+        calibrating.measure(index)
+
+
 # --- galleries that prove nothing
 
 
@@ -137,8 +175,8 @@ def all_alone() -> list[Item]:
         ([], r"none of 0 items has a label"),
         (without_labels(), r"none of 80 items has a label"),
         (clustered(1, 80), r"all 80 labelled items have one label"),
-        (all_alone(), r"of 80 labelled items only 0 have another of their label"),
-        (clustered(2, 14), r"of 28 labelled items only 28 have another of their label"),
+        (all_alone(), r"of 80 labelled items, which show 80 scenes, only 0 have another sc.*"),
+        (clustered(2, 14), r"of 28 labelled items, which show 28 scenes, only 28 have another .*"),
     ],
 )
 def test_galleries_that_prove_nothing(fill: Fill, items: list[Item], words: str) -> None:
@@ -158,7 +196,7 @@ def test_frames_of_one_scene_prove_nothing(fill: Fill) -> None:
 
 def test_warnings(fill: Fill) -> None:
     assert calibrating.measure(fill(clustered(4, 20))).warnings() == []
-    some = Threshold(3, 0.95, 0.04, 0.5, 0.9, 100, 100, 4, 0, 100, 0.49)
+    some = Threshold(3, 0.95, 0.04, 0.5, 0.9, 100, 100, 4, 100, 0, 100, 0.49)
     (mixed,) = some.warnings()
     assert mixed.startswith("50% of unknown classes are called known: ")
     (twins,) = dataclasses.replace(some, false_accept=0.1, twins=0.5).warnings()
@@ -173,6 +211,8 @@ def test_warnings(fill: Fill) -> None:
         ({"accept": float("nan")}, "accept nan: expected a share"),
         ({"accept": "most"}, "accept most: expected a share"),
         ({"sample": 29}, "sample 29: expected 30 items or more"),
+        ({"apart_s": -1.0}, "apart -1.0: expected seconds, 0 or more"),
+        ({"apart_s": float("inf")}, "apart inf: expected seconds"),
         ({"seed": -1}, "seed -1: expected a whole number, 0 or more"),
     ],
 )
@@ -213,7 +253,7 @@ def test_what_it_cannot_read_is_none(fill: Fill) -> None:
     ("items", "stale"), [(80, False), (120, False), (121, True), (54, False), (53, True)]
 )
 def test_it_goes_stale_as_the_gallery_changes(items: int, stale: bool) -> None:
-    found = Threshold(3, 0.95, 0.04, 0.1, 0.9, 80, 80, 4, 0, 80, 0.1)
+    found = Threshold(3, 0.95, 0.04, 0.1, 0.9, 80, 80, 4, 80, 0, 80, 0.1)
     assert found.stale(items) is stale
     assert calibrating.as_json(found, items) == {**dataclasses.asdict(found), "stale": stale}
     assert calibrating.as_json(None, items) is None
