@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _WAITING = 2  # frames in the queue of a worker of its own
+_LOOKS = 10  # at counters that change
 _LEFT = 0.3  # seconds for the batch that runs, when it is closed
 
 
@@ -108,6 +109,14 @@ class Camera(Closing):
     @property
     def counters(self) -> CameraCounters:
         """What became of the frames so far."""
+        found = self._counted()
+        for _ in range(_LOOKS):  # one that was captured meanwhile might be without its fate
+            found, before = self._counted(), found
+            if found.captured == before.captured:
+                break
+        return found
+
+    def _counted(self) -> CameraCounters:
         tally, pipeline = self._pipeline.tally, self._pipeline
         fates = {name: tally[name] for name in ("processed", "broken", "skipped")}
         return CameraCounters(

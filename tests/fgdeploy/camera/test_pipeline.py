@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 
 import pytest
 
 from fgdeploy.camera.camera import Camera
-from fgdeploy.camera.capture_source import StreamEnded
+from fgdeploy.camera.capture_source import BrokenFrame, Captured, StreamEnded
 from fgdeploy.core.errors import EngineError, UsageError
 from fgdeploy.live.hash_worker import HashWorker
 from tests.checks import refused
@@ -214,3 +215,50 @@ def test_a_frame_of_a_live_source_is_taken_when_the_engine_is_nearly_free(
         taking.join(SOON)
         engine.allowed.release()
         assert number_in(next(results)) == 4
+
+
+def test_of_a_source_slower_than_the_engine_nothing_is_dropped() -> None:
+    feed = Feed()
+    with Camera(feed, hasher_on(HeldEngine())) as camera:
+        results = iter(camera)
+        for number in range(20):
+            feed.push(numbered(number))
+            result = next(results)
+            assert (result.number, number_in(result), result.dropped) == (number, number, 0)
+        assert camera.counters.dropped == camera.counters.under_way == 0
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_every_frame_is_accounted_for_whatever_the_pace(live: bool) -> None:
+    chooser, given = random.Random(0), 0
+    feed = Feed(live=live)
+
+    def push() -> None:
+        for number in range(3000):
+            feed.push(BrokenFrame("cut") if number % 7 == 6 else numbered(number))
+            if live and number % 10 == 0:
+                time.sleep(0.002 * chooser.random())
+        feed.push(StreamEnded("enough"))
+
+    def select(captured: Captured) -> Captured | None:
+        return None if captured.pixels[0, 0, 2] % 5 == 4 else captured
+
+    pushing = threading.Thread(target=push)
+    pushing.start()
+    camera = Camera(feed, hasher_on(HeldEngine()), select=select)
+    before = -1
+    for result in camera:
+        assert number_in(result) == result.number > before
+        before = result.number
+        given += 1
+        counters = camera.counters
+        assert 0 <= counters.under_way <= 5 and counters.waiting <= 2
+        if result.number % 50 == 0:
+            time.sleep(0.005 * chooser.random())
+    pushing.join()
+    found = camera.counters
+    assert (found.captured, found.processed, found.under_way) == (3000, given, 0)
+    assert found.broken == 3000 // 7
+    assert found.dropped == 0 if not live else found.dropped > 0
+    skipped = sum(n % 7 != 6 and n % 256 % 5 == 4 for n in range(3000))
+    assert found.skipped == skipped or (live and found.skipped < skipped)
