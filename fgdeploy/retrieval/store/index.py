@@ -53,11 +53,11 @@ class Index(Closing):
 
     One process writes at a time (a second is told), any number read. bundle: where the bundle that
     built it lay then, None if nobody said. embeddings, thumbnails, notes: what it keeps.
+    filters: what a `where` may cost, to be set.
     """
 
     def __init__(self, session: Session, notify: Notify) -> None:
-        self.path = session.folder
-        self._session = session
+        self.path, self._session, self.filters = session.folder, session, session.filters
         meta = read_meta(session)
         self.bits, self.fingerprint = int(meta["bits"]), meta["fingerprint"]
         self.bundle = Path(meta["bundle"]) if "bundle" in meta else None
@@ -227,7 +227,7 @@ class Index(Closing):
         with self._session.reading() as connection:
             if checked:
                 self._integrity.require(connection)
-            return matching_ids(connection, where, params)
+            return matching_ids(connection, where, params, self.filters)
 
     def get(self, ids: Sequence[int]) -> list[Item]:
         """Return items in the order of `ids`. Raises IndexStoreError that names unknown ids."""

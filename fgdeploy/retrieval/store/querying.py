@@ -163,7 +163,7 @@ class Querying:
             if (kept := self._filters.get(key)) is not None:
                 return kept
         self._integrity.require(connection)
-        found = snapshot.only(matching_ids(connection, where, params))
+        found = snapshot.only(matching_ids(connection, where, params, self._session.filters))
         if reads_the_clock(where):
             return found
         with self._mutex:

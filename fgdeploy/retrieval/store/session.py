@@ -17,6 +17,7 @@ from fgdeploy.retrieval.store import index_state as state
 from fgdeploy.retrieval.store import lock
 from fgdeploy.retrieval.store.making import DATABASE, no_index
 from fgdeploy.retrieval.store.sqlite_errors import explained
+from fgdeploy.retrieval.store.where import FilterLimit
 
 LOCK_WAIT_S = 5.0
 _PATIENCE = 12  # times as long a commit waits for searches that run, and a search for a commit
@@ -86,14 +87,15 @@ class Session:
     """Connections to the database in an index's folder. writable: whether it may be changed.
 
     folder: as it was named; root: the same as an absolute path, for a process that changes its
-    working folder. wrote: whether a transaction was acknowledged. When another index, or nothing,
-    lies at the path later, all use is refused.
+    working folder. filters: what a `where` may cost. wrote: whether a transaction was acknowledged.
+    When another index, or nothing, lies at the path later, all use is refused.
     """
 
     def __init__(self, folder: Path) -> None:
         """Raises IndexStoreError if it cannot be opened."""
         self.folder, self.root = folder, Path(os.path.abspath(folder))
         self.wrote = False
+        self.filters = FilterLimit()
         self._database = self.root / DATABASE
         with explained(folder):
             there = self._database.is_file()

@@ -10,7 +10,9 @@ import contextlib
 import re
 import sqlite3
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ import numpy.typing as npt
 from fgdeploy.core.errors import UsageError
 from fgdeploy.core.text import shorten, shown
 
+_STEPS = 10_000  # of SQLite between two looks at the clock
 _SHOWN = 200  # characters of an expression in a message
 COLUMNS = ("id", "path", "label", "time", "sha256", "json")
 _FUNCTIONS = {
@@ -37,18 +40,29 @@ _CLOCK = re.compile(r"\b(date|time|datetime|julianday|strftime|unixepoch)\s*\(",
 Params = Sequence[object] | Mapping[str, object]
 
 
+@dataclass
+class FilterLimit:
+    """What an expression may cost. seconds: after so many it is given up, None for never."""
+
+    seconds: float | None = None
+
+
 def matching_ids(
-    connection: sqlite3.Connection, where: str, params: Params = ()
+    connection: sqlite3.Connection,
+    where: str,
+    params: Params = (),
+    limit: FilterLimit | None = None,
 ) -> npt.NDArray[np.int64]:
     """Return the ids of the items for which `where` holds, ascending.
 
-    params: values for `?` or `:name` in it. Raises UsageError for anything but one expression.
+    params: values for `?` or `:name` in it. Raises UsageError for anything but one
+    expression, or one that takes longer than the limit.
     """
     _check_form(where)
     params = plain(where, params)
     if not isinstance(params, Mapping) and _NAMED.search(_TOKEN.sub(" ", where)):
         raise _refused(where, "its names need values by name, such as {'n': 1}")
-    with _guarded(connection):
+    with _guarded(connection), _timed(connection, limit):
         try:
             # Not by SQLite's own index of paths, of which nothing has checked each entry.
             found = connection.execute(
@@ -142,6 +156,20 @@ def _guarded(connection: sqlite3.Connection) -> Iterator[None]:
         connection.set_authorizer(allow)
 
 
+@contextlib.contextmanager
+def _timed(connection: sqlite3.Connection, limit: FilterLimit | None) -> Iterator[None]:
+    """Let SQLite give up after some seconds; it looks at the clock between steps, not in one."""
+    if limit is None or limit.seconds is None:
+        yield
+        return
+    end = time.monotonic() + limit.seconds
+    connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None, 0)
+
+
 def _is_damage(error: Exception) -> bool:
     text = str(error)
     return isinstance(error, sqlite3.DatabaseError) and any(
@@ -154,4 +182,6 @@ def _reason(error: Exception) -> str:
     text = shorten(" ".join(str(error).split()), _SHOWN)
     if "not authorized" in text or "prohibited" in text:
         return "it may read columns and call plain functions, nothing else"
+    if text == "interrupted":
+        return "it takes too long here"
     return text

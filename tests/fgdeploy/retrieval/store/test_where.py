@@ -252,6 +252,20 @@ def test_a_filter_on_the_time_of_the_query_is_evaluated_anew(
     assert evaluated == ["time < '2030'"]
 
 
+def test_a_filter_that_takes_too_long_is_given_up(index: Index) -> None:
+    index.add_codes(np.zeros((5000, ZERO.shape[1]), np.uint8))
+    where = "length(id) > 0"
+    for seconds, found in ((None, 5000), (60.0, 5000)):
+        index.filters.seconds = seconds
+        assert len(index.matching(where)) == found
+    index.filters.seconds = -1.0
+    with refused(UsageError, "length.*it takes too long here"):
+        index.matching(where)
+    with refused(UsageError, "it takes too long here"):
+        index.search(ZERO, 3, where=where)
+    assert len(index.search(ZERO, 3)[0]) == 3
+
+
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
     with Index.create(tmp_path_factory.mktemp("where") / "gallery.fgi", MODEL, BITS) as index:
