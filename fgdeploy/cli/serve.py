@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -124,14 +125,17 @@ def serve(
         hosts=hosts_of(host),
     )
     with bound(host, port) as listening:
-        hasher, index = _opened(
-            bundle,
-            gallery,
-            lambda found: show.open_hasher(
+        place = _gallery(gallery, bundle)
+
+        def load(found: Path | None) -> Hasher:
+            return show.open_hasher(
                 found, backend, threads, fallback, batch, None, self_test or None
-            ),
-        )
-        with log_to_stderr(log_json), Service(hasher, index, settings) as service:
+            )
+
+        hasher, index = (load(bundle), None) if place is None else _opened(place, bundle, load)
+        # After a migration: the index that lies there then, with the bundle that it names.
+        reopen = None if place is None else partial(_opened, place, None, load)
+        with log_to_stderr(log_json), Service(hasher, index, settings, reopen) as service:
             if keep_thumbnails and index is not None:
                 index.thumbnails.keep()
             said = f"{_in_words(hasher, index)} at {address_of(listening)}"
@@ -139,28 +143,29 @@ def serve(
         show.say("ended; all that was acknowledged is on the disk")
 
 
+def _gallery(named: Path | None, bundle: Path | None) -> Path | None:
+    """Return the index that is meant, None for none."""
+    return objects.index_for(named, bundle) if named or objects.here("*.fgi") else None
+
+
 def _opened(
-    bundle: Path | None, gallery: Path | None, load: Callable[[Path | None], Hasher]
-) -> tuple[Hasher, Index | None]:
-    """Open what is to be served, and make an index that was named and is not there."""
+    gallery: Path, bundle: Path | None, load: Callable[[Path | None], Hasher]
+) -> tuple[Hasher, Index]:
+    """Open an index and its bundle; an index that is not there is made."""
     from fgdeploy.retrieval import Index
 
-    if gallery is None and objects.here("*.fgi"):
-        gallery = objects.index_for(None, bundle)
-    index = Index.open(gallery) if gallery is not None and gallery.exists() else None
-    try:
-        if index is not None:
-            bundle = objects.bundle_for(index, bundle)
+    if not gallery.exists():
         hasher = load(bundle)
-    except BaseException:
-        if index is not None:
-            index.close()
-        raise
-    if gallery is not None and index is None:
         index, made = Index.open_or_create(gallery, hasher.fingerprint, hasher.bits)
         index.remember_bundle(hasher.bundle.path)
         show.say(f"made {gallery}, which is empty" if made else f"opened {gallery}")
-    return hasher, index
+        return hasher, index
+    index = Index.open(gallery)
+    try:
+        return load(objects.bundle_for(index, bundle)), index
+    except BaseException:
+        index.close()
+        raise
 
 
 def _in_words(hasher: Hasher, index: Index | None) -> str:

@@ -104,8 +104,8 @@ async def hash_image(request: Request) -> Response:
         image = await _image(request)
         hashed = await _answered(request, service.hash(image))
     _timed(request, hashed, start)
-    manifest = service.hasher.manifest
-    return _json({"code": hashed.code.hex(), "bits": manifest.bits, "model": manifest.fingerprint})
+    model = hashed.model
+    return _json({"code": hashed.code.hex(), "bits": model.bits, "model": model.fingerprint})
 
 
 @_routes.post(

@@ -54,3 +54,40 @@ def _telling(result: Future[Any]) -> Any:
     except Exception as error:
         with contextlib.suppress(InvalidStateError):
             result.set_exception(error)
+
+
+def otherwise(
+    first: Future[_First], again: Callable[[Exception], Future[_First] | None]
+) -> Future[_First]:
+    """Return the future of the first one's result, or where it failed of what `again` begins then.
+
+    again: called with the error in the thread that met it; None keeps the error.
+    """
+    result: Future[_First] = Future()
+    stages: list[Future[Any]] = [first]
+
+    def cancel(done: Future[_First]) -> None:
+        if done.cancelled():
+            for stage in stages:
+                stage.cancel()
+
+    def end(done: Future[_First]) -> None:
+        with _telling(result), contextlib.suppress(InvalidStateError):
+            result.set_result(done.result())
+
+    def look(done: Future[_First]) -> None:
+        error = None if done.cancelled() else done.exception()
+        second = None
+        with _telling(result):
+            if isinstance(error, Exception) and not result.cancelled():
+                second = again(error)
+            if second is None:
+                end(done)
+                return
+            stages.append(second)
+            second.add_done_callback(end)
+            cancel(result)
+
+    result.add_done_callback(cancel)
+    first.add_done_callback(look)
+    return result

@@ -13,18 +13,19 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from fgdeploy.bundle import Manifest
 from fgdeploy.core import machine
 from fgdeploy.core.closing import Closing
 from fgdeploy.core.errors import EngineError, IndexStoreError, UsageError
 from fgdeploy.core.text import is_utf8, shown
 from fgdeploy.engines import Outputs
 from fgdeploy.gallery import Query, code_queries
-from fgdeploy.gallery.backfilling import require_width
 from fgdeploy.hasher import Hasher
 from fgdeploy.live.hash_worker import Answered, HashWorker
 from fgdeploy.photos import Decoders, DecodersClosed, thumbnail
 from fgdeploy.retrieval import Hit, Index, Item
 from fgdeploy.serve.chained import chain
+from fgdeploy.serve.model_pair import ModelPair, PairKeeper, Reopen
 from fgdeploy.serve.refusals import Refusal
 from fgdeploy.serve.serve_settings import ServeSettings
 from fgdeploy.serve.uploads import check_pixels
@@ -40,9 +41,13 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class HashedUpload:
-    """An image's outputs, each of one row. latency: seconds by stage; together: in its batch."""
+    """An image's outputs, each of one row, and the manifest of the model that gave them.
+
+    latency: seconds by stage; together: frames in its batch.
+    """
 
     outputs: Outputs
+    model: Manifest
     latency: dict[str, float]
     together: int
 
@@ -92,22 +97,28 @@ class Service(Closing):
     """A hasher and perhaps an index, for any number of threads; it closes both.
 
     Each call returns a future at once. One thread runs the engine, one writes to the index, some
-    decode and some search. What needs an index raises Refusal without one.
+    decode and some search. What needs an index raises Refusal without one. reopen: opens the hasher
+    and index that lie there after a migration, with which it goes on then (`model_pair`).
     """
 
     def __init__(
-        self, hasher: Hasher, index: Index | None = None, settings: ServeSettings | None = None
+        self,
+        hasher: Hasher,
+        index: Index | None = None,
+        settings: ServeSettings | None = None,
+        reopen: Reopen | None = None,
     ) -> None:
-        if index is not None:
-            index.require(hasher.fingerprint, hasher.bits)
-            require_width(index, hasher)
         self.settings = settings or ServeSettings()
-        self._index = index
-        self.worker = HashWorker(hasher, self.settings.waiting)
+        self._keeper = PairKeeper(hasher, index, self.settings, reopen)
         self._decoders = Decoders()
         readers = max(2, min(_READERS, machine.cores()))
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="search")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="enrol")
+
+    @property
+    def worker(self) -> HashWorker:
+        """The worker that answers now."""
+        return self._keeper.now.worker
 
     @property
     def hasher(self) -> Hasher:
@@ -116,21 +127,19 @@ class Service(Closing):
 
     @property
     def index(self) -> Index:
-        """The index. Raises Refusal if there is none."""
-        if self._index is None:
-            raise Refusal(404, "no_index", "the service has no index; start it with --index")
-        return self._index
+        """The index that answers now. Raises Refusal if there is none."""
+        return _index(self._keeper.now)
 
     @property
     def has_index(self) -> bool:
         """Whether it can search."""
-        return self._index is not None
+        return self._keeper.now.index is not None
 
     def unready(self) -> str | None:
         """Return why it cannot answer, None if it can."""
         if self.worker.failed is not None:
             return "the engine failed and stopped; the service's log says why"
-        if self._index is not None and not self._index.is_current():
+        if not self._keeper.now.is_current():
             return "the index was closed, moved or replaced"
         return None
 
@@ -140,7 +149,8 @@ class Service(Closing):
         def look() -> dict[str, Any]:
             if (why := self.unready()) is not None:
                 raise Refusal(503, "not_ready", why)
-            hasher, items = self.hasher, None if self._index is None else len(self._index)
+            pair = self._keeper.now
+            hasher, items = pair.hasher, None if pair.index is None else len(pair.index)
             engine = hasher.engine.describe()
             return {"state": "ready", "model": hasher.fingerprint, "engine": engine, "items": items}
 
@@ -158,56 +168,65 @@ class Service(Closing):
         """End what runs: the write that has begun is committed, all that waits is given up."""
         self._writer.shutdown(cancel_futures=True)
         self._readers.shutdown(cancel_futures=True)
-        self.worker.close()
+        self._keeper.close()
         self._decoders.close()
-        if self._index is not None:
-            self._index.close()
 
     def hash(self, image: bytes) -> Future[HashedUpload]:
         """Hash one image file. Its future raises ImageError, Busy or EngineError."""
+        return self._keeper.ask(lambda pair: self._hash(pair, image))
+
+    def _hash(self, pair: ModelPair, image: bytes) -> Future[HashedUpload]:
         since = time.monotonic()
+
+        def frame() -> npt.NDArray[np.uint8]:
+            check_pixels(image, self.settings.image_pixels)
+            return pair.hasher.manifest.preprocess.frame(image)
+
+        def run(made: npt.NDArray[np.uint8]) -> Future[HashedUpload]:
+            decode = time.monotonic() - since
+            return chain(pair.worker.submit(made), lambda found: _hashed(pair, found, decode))
+
         try:
-            decoded = self._decoders.submit(self._frame, image)
+            decoded = self._decoders.submit(lambda source: frame(), image)
         except DecodersClosed as error:
             raise EngineError(_ENDING) from error
-        return chain(decoded, lambda frame: self._run(frame, since))
-
-    def _frame(self, image: bytes) -> npt.NDArray[np.uint8]:
-        check_pixels(image, self.settings.image_pixels)
-        return self.hasher.manifest.preprocess.frame(image)
-
-    def _run(self, frame: npt.NDArray[np.uint8], since: float) -> Future[HashedUpload]:
-        decode = time.monotonic() - since
-        return chain(self.worker.submit(frame), lambda found: _done(_hashed(found, decode)))
+        return chain(decoded, run)
 
     def search(self, image: bytes, asked: Asked) -> Future[Nearest]:
         """Hash an image and search for it; raises and fails as `hash` and `Index.search` do."""
-        index = self.index
         self.check(asked)
-        return chain(
-            self.hash(image),
-            lambda hashed: _begun(
-                self._readers, _search, index, Query("upload", hashed.code), asked, hashed
-            ),
-        )
+
+        def ask(pair: ModelPair) -> Future[Nearest]:
+            def find(hashed: HashedUpload) -> Future[Nearest]:
+                query = Query("upload", hashed.code)
+                return _begun(self._readers, _search, _index(pair), query, asked, hashed)
+
+            return chain(self._hash(pair, image), find)
+
+        return self._keeper.ask(ask)
 
     def search_code(self, code: str, asked: Asked) -> Future[Nearest]:
         """Search for a code in hex digits."""
-        index = self.index
         self.check(asked)
-        (query,) = code_queries(index, [code])
-        return _begun(self._readers, _search, index, query, asked, None)
+
+        def find(index: Index) -> Nearest:
+            (query,) = code_queries(index, [code])
+            return _search(index, query, asked, None)
+
+        return self._read(find)
 
     def search_item(self, number: int, asked: Asked) -> Future[Nearest]:
         """Search for what is like an item, which is no answer itself. Refusal for unknown ids."""
-        index = self.index
         self.check(asked)
 
-        def find() -> Nearest:
-            item = _item(index, number)
-            return _search(index, Query("item", item.code, item=number), asked, None)
+        def find(index: Index) -> Nearest:
+            query = Query("item", _item(index, number).code, item=number)
+            return _search(index, query, asked, None)
 
-        return _begun(self._readers, find)
+        return self._read(find)
+
+    def _read(self, work: Callable[[Index], _Result]) -> Future[_Result]:
+        return self._keeper.ask(lambda pair: _begun(self._readers, work, _index(pair)))
 
     def check(self, asked: Asked) -> None:
         """Raise UsageError or Refusal for a search that is not allowed, or without an index."""
@@ -220,29 +239,16 @@ class Service(Closing):
 
     def item(self, number: int) -> Future[Item]:
         """Return an item. Refusal for unknown ids."""
-        index = self.index
-        return _begun(self._readers, _item, index, number)
+        return self._read(lambda index: _item(index, number))
 
     def items(self, asked: Asked, after: int = -1) -> Future[list[Item]]:
         """Return up to k items with ids above `after`, ascending, that pass the filters."""
-        index = self.index
         self.check(asked)
-        return _begun(self._readers, _page, index, asked, after)
+        return self._read(lambda index: _page(index, asked, after))
 
     def remove(self, number: int) -> Future[Item]:
         """Remove an item and return it. Refusal for unknown ids."""
-        index = self.index
-
-        def work() -> Item:
-            found = _item(index, number)
-            try:
-                index.remove([number])
-            except IndexStoreError:
-                _item(index, number)  # another process was faster
-                raise
-            return found
-
-        return _begun(self._writer, work)
+        return self._keeper.ask(lambda pair: _begun(self._writer, _remove, _index(pair), number))
 
     def add(self, image: bytes, label: str | None, uri: str | None) -> Future[Enrolled]:
         """Hash an image and add it; on the disk when the future is done.
@@ -250,12 +256,15 @@ class Service(Closing):
         An item is the one of its URI, else of its content. Raises UsageError for a URI that is
         none: a path of this machine would be opened by other commands.
         """
-        index = self.index
         self.check_new(label, uri)
-        return chain(
-            self.hash(image),
-            lambda hashed: _begun(self._writer, _add, index, image, label, uri, hashed),
-        )
+
+        def ask(pair: ModelPair) -> Future[Enrolled]:
+            def add(hashed: HashedUpload) -> Future[Enrolled]:
+                return _begun(self._writer, _add, _index(pair), image, label, uri, hashed)
+
+            return chain(self._hash(pair, image), add)
+
+        return self._keeper.ask(ask)
 
     def check_new(self, label: str | None, uri: str | None) -> None:
         """Raise UsageError for an item that cannot be added, Refusal if there is no index."""
@@ -277,15 +286,18 @@ def _begun(
         raise EngineError(_ENDING) from error
 
 
-def _done(hashed: HashedUpload) -> Future[HashedUpload]:
-    future: Future[HashedUpload] = Future()
-    future.set_result(hashed)
-    return future
+def _index(pair: ModelPair) -> Index:
+    if pair.index is None:
+        raise Refusal(404, "no_index", "the service has no index; start it with --index")
+    return pair.index
 
 
-def _hashed(found: Answered, decode: float) -> HashedUpload:
+def _hashed(pair: ModelPair, found: Answered, decode: float) -> Future[HashedUpload]:
     latency = {"decode": decode, "queue": found.queued, "inference": found.inference}
-    return HashedUpload(found.outputs, latency, found.together)
+    model = pair.hasher.manifest
+    future: Future[HashedUpload] = Future()
+    future.set_result(HashedUpload(found.outputs, model, latency, found.together))
+    return future
 
 
 def _check_text(what: str, text: str | None) -> None:
@@ -297,6 +309,16 @@ def _item(index: Index, number: int) -> Item:
     found = index.by_id([number]).get(number)
     if found is None:
         raise Refusal(404, "unknown_id", f"there is no item {number}")
+    return found
+
+
+def _remove(index: Index, number: int) -> Item:
+    found = _item(index, number)
+    try:
+        index.remove([number])
+    except IndexStoreError:
+        _item(index, number)  # another process was faster
+        raise
     return found
 
 
