@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,9 @@ from pathlib import Path
 
 import pytest
 import tomllib
+import typer
+
+from fgdeploy.cli.app import app
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
@@ -43,6 +48,14 @@ def _seconds(span: str) -> float:
     return int(number) * {"s": 1, "min": 60}[unit]
 
 
+def _parsed(words: list[str]) -> dict[str, object]:
+    """Return the parameters of a command line of fgdeploy's. Fails for what is no option of it."""
+    command = typer.main.get_command(app).commands[words[0]]  # type: ignore[attr-defined]
+    context = command.make_context(words[0], list(words[1:]))
+    assert context.args == []
+    return dict(context.params)
+
+
 def test_there_is_a_unit_for_each_and_an_image_for_each_kind_of_device() -> None:
     assert set(UNITS) == set(EXAMPLES)
     assert set(IMAGES) == {"x86.Dockerfile", "jetpack6.Dockerfile", "jetpack7.Dockerfile"}
@@ -70,6 +83,30 @@ def test_what_a_unit_takes_from_the_environment_is_in_its_example(name: str) -> 
     if "CREDENTIALS_DIRECTORY" in unit["ExecStart"]:
         held = unit["LoadCredential"].partition(":")[0]
         assert f"${{CREDENTIALS_DIRECTORY}}/{held}" in unit["ExecStart"]
+
+
+@every_unit
+def test_the_command_of_a_unit_is_one_of_ours(name: str) -> None:
+    given = settings(DEPLOY / EXAMPLES[name]) | {"CREDENTIALS_DIRECTORY": "/run/credentials/x"}
+    line = re.sub(
+        r"\$\{?([A-Z_]+)\}?", lambda found: given[found[1]], settings(UNITS[name])["ExecStart"]
+    )
+    program, *words = shlex.split(line)
+    parsed = _parsed(words)
+    assert program == "/opt/fgdeploy/bin/fgdeploy"
+    assert parsed["gallery"] == Path(given["INDEX"]) and parsed["log_json"]
+    if "PORT" in given:
+        assert (parsed["host"], parsed["port"]) == (given["HOST"], int(given["PORT"]))
+        assert parsed["api_key_file"] == Path("/run/credentials/x/api-key")
+
+
+@every_image
+def test_the_command_of_an_image_is_one_of_ours(name: str) -> None:
+    last = dict(instructions(IMAGES[name]))
+    words = [*json.loads(last["ENTRYPOINT"]), *json.loads(last["CMD"])]
+    parsed = _parsed(words[1:])
+    assert words[0] == "fgdeploy" and str(parsed["port"]) == last["EXPOSE"]
+    assert parsed["host"] == "0.0.0.0" and parsed["api_key_file"] is not None
 
 
 @every_unit

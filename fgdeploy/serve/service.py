@@ -160,9 +160,12 @@ class Service(Closing):
         """Let a thread that searches do it."""
         return _begun(self._readers, work)
 
-    def progress(self) -> int | None:
-        """Return what changes while frames are answered, None while none wait; see Heartbeat."""
-        return self.worker.progress()
+    def progress(self) -> object:
+        """Return what changes while frames are answered, None while none wait; see Heartbeat.
+
+        It stands still when nothing can be answered any more: then a new process should start.
+        """
+        return self.unready() or self.worker.progress()
 
     def close(self) -> None:
         """End what runs: the write that has begun is committed, all that waits is given up."""

@@ -154,3 +154,11 @@ def test_progress_is_that_of_the_engine(gated: tuple[Hasher, Gated]) -> None:
         assert service.progress() == 0
         engine.gate.set()
         waiting.result(WAIT)
+
+
+def test_without_its_index_it_makes_no_progress(serve: Callable[..., Served]) -> None:
+    """So systemd hears nothing more and starts it anew, with the index that is there then."""
+    service = serve().service
+    assert service.progress() is None
+    service.index.path.rename(service.index.path.with_name("away.fgi"))
+    assert service.progress() == service.progress() == "the index was closed, moved or replaced"
