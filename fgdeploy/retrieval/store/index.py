@@ -7,6 +7,7 @@ Reading: any number of processes and threads; each search sees one transaction, 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -118,13 +119,16 @@ class Index(Closing):
             return index._of(fingerprint, bits), made
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], notify: Notify = _log.warning) -> Index:
+    def open(
+        cls, path: str | os.PathLike[str], notify: Notify = _log.warning, read_only: bool = False
+    ) -> Index:
         """Open an index, brought to today's schema if it is older.
 
-        notify: told when derived files were damaged and made again. Raises IndexStoreError if the
-        index is missing, damaged or of a later schema.
+        notify: told when derived files were damaged and made again. read_only: refuse all changes.
+        Raises IndexStoreError if the index is missing, damaged or of a later schema.
         """
-        return settled(folder_of(path), Session, lambda session: cls(session, notify))
+        session = functools.partial(Session, read_only=True) if read_only else Session
+        return settled(folder_of(path), session, lambda opened: cls(opened, notify))
 
     def close(self) -> None:
         """Close the database when other threads' searches and changes have ended."""

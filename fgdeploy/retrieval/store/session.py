@@ -91,7 +91,7 @@ class Session:
     When another index, or nothing, lies at the path later, all use is refused.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, read_only: bool = False) -> None:
         """Raises IndexStoreError if it cannot be opened."""
         self.folder, self.root = folder, Path(os.path.abspath(folder))
         self.wrote = False
@@ -101,7 +101,8 @@ class Session:
             there = self._database.is_file()
         if not there:
             raise no_index(folder)
-        self.writable = os.access(self._database, os.W_OK) and os.access(self.root, os.W_OK)
+        may = (os.access(path, os.W_OK) for path in (self._database, self.root))
+        self.writable = not read_only and all(may)
         mode = "rw" if self.writable else "ro"
         self._address = f"{self._database.resolve().as_uri()}?mode={mode}"
         self._place = self._place_now()
@@ -128,7 +129,9 @@ class Session:
         self.refuse_closed()
         held: _OfThread | None = getattr(self._local, "held", None)
         if held is None or held.process != os.getpid():  # a fork must not share one
-            held = self._local.held = _OfThread(self._connect())
+            held = _OfThread(self._connect())
+            self._refuse_replaced()  # none is kept that is of another index
+            self._local.held = held
         return held
 
     def refuse_closed(self) -> None:
