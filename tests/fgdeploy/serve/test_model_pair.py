@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
+import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +12,11 @@ import pytest
 
 from fgdeploy.bundle import seal
 from fgdeploy.core.errors import IndexStoreError
+from fgdeploy.core.exchange import exchange
+from fgdeploy.gallery.migrating import migrate
+from fgdeploy.gallery.throttling import Throttle
 from fgdeploy.hasher import Hasher, load
+from fgdeploy.photos import thumbnail
 from fgdeploy.retrieval import Index, Item
 from fgdeploy.serve.service import Asked, Service
 from tests.conftest import toy_manifest, write_toy_graph
@@ -38,18 +41,13 @@ def _filled(place: Path, bundle: Path) -> Path:
         Index.create(place, hasher.fingerprint, hasher.bits) as index,
     ):
         index.remember_bundle(bundle)
-        codes = hasher.encode(PHOTOS)
-        index.add(Item(f"cam://{n}", code.tobytes(), "owl") for n, code in enumerate(codes))
+        index.thumbnails.keep()
+        items = [
+            Item(f"cam://{n}", code.tobytes(), "owl", hashlib.sha256(PHOTOS[n]).hexdigest())
+            for n, code in enumerate(hasher.encode(PHOTOS))
+        ]
+        index.add(items, thumbnails=[thumbnail(image) for image in PHOTOS])
     return place
-
-
-def _exchange(one: Path, other: Path) -> None:
-    """Let two folders change places in one step, as a migration does."""
-    here, flag = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    libc = ctypes.CDLL(None, use_errno=True)
-    done = libc.renameat2(here, bytes(one), here, bytes(other), flag)
-    if done != 0:
-        pytest.skip(f"no exchange here: {os.strerror(ctypes.get_errno())}")
 
 
 def _opener(place: Path) -> Callable[[], tuple[Hasher, Index]]:
@@ -61,7 +59,7 @@ def _opener(place: Path) -> Callable[[], tuple[Hasher, Index]]:
     return reopen
 
 
-def _until(true: Callable[[], bool]) -> None:
+def _until(true: Callable[[], object]) -> None:
     end = time.monotonic() + WAIT
     while not true():
         assert time.monotonic() < end
@@ -72,41 +70,52 @@ def test_no_request_fails_and_none_sees_a_mixture(
     toy_bundle: Path, newer: Path, tmp_path: Path
 ) -> None:
     place = _filled(tmp_path / "g.fgi", toy_bundle)
-    following = _filled(tmp_path / "next.fgi", newer)
     reopen = _opener(place)
     wrong: list[object] = []
+    added: list[str] = []
     models: list[set[str]] = [set() for _ in PHOTOS]
     over = threading.Event()
     with Service(*reopen(), reopen=reopen) as service:
         old = service.hasher.fingerprint
 
         def ask(number: int) -> None:
-            while not over.is_set():
-                try:
-                    found = service.search(PHOTOS[number], Asked(k=6)).result(WAIT)
-                except Exception as error:
-                    wrong.append(error)
-                    return
-                assert found.hashed is not None
-                models[number].add(found.hashed.model.fingerprint)
-                if f"cam://{number}" not in [hit.path for hit in found.hits if hit.distance == 0]:
-                    wrong.append(found)
+            found = service.search(PHOTOS[number], Asked(k=9)).result(WAIT)
+            assert found.hashed is not None
+            models[number].add(found.hashed.model.fingerprint)
+            if f"cam://{number}" not in [hit.path for hit in found.hits if hit.distance == 0]:
+                wrong.append(found)
 
-        threads = [threading.Thread(target=ask, args=(n,)) for n in range(len(PHOTOS))]
+        def enrol(number: int) -> None:
+            uri = f"cam://new/{len(added)}"
+            service.add(photo(100 + len(added)), None, uri).result(WAIT)
+            added.append(uri)
+
+        def repeat(work: Callable[[int], None], number: int) -> None:
+            try:
+                while not over.is_set():
+                    work(number)
+            except Exception as error:
+                wrong.append(error)
+
+        works = [(ask, number) for number in range(len(PHOTOS))] + [(enrol, 0)]
+        threads = [threading.Thread(target=repeat, args=one) for one in works]
         for thread in threads:
             thread.start()
-        _until(lambda: all(models))
-        _exchange(place, following)
-        _until(lambda: all(len(seen) == 2 for seen in models) or bool(wrong))
+        _until(lambda: all(models) and len(added) > 2)
+        with load(newer, "onnxruntime", threads=1) as hasher:
+            assert migrate(place, hasher, throttle=Throttle(1.0)).switched
+        before = len(added)
+        _until(
+            lambda: (all(len(seen) == 2 for seen in models) and len(added) > before + 1) or wrong
+        )
         over.set()
         for thread in threads:
             thread.join(WAIT)
         assert wrong == []
         assert service.hasher.fingerprint != old and service.unready() is None
-        added = service.add(photo(9), None, "cam://9").result(WAIT)
-        assert added.item.code == service.hasher.encode(photo(9))[0].tobytes()
     with Index.open(place) as index:
-        assert len(index) == len(PHOTOS) + 1
+        assert index.verify() == []
+        assert [item.path for item in index.items()][len(PHOTOS) :] == added
 
 
 def test_an_idle_service_goes_on_with_the_new_model_by_itself(
@@ -117,7 +126,7 @@ def test_an_idle_service_goes_on_with_the_new_model_by_itself(
     reopen = _opener(place)
     with Service(*reopen(), reopen=reopen) as service:
         old = service.hasher.fingerprint
-        _exchange(place, following)
+        exchange(place, following)
         _until(lambda: service.hasher.fingerprint != old)
         found = service.hash(PHOTOS[0]).result(WAIT)
         assert found.model.fingerprint == service.hasher.fingerprint
@@ -139,6 +148,6 @@ def test_a_pair_that_cannot_be_opened_is_tried_again(
 
     with Service(*open_now(), reopen=reopen) as service:
         old = service.hasher.fingerprint
-        _exchange(place, following)
+        exchange(place, following)
         _until(lambda: service.hasher.fingerprint != old)
         assert tries[0] >= 2 and service.unready() is None
