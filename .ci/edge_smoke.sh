@@ -93,6 +93,33 @@ for queries in (codes[:1], codes[:70]):
     assert all(np.array_equal(one, other) for one, other in zip(compiled, plain))
 END
 
+# The camera over a folder, and the service: both give a photo the code that `hash` gives.
+lacks av fastapi
+"$env/bin/python" -m pip install --quiet "$wheel[camera,serve]"
+fgdeploy camera photos --index g.fgi --json >seen.jsonl
+"$env/bin/python" - "$env/bin/fgdeploy" "$work/home" <<'END'
+import json, pathlib, re, signal, subprocess, sys, urllib.request
+
+program, home = sys.argv[1:]
+seen = [json.loads(line) for line in open("seen.jsonl", encoding="utf-8")]
+photos = sorted(pathlib.Path("photos").rglob("*.jpg"))
+assert len(seen) == len(photos), (len(seen), len(photos))
+command = [program, "serve", "--index", "g.fgi", "--port", "0"]
+output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+with subprocess.Popen(command, env={"HOME": home}, **output) as service:
+    try:
+        at = next(filter(None, (re.search(r"http://127\S+[0-9]", line) for line in service.stdout)))
+        image = urllib.request.Request(f"{at[0]}/hash", photos[0].read_bytes())
+        image.add_header("Content-Type", "image/jpeg")
+        answer = json.load(urllib.request.urlopen(image, timeout=30))
+        assert answer["code"] in {one["code"] for one in seen}, answer
+        service.send_signal(signal.SIGTERM)
+        assert service.wait(10) == 0, service.returncode
+    finally:
+        service.kill()
+END
+lacks torch timm onnx cv2
+
 left=$(find "$work/home" -mindepth 1)
 if [ -n "$left" ]; then
   echo "left in the home folder: $left"
