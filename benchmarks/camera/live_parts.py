@@ -117,7 +117,7 @@ def watch(folder: Path, index: Path | None, source: Any, **settings: Any) -> dic
 
 def unpaced(folder: Path, index: Path | None, frames: int) -> dict[str, Any]:
     """Frames come at 250/s, more than the engine takes: the newest win."""
-    return watch(folder, index, Generated(frames, 250.0))
+    return watch(folder, index, Generated(8 * frames, 250.0))
 
 
 def paced(folder: Path, index: Path | None, frames: int) -> dict[str, Any]:

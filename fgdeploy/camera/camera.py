@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import time
@@ -10,6 +9,7 @@ import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from fgdeploy.camera.answering import Answers, answers_of
 from fgdeploy.camera.camera_result import CameraResult
 from fgdeploy.camera.constancy import Constancy
 from fgdeploy.camera.pipeline import Coded, Pipeline, Select
@@ -25,14 +25,14 @@ from fgdeploy.live.events import tell
 from fgdeploy.live.handover import Ended
 from fgdeploy.live.hash_worker import HashWorker
 from fgdeploy.live.stage_times import StageTimes
-from fgdeploy.retrieval import Hit, Index
+from fgdeploy.retrieval import Index
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_WAITING = 2  # frames in the queue of a worker of its own
+    from fgdeploy.live.pair import Pair
+
 _LOOKS = 10  # at counters that change
-_LEFT = 0.3  # seconds for the batch that runs, when it is closed
 
 
 class Camera(Closing):
@@ -41,11 +41,12 @@ class Camera(Closing):
     source: a CaptureSource, or what `open_source` takes: a device number, a URL, a GStreamer
     pipeline, a file, a folder, an iterable of arrays, whose `color` is said. One that lasts is
     opened anew when it breaks off. hasher: one of the caller's, or a HashWorker that others use
-    too; index: of the same model, or None for codes alone; all stay the caller's to close. k: hits
-    of a frame. live: whether the newest frame wins or none may be lost; default: as the source is.
-    select: called with each frame (Captured) before it is hashed, in a thread of the camera's;
-    returns it, or a part of it with `pixels` changed, or None to skip it. search_threads: of one
-    search, None for all cores; one waits for no other, whatever the engine does with the cores.
+    too; index: of the same model, or None for codes alone; or a Pair in place of both, which
+    follows `index migrate`. All stay the caller's to close. k: hits of a frame. live: whether the
+    newest frame wins or none may be lost; default: as the source is. select: called with each frame
+    (Captured) before it is hashed, in a thread of the camera's; returns it, or a part of it with
+    `pixels` changed, or None to skip it. search_threads: of one search, None for all cores; one
+    waits for no other, whatever the engine does with the cores.
 
     At most two frames wait. The loop's end closes the camera, in a `with` block that block's end;
     any thread may close it, and it ends within a second. One thread takes the results. A forked
@@ -58,7 +59,7 @@ class Camera(Closing):
     def __init__(
         self,
         source: Any,
-        hasher: Hasher | HashWorker,
+        hasher: Hasher | HashWorker | Pair,
         index: Index | None = None,
         k: int = 5,
         color: str | None = None,
@@ -68,29 +69,24 @@ class Camera(Closing):
     ) -> None:
         if (as_whole(k) or 0) < 1:
             raise UsageError(f"expected at least one hit of a frame, got k={shown(k)}; give 1")
-        model = hasher.hasher if isinstance(hasher, HashWorker) else hasher
-        model.engine.check_open()
-        if index is not None:
-            index.require(model.fingerprint, model.bits)
-        shortest = 2 * model.manifest.preprocess.resize
-        opened = open_source(source, color, live, shortest=shortest)
+        self._answers = answers_of(hasher, index, k, search_threads)
+        try:
+            shortest = 2 * self.worker.hasher.manifest.preprocess.resize
+            opened = open_source(source, color, live, shortest=shortest)
+        except BaseException:
+            self._answers.close()
+            raise
         steady = isinstance(opened, Reconnecting) or (opened is source and not opened.lasts)
         self.source = opened if steady else Reconnecting(opened)
         self.live = self.source.live if live is None else live
-        self.index, self.k = index, k
-        self._search_threads = search_threads
         self.times = StageTimes()
-        self._own = not isinstance(hasher, HashWorker)
-        self.worker = (
-            hasher if isinstance(hasher, HashWorker) else HashWorker(hasher, _WAITING, owns=False)
-        )
-        self._pipeline = Pipeline(self.source, self.worker, self.live, select)
+        answers = self._answers  # the threads hold no camera, so that one that nobody holds ends
+        self._pipeline = Pipeline(self.source, lambda: answers.worker, self.live, select)
         self._process = os.getpid()
         self._started = self._entered = False
         self._constancy = Constancy()
         self._last = (-1, 0)  # number of the last result, and how many were left out until then
-        end = functools.partial(_end, self._process, self._pipeline)
-        self._end = weakref.finalize(self, end, self.worker if self._own else None)
+        self._end = weakref.finalize(self, _end, self._process, self._pipeline, answers)
 
     def __enter__(self) -> Self:
         self._entered = True
@@ -105,6 +101,11 @@ class Camera(Closing):
         finally:
             if not self._entered:
                 self.close()
+
+    @property
+    def worker(self) -> HashWorker:
+        """The worker that hashes now."""
+        return self._answers.worker
 
     @property
     def counters(self) -> CameraCounters:
@@ -153,15 +154,13 @@ class Camera(Closing):
             return None
 
     def _result(self, coded: Coded) -> CameraResult:
-        assert coded.outputs is not None
-        code, start = coded.outputs.code, time.monotonic()
-        hits: list[Hit] = []
-        if self.index is not None:
-            try:
-                hits = self.index.search(code, self.k, threads=self._search_threads)[0]
-            except BaseException:
-                self._pipeline.tally.add("lost")
-                raise
+        start = time.monotonic()
+        try:
+            hits = self._answers.hits(coded)
+        except BaseException:
+            self._pipeline.tally.add("lost")
+            raise
+        if hits is not None:
             coded.latency["search"] = time.monotonic() - start
         coded.latency["total"] = time.monotonic() - coded.captured.at
         self.times.add(coded.latency)
@@ -172,16 +171,16 @@ class Camera(Closing):
         return CameraResult(
             coded.number,
             coded.captured,
-            code[0].tobytes(),
-            hits,
+            coded.known.code[0].tobytes(),
+            hits or [],
             coded.latency,
             dropped,
-            coded.outputs,
+            coded.known,
         )
 
     def _watch(self, coded: Coded) -> None:
-        assert coded.outputs is not None and coded.frame is not None
-        code = coded.outputs.code[0].tobytes()
+        assert coded.frame is not None
+        code = coded.known.code[0].tobytes()
         if self._constancy.noticed(code, coded.frame):
             tell(
                 "constant_codes",
@@ -193,9 +192,8 @@ class Camera(Closing):
             )
 
 
-def _end(process: int, pipeline: Pipeline, worker: HashWorker | None) -> None:
+def _end(process: int, pipeline: Pipeline, answers: Answers) -> None:
     """Close what a camera runs; in a forked process there is nothing that could be."""
     if process == os.getpid():
         pipeline.close()
-        if worker is not None:
-            worker.close(_LEFT)
+        answers.close()

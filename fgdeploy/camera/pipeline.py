@@ -21,6 +21,7 @@ import numpy as np
 from fgdeploy.camera.capture_source import BrokenFrame, Captured, CaptureSource, StreamEnded
 from fgdeploy.camera.tally import Tally
 from fgdeploy.core.closing import Closing
+from fgdeploy.core.errors import EngineError
 from fgdeploy.engines import Outputs
 from fgdeploy.live.events import tell
 from fgdeploy.live.handover import Ended, Handover
@@ -59,18 +60,31 @@ class Coded:
     latency: dict[str, float] = field(default_factory=dict)
     frame: Frame | None = None
     outputs: Outputs | None = None
+    fingerprint: str = ""
+
+    @property
+    def known(self) -> Outputs:
+        """What the engine gave, once it has."""
+        assert self.outputs is not None
+        return self.outputs
 
 
 class Pipeline(Closing):
     """Runs a source's frames through a worker; `take` gives what comes out, in order of capture.
 
-    select: called in the preprocess thread with each frame that is to be hashed; returns it or a
-    part of it, or None to skip it. An error of any part ends all, after what was done before it:
-    then `take` raises Ended and `fault` says why. It closes the source, not the worker.
+    worker: gives the one that hashes now; where that changes, the one before does what it has, and
+    is closed then. select: called in the preprocess thread with each frame that is to be hashed;
+    returns it or a part of it, or None to skip it. An error of any part ends all, after what was
+    done before it: then `take` raises Ended and `fault` says why. It closes the source, not the
+    worker.
     """
 
     def __init__(
-        self, source: CaptureSource, worker: HashWorker, live: bool, select: Select | None = None
+        self,
+        source: CaptureSource,
+        worker: Callable[[], HashWorker],
+        live: bool,
+        select: Select | None = None,
     ) -> None:
         self.tally = Tally()
         self.fault: BaseException | None = None
@@ -184,9 +198,10 @@ class Pipeline(Closing):
 
     def _warm_up(self) -> None:
         """Run the engine once: what it does only the first time is not a frame's to wait for."""
-        size = self._worker.hasher.manifest.image_size
+        worker = self._worker()
+        size = worker.hasher.manifest.image_size
         try:
-            future = self._worker.submit(np.zeros((size, size, 3), np.uint8))
+            future = worker.submit(np.zeros((size, size, 3), np.uint8))
         except Busy:
             return  # others run it already
         while not self._stopped and wait([future], _GLANCE).not_done:
@@ -198,7 +213,7 @@ class Pipeline(Closing):
         """Wait until a frame would run soon; False if the camera was closed."""
         with self._changed:
             self._changed.wait_for(self._may_run)
-        while not self._stopped and not self._worker.has_room(_GLANCE):
+        while not self._stopped and not self._worker().has_room(_GLANCE):
             pass
         if self._live:
             self._wait_until_due()
@@ -228,40 +243,50 @@ class Pipeline(Closing):
             waited = max(0.0, start - picked.at - picked.taken)
             coded.latency |= {"capture": picked.taken, "wait": waited}
             coded.captured = picked
-            preprocess = self._worker.hasher.manifest.preprocess
-            coded.frame = preprocess.frame(picked.pixels, Reading(picked.color))
-            coded.latency["preprocess"] = taken = time.monotonic() - start
-            self._preparing.note(taken)
-            future = self._submit(coded.frame)
+            queued = self._submit(coded, start)
         except BaseException:
             self.tally.add("lost")
             raise
-        if future is None:
+        if queued is None:
             self.tally.add("lost")
             return
+        worker, future = queued
         with self._changed:
             self._futures.append(future)
             if not self._pending:
                 self._began = time.monotonic()
             self._pending += 1
-        future.add_done_callback(functools.partial(self._answered, coded))
+        future.add_done_callback(functools.partial(self._answered, coded, worker))
 
-    def _submit(self, frame: Frame) -> Future[Answered] | None:
-        """Queue a frame as soon as the worker, which others may use too, takes it."""
+    def _submit(self, coded: Coded, start: float) -> tuple[HashWorker, Future[Answered]] | None:
+        """Resize and queue a frame as soon as the worker, which others may use too, takes it."""
         while not self._stopped:
+            worker = self._worker()
+            model = worker.hasher
+            if coded.fingerprint != model.fingerprint:
+                reading = Reading(coded.captured.color)
+                coded.frame = model.manifest.preprocess.frame(coded.captured.pixels, reading)
+                coded.fingerprint = model.fingerprint
+                coded.latency["preprocess"] = taken = time.monotonic() - start
+                self._preparing.note(taken)
+            assert coded.frame is not None
             try:
-                return self._worker.submit(frame)
+                return worker, worker.submit(coded.frame)
             except Busy:
-                self._worker.has_room(_GLANCE)
+                worker.has_room(_GLANCE)
+            except EngineError:
+                if worker is self._worker():
+                    raise
         return None
 
     # Results, in the worker's thread
 
-    def _answered(self, coded: Coded, future: Future[Answered]) -> None:
+    def _answered(self, coded: Coded, worker: HashWorker, future: Future[Answered]) -> None:
         kept = False
         if not future.cancelled():
             if (error := future.exception()) is not None:
-                self._fail(error)
+                if worker is self._worker():
+                    self._fail(error)
             else:
                 answered = future.result()
                 self._inference.note(answered.inference)
