@@ -163,9 +163,9 @@ class Service(Closing):
     def progress(self) -> object:
         """Return what changes while frames are answered, None while none wait; see Heartbeat.
 
-        It stands still when nothing can be answered any more: then a new process should start.
+        It stands still when the engine failed for good: then a new process should start.
         """
-        return self.unready() or self.worker.progress()
+        return "failed" if self.worker.failed is not None else self.worker.progress()
 
     def close(self) -> None:
         """End what runs: the write that has begun is committed, all that waits is given up."""

@@ -156,9 +156,12 @@ def test_progress_is_that_of_the_engine(gated: tuple[Hasher, Gated]) -> None:
         waiting.result(WAIT)
 
 
-def test_without_its_index_it_makes_no_progress(serve: Callable[..., Served]) -> None:
-    """So systemd hears nothing more and starts it anew, with the index that is there then."""
-    service = serve().service
-    assert service.progress() is None
-    service.index.path.rename(service.index.path.with_name("away.fgi"))
-    assert service.progress() == service.progress() == "the index was closed, moved or replaced"
+def test_after_its_engine_failed_it_makes_no_progress(gated: tuple[Hasher, Gated]) -> None:
+    """So systemd hears nothing more and starts it anew."""
+    hasher, engine = gated
+    engine.broken = True
+    engine.gate.set()
+    with Service(hasher) as service:
+        with refused(EngineError, "failed again"):
+            service.hash(photo(0)).result(WAIT)
+        assert service.progress() == service.progress() == "failed"
