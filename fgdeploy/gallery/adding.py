@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgdeploy.bundle import sha256
+from fgdeploy.core import machine
 from fgdeploy.core.errors import ImageError, IndexStoreError, UsageError
 from fgdeploy.core.progress import Progress, no_progress
 from fgdeploy.core.text import is_utf8
@@ -25,6 +27,7 @@ from fgdeploy.retrieval import Index, Item
 
 # Photos per transaction: an interrupted run loses at most these.
 COMMIT_EVERY = 256
+_DECODERS = 4  # threads
 
 _Result = TypeVar("_Result")
 
@@ -116,15 +119,17 @@ def _hash_and_add(
 
 def _thumbnails(items: Sequence[Item], reading: Reading) -> list[bytes | None]:
     """Return the thumbnails of the photos at the paths of items, None for one that is gone."""
-    found: list[bytes | None] = []
-    for item in items:
+
+    def one(item: Item) -> bytes | None:
         try:
             content = Path(item.path or "").read_bytes()
             same = not item.sha256 or hashlib.sha256(content).hexdigest() == item.sha256
-            found.append(thumbnail(content, reading) if same else None)
+            return thumbnail(content, reading) if same else None
         except (OSError, ImageError):
-            found.append(None)
-    return found
+            return None
+
+    with ThreadPoolExecutor(min(_DECODERS, machine.cores())) as pool:
+        return list(pool.map(one, items))
 
 
 def _complete(index: Index, paths: Sequence[str], reading: Reading) -> None:

@@ -182,6 +182,7 @@ class Session:
             # FULL, and the folder synced too after a commit: power may go at any moment.
             connection.execute("PRAGMA synchronous = EXTRA")
             connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA secure_delete = ON")  # of a removed photo nothing stays
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         return connection
 

@@ -16,7 +16,7 @@ from fgdeploy.photos import shrinking
 from fgdeploy.retrieval import Index, Item
 from fgdeploy.retrieval.store import thumbnails as store
 from tests.checks import refused
-from tests.fgdeploy.retrieval.samples import ZERO, photo, raw
+from tests.fgdeploy.retrieval.samples import ZERO, database, photo, raw
 
 
 def jpeg(name: str) -> bytes:
@@ -54,6 +54,15 @@ def test_they_come_back_and_are_counted(kept: Index, path: Path) -> None:
 def test_removing_an_item_removes_its_thumbnail(kept: Index) -> None:
     kept.remove([1])
     assert kept.thumbnails.read([1, 2]) == {2: jpeg("b")}
+
+
+def test_nothing_of_a_removed_thumbnail_stays_in_the_database(kept: Index, path: Path) -> None:
+    picture = jpeg("somebody" * 2000)  # on pages of its own
+    kept.add([photo("d", 3, "her name")], thumbnails=[picture])
+    assert b"somebody" in database(path).read_bytes()
+    kept.remove([4])
+    left = database(path).read_bytes()
+    assert b"somebody" not in left and b"her name" not in left
 
 
 def test_an_fgdeploy_of_before_removes_it_too(kept: Index, path: Path) -> None:
