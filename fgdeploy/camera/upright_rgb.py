@@ -22,6 +22,8 @@ class UprightRgb:
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
+        self._degrees: object = self  # of the frame before, as PyAV tells them; none yet
+        self._turn: bytes | None = None
 
     def of(self, frame: Any) -> npt.NDArray[np.uint8]:
         """Return a frame as uint8 (H, W, 3). Raises what FFmpeg does for formats it cannot read."""
@@ -39,8 +41,21 @@ class UprightRgb:
             dst_color_range=_FULL,
         )
         pixels = np.asarray(converted.to_ndarray(), np.uint8)
-        turn = frame.side_data.get("DISPLAYMATRIX")
-        return pixels if turn is None else _turned(pixels, bytes(turn))
+        turn = self._turn_of(frame)
+        return pixels if turn is None else _turned(pixels, turn)
+
+    def _turn_of(self, frame: Any) -> bytes | None:
+        """Return the display matrix of a frame, looked up again where its angle changes.
+
+        A frame whose side data was asked for lives until Python's garbage collector runs, as both
+        hold each other (PyAV 14 to 18): hundreds of MiB, if it were asked of each.
+        """
+        degrees = getattr(frame, "rotation", None)
+        if degrees != self._degrees:
+            self._degrees = degrees
+            matrix = frame.side_data.get("DISPLAYMATRIX")
+            self._turn = None if matrix is None else bytes(matrix)
+        return self._turn
 
 
 def _turned(pixels: npt.NDArray[np.uint8], matrix: bytes) -> npt.NDArray[np.uint8]:

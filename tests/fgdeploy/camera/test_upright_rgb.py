@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +108,25 @@ def test_turned_video_is_upright(tmp_path: Path, matrix: tuple[int, ...], expect
     shown = _first(video)
     assert shown.flags.c_contiguous
     np.testing.assert_array_equal(shown, expected(plain))  # type: ignore[operator]
+
+
+def test_frames_go_without_the_garbage_collector(tmp_path: Path) -> None:
+    """Of 60 frames few are held, whenever the collector runs next."""
+    from av import VideoFrame
+
+    def held() -> int:
+        return sum(type(one) is VideoFrame for one in gc.get_objects())
+
+    source = open_source(write_video(tmp_path / "v.mp4", [_halves()] * 60))
+    gc.collect()
+    gc.disable()
+    try:
+        before = held()
+        source.open()
+        for _ in range(60):
+            source.read()
+        more = held() - before
+    finally:
+        gc.enable()
+    assert more < 12  # one whose side data was asked for, and what threads have ahead
+    source.close()
