@@ -30,9 +30,6 @@ _ARITHMETIC: dict[str, tuple[str, str, str | None]] = {
     "int8": ("f32", "FP32", "f32"),
 }
 
-# Batch sizes kept in memory; each holds the weights again.
-_MOST_LOADED = 2
-
 
 class OpenVinoEngine(GraphEngine):
     """A graph in OpenVINO's CPU plugin, tuned for the latency of one call.
@@ -123,10 +120,13 @@ class OpenVinoEngine(GraphEngine):
         return Outputs.from_arrays({name: value[:count] for name, value in whole.items()})
 
     def _request(self, size: int) -> Any:
-        """Return the size's request. The others make room, unless the process goes to and fro."""
+        """Return the size's request. The others make room, unless the process goes to and fro.
+
+        Each holds the weights again, but loading one takes a second on a busy machine, and a
+        service runs whatever number of frames waits: what was dropped once and comes again stays.
+        """
         if size not in self._requests and self._make is not None:
-            most = _MOST_LOADED if size in self._dropped else 1
-            while len(self._requests) >= most:
+            while self._requests and size not in self._dropped:
                 first = next(iter(self._requests))
                 del self._requests[first]
                 self._dropped.add(first)

@@ -75,11 +75,11 @@ def test_sizes_are_loaded_when_needed(own_bundle: Path) -> None:
     with open_engine(bundle, "openvino", "fp32") as engine:
         assert isinstance(engine, OpenVinoEngine)
         loaded = [sorted(engine._requests)]
-        for count in (8, 8, 1, 8, 4, 1):
+        for count in (8, 8, 1, 8, 4, 1, 8, 4, 1):
             engine.run(frames(count))
             loaded.append(sorted(engine._requests))
-    # A process that stays with one size holds one; one that comes back to a size holds two.
-    assert loaded == [[1], [8], [8], [1, 8], [1, 8], [4], [1, 4]]
+    # A process that stays with one size holds one; one that comes back to sizes holds these.
+    assert loaded == [[1], [8], [8], [1, 8], [1, 8], [4], [1, 4], *[[1, 4, 8]] * 3]
     assert not engine._requests
 
 
