@@ -14,6 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
+import numpy as np
+
 from fgdeploy.core.closing import Closing
 from fgdeploy.core.errors import FgdeployError, IndexStoreError
 from fgdeploy.gallery.backfilling import require_width
@@ -39,6 +41,7 @@ class ModelPair(Closing):
             index.require(hasher.fingerprint, hasher.bits)
             require_width(index, hasher)
             index.filters.seconds = settings.filter_s
+        _warm_up(hasher)
         self.index, self.worker, self.users = index, HashWorker(hasher, settings.waiting), 0
 
     @property
@@ -55,6 +58,18 @@ class ModelPair(Closing):
         self.worker.close()
         if self.index is not None:
             self.index.close()
+
+
+def _warm_up(hasher: Hasher) -> None:
+    """Run every number of frames that may run as one: engines load what each takes at its first.
+
+    Twice, since one that is new to them may put the others out, and one that comes back stays.
+    """
+    side, engine = hasher.manifest.image_size, hasher.engine
+    frames = np.zeros((hasher.batch, side, side, 3), np.uint8)
+    for _ in range(2):
+        for count in sorted({engine.at_once(number + 1) for number in range(hasher.batch)}):
+            engine.run(frames[:count])
 
 
 class PairKeeper(Closing):

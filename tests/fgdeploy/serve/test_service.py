@@ -26,18 +26,19 @@ from tests.fgdeploy.serve.conftest import Served
 
 
 class Gated(Engine):
-    """An engine that waits for `gate`; with `broken` it fails."""
+    """An engine that waits for `gate`; with `broken` it fails. sizes: what it ran."""
 
     backend, precision = "gated", "fp32"
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine.manifest)
-        self._engine, self.broken = engine, False
+        self._engine, self.broken, self.sizes = engine, False, list[int]()
         self.gate, self.begun = threading.Event(), threading.Event()
 
     def _run(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         self.begun.set()
         assert self.gate.wait(WAIT)
+        self.sizes.append(len(frames))
         if self.broken:
             raise RuntimeError("device lost")
         return self._engine.run(frames)
@@ -50,7 +51,22 @@ class Gated(Engine):
 def gated(toy_bundle: Path) -> tuple[Hasher, Gated]:
     hasher = load(toy_bundle, "onnxruntime", threads=1)
     engine = Gated(hasher.engine)
+    engine.gate.set()
     return Hasher(hasher.bundle, engine, 1), engine
+
+
+def _shut(engine: Gated) -> None:
+    engine.gate.clear()
+    engine.begun.clear()
+
+
+def test_every_number_of_frames_has_run_before_the_first_answer(
+    gated: tuple[Hasher, Gated], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hasher, engine = gated
+    monkeypatch.setattr(engine, "at_once", lambda count: 1 if count < 3 else count)
+    with Service(Hasher(hasher.bundle, engine, 4)):
+        assert engine.sizes == [1, 3, 4] * 2
 
 
 def test_too_many_are_told_to_come_again(gated: tuple[Hasher, Gated]) -> None:
@@ -73,6 +89,7 @@ def test_too_many_are_told_to_come_again(gated: tuple[Hasher, Gated]) -> None:
             return [await task for task in (first, *rest)]
 
     with Service(hasher, None, ServeSettings(waiting=2)) as service:
+        _shut(engine)
         app = create_app(service)
         answers = asyncio.run(asyncio.wait_for(ask(app), WAIT))
         busy = [answer for answer in answers if answer.status_code != 200]
@@ -86,15 +103,15 @@ def test_too_many_are_told_to_come_again(gated: tuple[Hasher, Gated]) -> None:
 def test_an_answer_that_takes_too_long_is_given_up(gated: tuple[Hasher, Gated]) -> None:
     hasher, engine = gated
     with Service(hasher, None, ServeSettings(timeout_s=0.2)) as service:
+        _shut(engine)
         told(Inside(create_app(service)).image("/hash", photo(0)), 503, "timeout", "within 0.2 s")
         engine.gate.set()
 
 
 def test_an_engine_that_stopped_is_not_ready(gated: tuple[Hasher, Gated]) -> None:
     hasher, engine = gated
-    engine.broken = True
-    engine.gate.set()
     with Service(hasher) as service:
+        engine.broken = True
         ask = Inside(create_app(service))
         assert ask("GET", "/readyz").status_code == 200
         told(ask.image("/hash", photo(0)), 503, "engine")
@@ -148,6 +165,7 @@ def test_thumbnails_go_in_where_the_index_keeps_them(serve: Callable[..., Served
 def test_progress_is_that_of_the_engine(gated: tuple[Hasher, Gated]) -> None:
     hasher, engine = gated
     with Service(hasher) as service:
+        _shut(engine)
         assert service.progress() is None
         waiting = service.hash(photo(0))
         assert engine.begun.wait(WAIT)
@@ -159,9 +177,8 @@ def test_progress_is_that_of_the_engine(gated: tuple[Hasher, Gated]) -> None:
 def test_after_its_engine_failed_it_makes_no_progress(gated: tuple[Hasher, Gated]) -> None:
     """So systemd hears nothing more and starts it anew."""
     hasher, engine = gated
-    engine.broken = True
-    engine.gate.set()
     with Service(hasher) as service:
+        engine.broken = True
         with refused(EngineError, "failed again"):
             service.hash(photo(0)).result(WAIT)
         assert service.progress() == service.progress() == "failed"
