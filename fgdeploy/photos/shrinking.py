@@ -36,7 +36,7 @@ def thumbnail(
     if scale < 1:
         width, height = (max(1, round(length * scale)) for length in image.size)
         image = image.resize((width, height), Image.Resampling.LANCZOS)
-    image.info = {}  # Pillow writes a comment and XMP of the photo into what is saved of it
+    image.info = {}  # Pillow writes the comment of a photo into what is saved of it
     for attempt in (quality, *_LOWER):
         stream = io.BytesIO()
         image.save(stream, "JPEG", quality=attempt, subsampling=0)

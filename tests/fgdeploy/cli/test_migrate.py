@@ -8,20 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from fgdeploy.export.export_settings import ExportSettings
-from fgdeploy.export.exporter import export_bundle
 from fgdeploy.retrieval import Index
 from tests.fgdeploy.cli.conftest import Run
 from tests.fgdeploy.cli.outcome import fails
 
 
-@pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
+@pytest.fixture
+def other(toy_bundle: Path) -> Path:
     """A bundle of another model."""
-    settings = ExportSettings(
-        backbone="test_vit", image_size=64, weights="random", head="lsh", bits=32, seed=5
-    )
-    return export_bundle(settings, tmp_path_factory.mktemp("other") / "new.fgd").bundle.path
+    return toy_bundle
 
 
 def codes(path: Path | str) -> dict[str | None, bytes]:
