@@ -51,7 +51,7 @@ def bodies(folder: str, most: int) -> list[bytes]:
     """Return what is sent."""
     if not folder:
         return drawn()
-    return [Path(photo.path).read_bytes() for photo in read(folder)[:most]]
+    return [Path(photo.path).read_bytes() for photo in read(Path(folder))[:most]]
 
 
 def encode_when_told(bundle: str, backend: str, photos: Sequence[bytes]) -> None:
