@@ -53,12 +53,10 @@ def annotated(pixels: npt.NDArray[np.uint8], color: str, note: Note) -> Image.Im
         sides = (left, top, max(left, right), max(top, bottom))
         for colour, line in ((_DARK, 4), (_ORANGE, 2)):
             pen.rectangle(sides, outline=colour, width=line)
-    place = height
+    place, edge = height, max(4, height // 72)
     for text, letters, colour in rows:
         font = _font(letters)
-        pen.text(
-            (letters // 2, place), _fitting(text, font, letters, width - letters), colour, font
-        )
+        pen.text((edge, place), _fitting(text, font, letters, width - 2 * edge), colour, font)
         place += letters + letters // 2
     return picture
 
