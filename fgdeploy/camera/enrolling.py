@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 from fgdeploy.camera.camera_result import CameraResult
 from fgdeploy.camera.capture_source import Captured
-from fgdeploy.core.errors import UsageError
+from fgdeploy.core.errors import IndexStoreError, UsageError
 from fgdeploy.core.text import is_utf8, shown
+from fgdeploy.live.pair import Pair
 from fgdeploy.photos import Reading, thumbnail
 from fgdeploy.retrieval import Index, Item
 
@@ -53,40 +54,54 @@ class Enroller:
     """Adds frames of one camera to an index, all under one label.
 
     name: of the camera, in the items' URIs: letters, digits and `._-`. Where the index keeps
-    thumbnails, what was hashed of the frame goes in as one. enrolled: how many were added;
-    repeated: how many were not, as their code is that of the one before. Raises UsageError.
+    thumbnails, what was hashed of the frame goes in as one. index: or a pair, of which frames go
+    into the index of now. enrolled: how many were added; repeated: how many were not, as their code
+    is that of the one before; missed: how many as their index was replaced that moment. Raises
+    UsageError.
     """
 
-    def __init__(self, index: Index, label: str, name: str = "camera") -> None:
+    def __init__(self, index: Index | Pair, label: str, name: str = "camera") -> None:
         check_label(label)
         check_name(name)
         self.index, self.label, self.name = index, label, name
-        self.enrolled = self.repeated = 0
+        self.enrolled = self.repeated = self.missed = 0
         self._last: bytes | None = None
-        self._pictures = index.thumbnails.kept
 
     def enrol(self, result: CameraResult) -> Item | None:
-        """Add a frame and return its item, on the disk by now; None for a repeated code.
+        """Add a frame and return its item, on the disk by now; None for one that was left out.
 
         Raises IndexStoreError, and the frame is not in.
         """
+        if isinstance(self.index, Index):
+            return self._enrol(self.index, result)
+        with self.index.using() as both:
+            try:
+                return self._enrol(both.index, result)
+            except IndexStoreError:
+                if both.index.is_current():
+                    raise
+        self.missed += 1  # its code is of the old model; the next frame's is of the new one
+        return None
+
+    def _enrol(self, index: Index, result: CameraResult) -> Item | None:
         if result.code == self._last:
             self.repeated += 1
             return None
         time = result.time.astimezone(timezone.utc)
-        item = Item(self._free_path(result), result.code, self.label, time=time.isoformat())
-        self.index.add([item], thumbnails=[_picture(result.captured)] if self._pictures else None)
+        item = Item(self._free_path(index, result), result.code, self.label, time=time.isoformat())
+        pictures = [_picture(result.captured)] if index.thumbnails.kept else None
+        index.add([item], thumbnails=pictures)
         self._last = result.code
         self.enrolled += 1
         return item
 
-    def _free_path(self, result: CameraResult) -> str:
+    def _free_path(self, index: Index, result: CameraResult) -> str:
         """Return a URI that no item has, also where the clock was set back to a time of before."""
         time = result.time.astimezone(timezone.utc)
         while True:
             text = time.replace(tzinfo=None).isoformat(timespec="microseconds")
             path = f"camera://{self.name}/{text}Z"
-            if not self.index.by_path([path], checked=False):
+            if not index.by_path([path], checked=False):
                 return path
             time += _STEP
 

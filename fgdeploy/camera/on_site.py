@@ -9,6 +9,7 @@ from fgdeploy.camera.camera import Camera
 from fgdeploy.camera.capture_source import CaptureSource
 from fgdeploy.camera.enrolling import Enroller, check_label, check_name, name_of
 from fgdeploy.camera.gate import ChangeGate
+from fgdeploy.camera.pair_voting import PairVoter
 from fgdeploy.camera.picking import Picker
 from fgdeploy.camera.preview import Preview, open_preview
 from fgdeploy.camera.reconnecting import Patience, Reconnecting
@@ -18,10 +19,9 @@ from fgdeploy.camera.voting import Voter
 from fgdeploy.camera.watching import Sighting, Watch
 from fgdeploy.core.closing import Closing
 from fgdeploy.core.errors import UsageError
-from fgdeploy.gallery.threshold import Threshold
 from fgdeploy.gallery.threshold import of as threshold_of
 from fgdeploy.hasher import Hasher
-from fgdeploy.retrieval import Index
+from fgdeploy.live.pair import Pair
 
 
 @dataclass(frozen=True)
@@ -93,62 +93,61 @@ class SiteSettings:
 class Site(Closing):
     """A camera on site: goes through it, enrolling and showing each frame as the settings say.
 
-    hasher, index and preview stay the caller's to close. source: instead of the one of the
-    settings. threshold: of the index, beyond which a hit is none, or None: then nothing is unknown.
-    Closing it, from any thread, ends the loop within a second; what is
-    enrolled by then is on the disk.
+    model: a hasher, for codes alone, or a pair, which follows `index migrate`; it and the preview
+    stay the caller's to close. source: instead of the one of the settings. Closing it, from any
+    thread, ends the loop within a second; what is enrolled by then is on the disk.
     """
 
     settings: SiteSettings
-    hasher: Hasher
-    index: Index | None = None
+    model: Hasher | Pair
     preview: Preview | None = None
     source: CaptureSource | None = None
     camera: Camera = field(init=False)
     enroller: Enroller | None = field(init=False, default=None)
-    threshold: Threshold | None = field(init=False, default=None)
+    _ended: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         settings = self.settings
-        if self.index is not None:
-            self.threshold = threshold_of(self.index)
-        if settings.enroll is not None and self.index is not None:
-            self.index.remember_bundle(self.hasher.bundle.path)
+        if settings.enroll is not None and isinstance(self.model, Pair):
             if settings.keep_thumbnails:
-                self.index.thumbnails.keep()
-            self.enroller = Enroller(self.index, settings.enroll, settings.camera_name)
+                with self.model.using() as both:
+                    both.index.thumbnails.keep()
+            self.enroller = Enroller(self.model, settings.enroll, settings.camera_name)
         # A region's pixels are those of the whole photo
-        shortest = None if settings.region else 2 * self.hasher.manifest.preprocess.resize
+        shortest = (
+            None if settings.region else 2 * _hasher_of(self.model).manifest.preprocess.resize
+        )
         self.camera = Camera(
             self.source or settings.open_source(shortest),
-            self.hasher,
-            self.index,
-            settings.k,
+            self.model,
+            k=settings.k,
             live=settings.live,
             select=settings.picker(),
         )
 
     def __iter__(self) -> Iterator[Sighting]:
         """Yield what is seen, each when it is on the disk where it is enrolled."""
-        with self.camera:
-            yield from Watch(
-                self.camera, self._voter(), self.enroller, self.preview, self.settings.part
-            )
+        voter, part = self._voter(), self.settings.part
+        try:
+            with self.camera:
+                yield from Watch(self.camera, voter, self.enroller, self.preview, part)
+        except UsageError:
+            if not self._ended:  # closed before it began: nothing is seen
+                raise
 
     def _voter(self) -> Voter | None:
-        if self.index is None:
-            return None
-        bits = None if self.threshold is None else self.threshold.bits
-        return Voter(self.settings.vote, bits)
+        return PairVoter(self.model, self.settings.vote) if isinstance(self.model, Pair) else None
 
     def warnings(self) -> list[str]:
         """Return what to know of the verdicts: whether there is an unknown, and how good it is."""
-        if self.index is None or self.settings.enroll is not None:
+        if not isinstance(self.model, Pair) or self.settings.enroll is not None:
             return []
-        path, way = self.index.path, f"fgdeploy index threshold {self.index.path}"
-        if self.threshold is None:
+        path, way = self.model.path, f"fgdeploy index threshold {self.model.path}"
+        with self.model.using() as both:
+            threshold, items = threshold_of(both.index), len(both.index)
+        if threshold is None:
             return [f"nothing is unknown, as {path} has no threshold; measure it: {way}"]
-        if self.threshold.stale(len(self.index)):
+        if threshold.stale(items):
             return [f"{path} has changed much since its threshold; measure it again: {way}"]
         return []
 
@@ -164,4 +163,12 @@ class Site(Closing):
 
     def close(self) -> None:
         """End the camera."""
+        self._ended = True
         self.camera.close()
+
+
+def _hasher_of(model: Hasher | Pair) -> Hasher:
+    if isinstance(model, Hasher):
+        return model
+    with model.using() as both:
+        return both.hasher

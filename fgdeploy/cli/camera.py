@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fgdeploy.camera.preview import Preview
     from fgdeploy.camera.watching import Sighting
     from fgdeploy.hasher import Hasher
-    from fgdeploy.retrieval import Index
+    from fgdeploy.live.pair import Pair
 
 _HEADER = ("frame", "time", "label", "share", "distance", "code", "dropped", "enrolled")
 _PACE = 1.0  # seconds between lines that no new verdict calls for
@@ -150,10 +150,12 @@ def camera(
         path = _gallery(gallery, bundle, enroll is not None)
         if path is not None:
             bundle = bundle or objects.bundle_at(path)
-        hasher = stack.enter_context(
-            show.open_hasher(bundle, backend, threads, fallback, self_test=self_test or None)
-        )
-        site = _run(settings, hasher, path, shown, frames, as_json)
+
+        def load(found: Path | None) -> Hasher:
+            tested = self_test or None
+            return show.open_hasher(found, backend, threads, fallback, self_test=tested)
+
+        site = _run(settings, path, bundle, load, shown, frames, as_json)
         if shown is not None:
             shown.close()
     _say_end(site, path)
@@ -170,21 +172,23 @@ def _gallery(named: Path | None, bundle: Path | None, enrolls: bool) -> Path | N
 
 def _run(
     settings: SiteSettings,
-    hasher: Hasher,
     path: Path | None,
+    bundle: Path | None,
+    load: Callable[[Path | None], Hasher],
     preview: Preview | None,
     most: int | None,
     as_json: bool,
 ) -> Site:
-    """Go through the camera's frames to the end, and show what is seen."""
+    """Go through the camera's frames to the end, show what is seen, and return what saw it."""
     from fgdeploy.camera.on_site import Site
     from fgdeploy.camera.signals import EndBySignal
-    from fgdeploy.gallery import fill
+    from fgdeploy.camera.site_pair import pair_for
     from fgdeploy.live.service_manager import Heartbeat, ServiceManager
-    from fgdeploy.retrieval import Index
 
-    def work(index: Index | None) -> Site:
-        with Site(settings, hasher, index, preview) as site, EndBySignal(site.close):
+    manager = ServiceManager()
+
+    def watch(model: Hasher | Pair) -> Site:
+        with Site(settings, model, preview) as site, EndBySignal(site.close):
             if preview is not None:
                 show.say(f"preview: {preview.where}")
             for warning in site.warnings():
@@ -195,14 +199,11 @@ def _run(
             manager.stopping()
         return site
 
-    manager = ServiceManager()
-
     if path is None:
-        return work(None)
-    if settings.enroll is not None:
-        return fill(path, hasher, work)[0]
-    with Index.open(path) as index:
-        return work(index)
+        with load(bundle) as hasher:
+            return watch(hasher)
+    with pair_for(path, bundle, load, settings.enroll is not None) as pair:
+        return watch(pair)
 
 
 def _show(seen: Iterator[Sighting], as_json: bool) -> None:

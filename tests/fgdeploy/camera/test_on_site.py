@@ -11,6 +11,7 @@ from fgdeploy.camera.on_site import Site, SiteSettings
 from fgdeploy.camera.reconnecting import Reconnecting
 from fgdeploy.core.errors import UsageError
 from fgdeploy.gallery.threshold import keep, measure
+from fgdeploy.live.pair import Pair
 from fgdeploy.retrieval import Index, Item
 from tests.checks import refused
 from tests.fgdeploy.camera.feeds import Feed, HeldEngine, hasher_on, number_in, numbered, until
@@ -39,8 +40,9 @@ def test_the_settings_are_carried_out(tmp_path: Path) -> None:
     settings = SiteSettings("rtsp://me:secret@trap:554/a", every=3, enroll="moth", k=2,
                             region="0,0,4,4", keep_thumbnails=True)  # fmt: skip
     with Index.create(tmp_path / "g.fgi", hasher.fingerprint, hasher.bits) as index:
-        site = Site(settings, hasher, index, source=feed)
-        seen = list(site)
+        with Pair(tmp_path / "g.fgi", Path(), lambda path: hasher) as pair:
+            site = Site(settings, pair, source=feed)
+            seen = list(site)
         assert [number_in(one.result) for one in seen] == [1, 4, 7, 10]
         assert {one.result.captured.pixels.shape for one in seen} == {(4, 4, 3)}
         assert [len(one.result.hits) for one in seen] == [0, 1, 2, 2]
@@ -82,21 +84,23 @@ def test_votes_know_the_unknown_where_the_index_has_a_threshold(tmp_path: Path) 
             code = (0xFFF000 * (number % 2) + (number >> 1)).to_bytes(3, "big")
             index.add([Item(f"{number}.jpg", code, "owl" if number % 2 else "kite")])
 
-        def look(numbers: list[int]) -> tuple[Site, list[str | None]]:
+        def look(numbers: list[int]) -> tuple[list[str], list[str | None]]:
             feed = Feed(map(numbered, numbers), live=False, ends=True)
-            site = Site(SiteSettings("0", vote=1), hasher, index, source=feed)
-            return site, [one.verdict.label for one in site if one.verdict]
+            with Pair(tmp_path / "g.fgi", Path(), lambda path: hasher_on(HeldEngine())) as pair:
+                site = Site(SiteSettings("0", vote=1), pair, source=feed)
+                labels = [one.verdict.label for one in site if one.verdict]
+                return site.warnings(), labels
 
         numbers = [0x000002, 0xFFF002, 0x00FF00]
-        site, labels = look(numbers)
+        warnings, labels = look(numbers)
         assert labels[:2] == ["kite", "owl"] and labels[2] is not None
-        (warning,) = site.warnings()
+        (warning,) = warnings
         assert "nothing is unknown" in warning and "fgdeploy index threshold" in warning
         keep(index, measure(index))
-        site, labels = look(numbers)
-        assert (labels, site.warnings()) == (["kite", "owl", None], [])
+        warnings, labels = look(numbers)
+        assert (labels, warnings) == (["kite", "owl", None], [])
         index.add([Item(f"new {n}.jpg", bytes([1, 2, n]), "owl") for n in range(200)])
-        (warning,) = look([])[0].warnings()
+        (warning,) = look([])[0]
         assert "has changed much since its threshold" in warning
 
 
@@ -105,7 +109,8 @@ def test_the_last_frames_vote_together(tmp_path: Path) -> None:
     with Index.create(tmp_path / "g.fgi", hasher.fingerprint, hasher.bits) as index:
         index.add([Item("a", b"\0\0\0", "kite"), Item("b", b"\xff\xff\xff", "owl")])
         feed = Feed(map(numbered, [0, 0, 0xFFFFFF, 0]), live=False, ends=True)
-        site = Site(SiteSettings("0", vote=3, k=1), hasher, index, source=feed)
-        found = [one.verdict for one in site]
+        with Pair(tmp_path / "g.fgi", Path(), lambda path: hasher) as pair:
+            site = Site(SiteSettings("0", vote=3, k=1), pair, source=feed)
+            found = [one.verdict for one in site]
     assert [one and one.label for one in found] == ["kite"] * 4
     assert [one and round(one.share, 2) for one in found] == [1, 1, 0.67, 0.67]
