@@ -7,7 +7,7 @@ from concurrent.futures import Future
 import pytest
 
 from fgdeploy.core.errors import EngineError
-from fgdeploy.serve.chained import chain
+from fgdeploy.serve.chained import chain, otherwise
 from tests.checks import refused
 
 
@@ -62,4 +62,28 @@ def test_a_stage_that_another_gave_up_is_an_error_not_a_wait() -> None:
     result = chain(first, lambda value: first)
     first.cancel()
     with refused(EngineError, "the service is ending"):
+        result.result(0)
+
+
+def test_a_failure_is_tried_otherwise_once_or_kept() -> None:
+    first, second = Future[int](), Future[int]()
+    result = otherwise(first, lambda error: second if isinstance(error, KeyError) else None)
+    first.set_exception(KeyError("gone"))
+    assert not result.done()
+    second.set_result(2)
+    assert result.result(0) == 2
+
+    other: Future[int] = Future()
+    result = otherwise(other, lambda error: None)
+    other.set_exception(ValueError("kept"))
+    with pytest.raises(ValueError, match="kept"):
+        result.result(0)
+
+    def fail(error: Exception) -> Future[int]:
+        raise IndexError from error
+
+    last: Future[int] = Future()
+    result = otherwise(last, fail)
+    last.set_exception(ValueError("first"))
+    with pytest.raises(IndexError):
         result.result(0)
