@@ -30,6 +30,7 @@ from fgdeploy.live.hash_worker import HashWorker
 from fgdeploy.retrieval import Index, Item
 
 _BROKEN, _BREAKS, _ENROLLED, _CLOSED = 97, 2_000, 50, 10_000
+_FRAMES = np.random.default_rng(0).integers(0, 256, (8, 360, 640, 3), np.uint8)
 _GROWTH = 1.05  # of memory, from the first look on
 
 
@@ -40,7 +41,6 @@ class Rough(CaptureSource):
 
     def __init__(self, given: int = 0) -> None:
         self._given = given
-        self._frames = np.random.default_rng(0).integers(0, 256, (8, 360, 640, 3), np.uint8)
 
     def again(self) -> CaptureSource:
         return Rough(self._given)
@@ -54,7 +54,7 @@ class Rough(CaptureSource):
             raise StreamBroken("the cable")
         if self._given % _BROKEN == 0:
             raise BrokenFrame("cut short")
-        return Captured(self._frames[self._given % len(self._frames)], "bgr")
+        return Captured(_FRAMES[self._given % len(_FRAMES)], "bgr")
 
     def close(self) -> None:
         pass
