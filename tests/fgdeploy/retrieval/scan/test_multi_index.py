@@ -15,7 +15,6 @@ from fgdeploy.core.errors import MissingDependency, UsageError
 from fgdeploy.retrieval import Index, search_codes
 from fgdeploy.retrieval.scan.search import Allowed
 from fgdeploy.retrieval.store import derived, snapshot, tables
-from fgdeploy.retrieval.store import index as store
 from tests.checks import examples, refused
 from tests.fgdeploy.retrieval.samples import MODEL
 
@@ -104,7 +103,6 @@ def test_near_queries_are_proven_and_far_ones_are_left_to_the_scan(
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "MERGE_ROWS", 100)
     monkeypatch.setattr(derived, "MERGE_ROWS", 100)
 
 
