@@ -25,9 +25,15 @@ _GLANCE = 0.01  # seconds between looks at it
 
 
 class Answers(Protocol):
-    """Has the worker that hashes now, and finds the hits of a frame that was hashed."""
+    """Has the worker that hashes now, and finds the hits of a frame that was hashed.
+
+    rebuilds: how often the engine was opened anew after an error, of all workers so far.
+    """
 
     worker: HashWorker
+
+    @property
+    def rebuilds(self) -> int: ...
 
     def hits(self, coded: Coded) -> Sequence[Hit] | None: ...
 
@@ -50,6 +56,11 @@ class Staying:
         )
         self._index, self._k, self._threads = index, k, threads
 
+    @property
+    def rebuilds(self) -> int:
+        """How often the worker opened its engine anew."""
+        return self.worker.rebuilt
+
     def hits(self, coded: Coded) -> Sequence[Hit] | None:
         """Return the k nearest items, None without an index. Raises IndexStoreError."""
         if self._index is None:
@@ -71,6 +82,12 @@ class Following:
     def __init__(self, pair: Pair, k: int, threads: int | None) -> None:
         self._pair, self._k, self._threads = pair, k, threads
         self.worker = self._begin()
+        self._rebuilds = 0  # of the workers before
+
+    @property
+    def rebuilds(self) -> int:
+        """How often all workers so far opened their engines anew."""
+        return self._rebuilds + self.worker.rebuilt
 
     def hits(self, coded: Coded) -> Sequence[Hit]:
         """Return the k nearest items in the index of now. Raises IndexStoreError, EngineError."""
@@ -97,11 +114,14 @@ class Following:
 
     def _go_over(self) -> None:
         old, using = self.worker, self._using
+        counted = old.rebuilt
         self.worker = self._begin()
+        self._rebuilds += counted
         end = time.monotonic() + _IDLE
         while old.progress() is not None and old.failed is None and time.monotonic() < end:
             time.sleep(_GLANCE)
         old.close(_LEFT)
+        self._rebuilds += old.rebuilt - counted
         using.close()
 
     def _hash_anew(self, coded: Coded) -> None:

@@ -126,7 +126,7 @@ class Camera(Closing):
             captured=tally["captured"],  # last, so that none of the fates has no frame
             waiting=pipeline.waiting,
             reconnects=getattr(self.source, "reconnects", 0),
-            rebuilds=self.worker.rebuilt,
+            rebuilds=self._answers.rebuilds,
         )
 
     def close(self) -> None:

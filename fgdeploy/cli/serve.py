@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -133,9 +132,7 @@ def serve(
             )
 
         hasher, index = (load(bundle), None) if place is None else _opened(place, bundle, load)
-        # After a migration: the index that lies there then, with the bundle that it names.
-        reopen = None if place is None else partial(_opened, place, None, load)
-        with log_to_stderr(log_json), Service(hasher, index, settings, reopen) as service:
+        with log_to_stderr(log_json), Service(hasher, index, settings, load) as service:
             if keep_thumbnails and index is not None:
                 index.thumbnails.keep()
             said = f"{_in_words(hasher, index)} at {address_of(listening)}"

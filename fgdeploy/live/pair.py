@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from fgdeploy import hasher as hashing
 from fgdeploy.core.closing import Closing
-from fgdeploy.core.errors import BundleError, FgdeployError, IndexStoreError
-from fgdeploy.gallery import bundle_of, old_of
+from fgdeploy.core.errors import IndexStoreError
 from fgdeploy.hasher import Hasher
-from fgdeploy.live.events import tell
+from fgdeploy.live.pair_opener import TRIES, Both, Load, PairOpener
 from fgdeploy.retrieval import Index
 
-RETRY_S = 30.0  # between two attempts at an index or bundle that cannot be opened
-_TRIES = 4  # at an index that is replaced again and again
-
 _Result = TypeVar("_Result")
-Load = Callable[[Path], Hasher]
-
-
-@dataclass
-class Both:
-    """A hasher and the index of its codes. kept_old: the index is the one that was replaced, as it
-    was kept, which cannot be written: the new one cannot be used."""
-
-    hasher: Hasher
-    index: Index
-    kept_old: bool = False
-    _users: int = 0
 
 
 class Pair(Closing):
@@ -57,10 +39,11 @@ class Pair(Closing):
         load: how to open a bundle, such as functools.partial(fgdeploy.load, self_test=10). Raises
         IndexStoreError, BundleError, EngineError, UsageError, MissingDependency.
         """
-        self.path, self._load, self._clock = path, load, clock
+        self.path, self._opener = path, PairOpener(path, load, clock=clock)
         self._mutex, self._refreshing = threading.Lock(), threading.Lock()
-        self._closed, self._retry_at = False, 0.0
-        self._both = self._opened(bundle)
+        self._closed = False
+        self._both = self._opener.open(bundle)
+        self._users = {self._both: 0}  # of all that are open
 
     @contextlib.contextmanager
     def using(self) -> Iterator[Both]:
@@ -69,25 +52,23 @@ class Pair(Closing):
             if self._closed:
                 raise IndexStoreError(f"{self.path} is closed; open it anew")
             both = self._both
-            both._users += 1
+            self._users[both] += 1
         try:
             yield both
         finally:
             with self._mutex:
-                both._users -= 1
-                done = both._users == 0 and (self._closed or both is not self._both)
-            if done:
-                self._close(both)
+                self._users[both] -= 1
+            self._close_unused()
 
     def answer(self, work: Callable[[Hasher, Index], _Result]) -> _Result:
         """Return what `work` gives; where the index is replaced meanwhile, it works anew with both
         new ones."""
-        for attempt in range(_TRIES):
+        for attempt in range(TRIES):
             with self.using() as both:
                 try:
                     return work(both.hasher, both.index)
                 except IndexStoreError:
-                    if both.index.is_current() or attempt == _TRIES - 1:
+                    if both.index.is_current() or attempt == TRIES - 1:
                         raise
             self.refresh()
         raise AssertionError("the last attempt returns or raises")
@@ -96,91 +77,33 @@ class Pair(Closing):
         """Go over to the index that lies at the path now; returns whether the pair is another one.
 
         Where it or its bundle cannot be opened, the old hasher goes on with the old index where it
-        is kept, to be read only; a log line says why, and the new ones are tried again every
-        RETRY_S. Raises IndexStoreError where none is kept.
+        is kept, to be read only, as `PairOpener.following` says. Raises IndexStoreError where none
+        is kept.
         """
         with self._refreshing:
-            before = self._both
-            current = before.index.is_current()
-            if self._closed or (current and not before.kept_old):
+            if self._closed or (both := self._opener.following(self._both)) is None:
                 return False
-            if current and self._clock() < self._retry_at:
-                return False
-            try:
-                both = self._opened(None)
-            except FgdeployError as error:
-                self._retry_at = self._clock() + RETRY_S
-                if current:
-                    return False
-                both = self._kept(before, error)
-                tell("old_index_kept", logging.WARNING, index=self.path, why=str(error))
-            else:
-                tell("index_replaced", index=self.path, model=both.hasher.fingerprint[:12])
             with self._mutex:
                 self._both = both
-                idle = before._users == 0
-            if idle:
-                self._close(before)
+                self._users[both] = 0
+            self._close_unused()
             return True
 
     def close(self) -> None:
         """Close both, when their last user is done."""
         with self._mutex:
-            already, self._closed = self._closed, True
-            idle = self._both._users == 0
-        if idle and not already:
-            self._close(self._both)
+            self._closed = True
+        self._close_unused()
 
-    def _opened(self, bundle: Path | None) -> Both:
-        for _ in range(_TRIES):
-            index = Index.open(self.path)
-            try:
-                both = Both(self._hasher_for(index, bundle), index)
-            except BaseException:
-                index.close()
-                raise
-            if index.is_current():
-                return both
-            self._close(both)  # replaced while the bundle was loaded
-        raise IndexStoreError(f"{self.path} is replaced again and again; try later")
-
-    def _hasher_for(self, index: Index, bundle: Path | None) -> Hasher:
-        before: Both | None = getattr(self, "_both", None)
-        if before is not None and before.hasher.fingerprint == index.fingerprint:
-            return before.hasher
-        if (found := bundle or bundle_of(index)) is None:
-            raise BundleError(
-                f"{self.path}: no bundle of its model {index.fingerprint[:12]} is found"
-                + (f", {index.bundle} is not there" if index.bundle else "")
-                + "; put it beside the index"
-            )
-        hasher = self._load(found)
-        try:
-            index.require(hasher.fingerprint, hasher.bits)
-        except BaseException:
-            hasher.close()
-            raise
-        return hasher
-
-    def _kept(self, before: Both, error: FgdeployError) -> Both:
-        aside = old_of(self.path)
-        try:
-            index = Index.open(aside, read_only=True)
-            try:
-                index.require(before.hasher.fingerprint, before.hasher.bits)
-            except BaseException:
-                index.close()
-                raise
-        except IndexStoreError:
-            raise IndexStoreError(
-                f"{self.path} was replaced and cannot be used now ({error}); none of the model "
-                f"before is kept at {aside}"
-            ) from error
-        return Both(before.hasher, index, kept_old=True)
-
-    def _close(self, both: Both) -> None:
-        both.index.close()
+    def _close_unused(self) -> None:
+        """Close what nobody uses and nobody will; a hasher when no index that is open needs it."""
         with self._mutex:
-            shared = both is not self._both and both.hasher is self._both.hasher
-        if not shared:
-            both.hasher.close()
+            kept = None if self._closed else self._both
+            unused = [both for both, users in self._users.items() if not users and both is not kept]
+            for both in unused:
+                del self._users[both]
+            needed = {both.hasher for both in self._users}
+        for both in unused:
+            both.index.close()
+        for hasher in {both.hasher for both in unused} - needed:
+            hasher.close()

@@ -1,17 +1,21 @@
 """A hasher and an index of one model, and how the service goes on with the next pair.
 
 After `fgdeploy index migrate` another index lies at the path. Requests under way on the old pair
-come to their end there, or are done again on the new one; none sees a mixture.
+come to their end there, or are done again on the new one; none sees a mixture. Where the new one
+cannot be opened, searches go on with the old index where it is kept.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -22,27 +26,25 @@ from fgdeploy.gallery.backfilling import require_width
 from fgdeploy.hasher import Hasher
 from fgdeploy.live.events import tell
 from fgdeploy.live.hash_worker import HashWorker
+from fgdeploy.live.pair_opener import Both, Load, PairOpener
 from fgdeploy.retrieval import Index
 from fgdeploy.serve.chained import otherwise
 from fgdeploy.serve.serve_settings import ServeSettings
 
 _LOOK_S = 0.5  # between two looks at the path of the index
-_AGAIN_S = 5.0  # after a pair that could not be opened
+_AGAIN_S = 5.0  # after a switch that failed: neither the new index nor an old one can be used
 
 _Result = TypeVar("_Result")
-Reopen = Callable[[], tuple[Hasher, Index]]
 
 
-class ModelPair(Closing):
-    """A worker, and perhaps an index of its model. users: requests under way on it."""
+class ModelPair:
+    """A worker, and perhaps an index of its model. users: requests under way on it.
 
-    def __init__(self, hasher: Hasher, index: Index | None, settings: ServeSettings) -> None:
-        if index is not None:
-            index.require(hasher.fingerprint, hasher.bits)
-            require_width(index, hasher)
-            index.filters.seconds = settings.filter_s
-        _warm_up(hasher)
-        self.index, self.worker, self.users = index, HashWorker(hasher, settings.waiting), 0
+    kept_old: the index is the one of before, which cannot be written (`PairOpener`).
+    """
+
+    def __init__(self, worker: HashWorker, index: Index | None, kept_old: bool = False) -> None:
+        self.worker, self.index, self.kept_old, self.users = worker, index, kept_old, 0
 
     @property
     def hasher(self) -> Hasher:
@@ -52,12 +54,6 @@ class ModelPair(Closing):
     def is_current(self) -> bool:
         """Return whether its index, if it has one, still lies at its path."""
         return self.index is None or self.index.is_current()
-
-    def close(self) -> None:
-        """Close both, when what runs on them has ended."""
-        self.worker.close()
-        if self.index is not None:
-            self.index.close()
 
 
 def _warm_up(hasher: Hasher) -> None:
@@ -73,9 +69,10 @@ def _warm_up(hasher: Hasher) -> None:
 
 
 class PairKeeper(Closing):
-    """Keeps the pair that answers. reopen: opens the one that lies at the index's path now.
+    """Keeps the pair that answers, and closes all. load: opens the bundle of another index, which
+    lies at the path of this one after a migration.
 
-    Without `reopen` there is one pair for life.
+    Without `load` there is one pair for life.
     """
 
     def __init__(
@@ -83,16 +80,23 @@ class PairKeeper(Closing):
         hasher: Hasher,
         index: Index | None,
         settings: ServeSettings,
-        reopen: Reopen | None = None,
+        load: Load | None = None,
     ) -> None:
-        self.now = ModelPair(hasher, index, settings)
-        self._settings, self._reopen = settings, reopen
+        if index is not None:
+            index.require(hasher.fingerprint, hasher.bits)
+            require_width(index, hasher)
+            index.filters.seconds = settings.filter_s
+        _warm_up(hasher)
+        self._settings = settings
+        self.now = ModelPair(HashWorker(hasher, settings.waiting), index)
         self._counting, self._switching = threading.Lock(), threading.Lock()
         self._ended = threading.Event()
         self._retired: list[ModelPair] = []
         self._not_before = 0.0
-        self._thread: threading.Thread | None = None
-        if reopen is not None and index is not None:
+        self._opener: PairOpener | None = None
+        if load is not None and index is not None:
+            opens = functools.partial(_warmed, load)
+            self._opener = PairOpener(Path(index.path), opens, require_width)
             self._thread = threading.Thread(target=self._watch, name="follow index", daemon=True)
             self._thread.start()
 
@@ -107,7 +111,7 @@ class PairKeeper(Closing):
             self._leave(pair)
             raise
         found.add_done_callback(lambda done: self._leave(pair))
-        if self._thread is None:
+        if self._opener is None:
             return found
 
         def again(error: Exception) -> Future[_Result] | None:
@@ -125,42 +129,59 @@ class PairKeeper(Closing):
     def _switch(self, old: ModelPair) -> None:
         """Go on with the pair that lies there now, once, whoever asks. Raises FgdeployError."""
         with self._switching:
-            if self.now is not old or self._reopen is None:
+            if self.now is not old or self._opener is None or old.index is None:
                 return
             if self._ended.is_set() or time.monotonic() < self._not_before:
                 raise IndexStoreError("the index was replaced, and its model is not open yet")
+            before = Both(old.hasher, old.index, old.kept_old)
             try:
-                hasher, index = self._reopen()
-                try:
-                    fresh = ModelPair(hasher, index, self._settings)
-                except BaseException:
-                    hasher.close()
-                    index.close()
-                    raise
+                both = self._opener.following(before)
             except FgdeployError as error:
                 self._not_before = time.monotonic() + _AGAIN_S
                 tell("switch_failed", logging.ERROR, error=str(error), again_in=_AGAIN_S)
                 raise
+            if both is None:
+                return
+            both.index.filters.seconds = self._settings.filter_s
+            same = both.hasher is before.hasher
+            worker = old.worker if same else HashWorker(both.hasher, self._settings.waiting)
             with self._counting:
-                self.now = fresh
+                self.now = ModelPair(worker, both.index, both.kept_old)
                 self._retired.append(old)
-            tell("model_switched", model=fresh.hasher.fingerprint, index=str(index.path))
 
     def _watch(self) -> None:
         while not self._ended.wait(_LOOK_S):
-            if not self.now.is_current():
-                with contextlib.suppress(FgdeployError):
-                    self._switch(self.now)
+            with contextlib.suppress(FgdeployError):
+                self._switch(self.now)
             with self._counting:
                 idle = [pair for pair in self._retired if pair.users == 0]
                 self._retired = [pair for pair in self._retired if pair.users]
-            for pair in idle:
-                pair.close()
+                needed = {pair.worker for pair in (self.now, *self._retired)}
+            _close(idle, needed)
 
     def close(self) -> None:
         """Close all pairs."""
         self._ended.set()
-        if self._thread is not None:
+        if self._opener is not None:
             self._thread.join()
-        for pair in (*self._retired, self.now):
-            pair.close()
+        with self._switching:
+            _close([*self._retired, self.now], set())
+
+
+def _close(pairs: Sequence[ModelPair], needed: AbstractSet[HashWorker]) -> None:
+    """Close pairs when what runs on them has ended, without the workers that others need."""
+    for worker in {pair.worker for pair in pairs} - needed:
+        worker.close()
+    for pair in pairs:
+        if pair.index is not None:
+            pair.index.close()
+
+
+def _warmed(load: Load, bundle: Path) -> Hasher:
+    hasher = load(bundle)
+    try:
+        _warm_up(hasher)
+    except BaseException:
+        hasher.close()
+        raise
+    return hasher

@@ -22,10 +22,11 @@ from fgdeploy.engines import Outputs
 from fgdeploy.gallery import Query, code_queries
 from fgdeploy.hasher import Hasher
 from fgdeploy.live.hash_worker import Answered, HashWorker
+from fgdeploy.live.pair_opener import RETRY_S, Load
 from fgdeploy.photos import Decoders, DecodersClosed, thumbnail
 from fgdeploy.retrieval import Hit, Index, Item
 from fgdeploy.serve.chained import chain
-from fgdeploy.serve.model_pair import ModelPair, PairKeeper, Reopen
+from fgdeploy.serve.model_pair import ModelPair, PairKeeper
 from fgdeploy.serve.refusals import Refusal
 from fgdeploy.serve.serve_settings import ServeSettings
 from fgdeploy.serve.uploads import check_pixels
@@ -97,8 +98,8 @@ class Service(Closing):
     """A hasher and perhaps an index, for any number of threads; it closes both.
 
     Each call returns a future at once. One thread runs the engine, one writes to the index, some
-    decode and some search. What needs an index raises Refusal without one. reopen: opens the hasher
-    and index that lie there after a migration, with which it goes on then (`model_pair`).
+    decode and some search. What needs an index raises Refusal without one. load: opens the bundle
+    of the index that lies there after a migration, with which it goes on then (`model_pair`).
     """
 
     def __init__(
@@ -106,10 +107,10 @@ class Service(Closing):
         hasher: Hasher,
         index: Index | None = None,
         settings: ServeSettings | None = None,
-        reopen: Reopen | None = None,
+        load: Load | None = None,
     ) -> None:
         self.settings = settings or ServeSettings()
-        self._keeper = PairKeeper(hasher, index, self.settings, reopen)
+        self._keeper = PairKeeper(hasher, index, self.settings, load)
         self._decoders = Decoders()
         readers = max(2, min(_READERS, machine.cores()))
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="search")
@@ -250,20 +251,23 @@ class Service(Closing):
         return self._read(lambda index: _page(index, asked, after))
 
     def remove(self, number: int) -> Future[Item]:
-        """Remove an item and return it. Refusal for unknown ids."""
-        return self._keeper.ask(lambda pair: _begun(self._writer, _remove, _index(pair), number))
+        """Remove an item and return it. Refusal for unknown ids, or while it may only be read."""
+        return self._keeper.ask(lambda pair: _begun(self._writer, _remove, _writable(pair), number))
 
     def add(self, image: bytes, label: str | None, uri: str | None) -> Future[Enrolled]:
         """Hash an image and add it; on the disk when the future is done.
 
         An item is the one of its URI, else of its content. Raises UsageError for a URI that is
-        none: a path of this machine would be opened by other commands.
+        none: a path of this machine would be opened by other commands. Refusal while the index may
+        only be read.
         """
         self.check_new(label, uri)
 
         def ask(pair: ModelPair) -> Future[Enrolled]:
+            index = _writable(pair)
+
             def add(hashed: HashedUpload) -> Future[Enrolled]:
-                return _begun(self._writer, _add, _index(pair), image, label, uri, hashed)
+                return _begun(self._writer, _add, index, image, label, uri, hashed)
 
             return chain(self._hash(pair, image), add)
 
@@ -293,6 +297,17 @@ def _index(pair: ModelPair) -> Index:
     if pair.index is None:
         raise Refusal(404, "no_index", "the service has no index; start it with --index")
     return pair.index
+
+
+def _writable(pair: ModelPair) -> Index:
+    """Return its index. Raises Refusal for the old one that was kept: additions would be lost."""
+    if pair.kept_old:
+        words = (
+            "the index was replaced and the new one cannot be used yet; the old one is only read; "
+            "the service's log says why"
+        )
+        raise Refusal(503, "old_index", words, {"retry-after": f"{RETRY_S:.0f}"})
+    return _index(pair)
 
 
 def _hashed(pair: ModelPair, found: Answered, decode: float) -> Future[HashedUpload]:

@@ -21,16 +21,21 @@ FLIPS = {OLD: 0, NEW: 255}  # what the code of a frame is xored with, in each by
 
 
 class Models:
-    """Opens a bundle by the model that its manifest names."""
+    """Opens a bundle by the model that its manifest names. fails: the first engine's first run."""
 
-    def __init__(self) -> None:
+    def __init__(self, fails: bool = False) -> None:
         self.opened: list[Hasher] = []
+        self._fails = fails
 
     def __call__(self, path: Path) -> Hasher:
         model = json.loads((path / "manifest.json").read_text())["fingerprint"]
         engine = HeldEngine()
         engine.flip = FLIPS[model]
         self.opened.append(Hasher(colour_bundle(model), engine))
+        if self._fails and len(self.opened) == 1:
+            engine.fails_at = 0
+            fresh = Hasher(colour_bundle(model), HeldEngine())
+            self.opened[0].reopened = lambda: fresh  # type: ignore[method-assign]
         return self.opened[-1]
 
 
@@ -88,6 +93,23 @@ def test_frames_under_way_are_hashed_anew(tmp_path: Path) -> None:
                 os.rename(path, tmp_path / "old.fgi")
                 os.rename(tmp_path / "new.fgi", path)
     assert ids == [*range(6), *range(1006, 1040)]
+
+
+def test_engines_that_were_opened_anew_are_counted_over_models(tmp_path: Path) -> None:
+    path, models = tmp_path / "g.fgi", Models(fails=True)
+    gallery(path, OLD, 0)
+    gallery(tmp_path / "new.fgi", NEW, 1000)
+    feed = Feed(live=False)
+    with Pair(path, load=models) as pair, Camera(feed, pair, k=1) as camera:
+        results = iter(camera)
+        for number in range(2):
+            feed.push(numbered(number))
+            assert next(results).hits[0].id == 1001 * number
+            assert camera.counters.rebuilds == 1
+            if number == 0:
+                os.rename(path, tmp_path / "old.fgi")
+                os.rename(tmp_path / "new.fgi", path)
+        assert camera.worker.rebuilt == 0
 
 
 def test_an_index_that_is_gone_ends_it_in_a_line(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import pytest
 from fgdeploy.core.errors import BundleError, EngineError, IndexStoreError
 from fgdeploy.gallery import go_back, migrate, old_of
 from fgdeploy.hasher import Hasher
-from fgdeploy.live.pair import RETRY_S, Both, Pair
+from fgdeploy.live.pair import Pair
+from fgdeploy.live.pair_opener import RETRY_S, Both
 from fgdeploy.retrieval import Index, Item
 from tests.checks import refused
 from tests.fgdeploy.gallery.conftest import MODEL, colour_hasher
@@ -149,6 +150,21 @@ def test_a_new_model_that_fails_leaves_the_old_pair_at_work(
         assert pair.refresh()
         assert pair.answer(nearest) == (NEW, 4, 0)
         assert not is_open(load.opened[0])
+
+
+def test_the_old_hasher_is_open_while_it_is_used_whatever_index_it_went_on_with(
+    path: Path, load: Loader
+) -> None:
+    now = [0.0]
+    with Pair(path, load=load, clock=lambda: now[0]) as pair:
+        with pair.using() as both:
+            to_new(path)
+            load.fails = True
+            assert pair.refresh()  # the same hasher and the index that was kept
+            load.fails, now[0] = False, RETRY_S + 1
+            assert pair.refresh()  # both new; nobody uses the index that was kept
+            assert both.hasher.encode([FRAME]).tolist() == [[3, 9, 7]]
+        assert [is_open(hasher) for hasher in load.opened] == [False, True]
 
 
 def test_without_an_old_index_it_says_why_it_cannot_go_on(path: Path, load: Loader) -> None:

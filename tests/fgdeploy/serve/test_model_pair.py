@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 
 from fgdeploy.bundle import seal
-from fgdeploy.core.errors import IndexStoreError
+from fgdeploy.core.errors import EngineError, IndexStoreError
 from fgdeploy.core.exchange import exchange
 from fgdeploy.gallery.migrating import migrate
 from fgdeploy.gallery.throttling import Throttle
 from fgdeploy.hasher import Hasher, load
 from fgdeploy.photos import thumbnail
 from fgdeploy.retrieval import Index, Item
+from fgdeploy.serve.refusals import Refusal
 from fgdeploy.serve.service import Asked, Service
+from tests.checks import refused
 from tests.conftest import toy_manifest, write_toy_graph
 from tests.fgdeploy.serve.asking import WAIT, photo
 
@@ -50,13 +52,14 @@ def _filled(place: Path, bundle: Path) -> Path:
     return place
 
 
-def _opener(place: Path) -> Callable[[], tuple[Hasher, Index]]:
-    def reopen() -> tuple[Hasher, Index]:
-        index = Index.open(place)
-        assert index.bundle is not None
-        return load(index.bundle, "onnxruntime", threads=1), index
+def _load(bundle: Path) -> Hasher:
+    return load(bundle, "onnxruntime", threads=1)
 
-    return reopen
+
+def _following(place: Path, opens: Callable[[Path], Hasher] = _load) -> Service:
+    index = Index.open(place)
+    assert index.bundle is not None
+    return Service(_load(index.bundle), index, load=opens)
 
 
 def _until(true: Callable[[], object]) -> None:
@@ -70,12 +73,11 @@ def test_no_request_fails_and_none_sees_a_mixture(
     toy_bundle: Path, newer: Path, tmp_path: Path
 ) -> None:
     place = _filled(tmp_path / "g.fgi", toy_bundle)
-    reopen = _opener(place)
     wrong: list[object] = []
     added: list[str] = []
     models: list[set[str]] = [set() for _ in PHOTOS]
     over = threading.Event()
-    with Service(*reopen(), reopen=reopen) as service:
+    with _following(place) as service:
         old = service.hasher.fingerprint
 
         def ask(number: int) -> None:
@@ -123,8 +125,7 @@ def test_an_idle_service_goes_on_with_the_new_model_by_itself(
 ) -> None:
     place = _filled(tmp_path / "g.fgi", toy_bundle)
     following = _filled(tmp_path / "next.fgi", newer)
-    reopen = _opener(place)
-    with Service(*reopen(), reopen=reopen) as service:
+    with _following(place) as service:
         old = service.hasher.fingerprint
         exchange(place, following)
         _until(lambda: service.hasher.fingerprint != old)
@@ -132,22 +133,70 @@ def test_an_idle_service_goes_on_with_the_new_model_by_itself(
         assert found.model.fingerprint == service.hasher.fingerprint
 
 
+class Failing:
+    """Opens bundles but when told to fail, and counts the failures."""
+
+    def __init__(self) -> None:
+        self.fails, self.failed = True, 0
+
+    def __call__(self, bundle: Path) -> Hasher:
+        if self.fails:
+            self.failed += 1
+            raise EngineError("the self-test failed")
+        return _load(bundle)
+
+
 def test_a_pair_that_cannot_be_opened_is_tried_again(
     toy_bundle: Path, newer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fgdeploy.serve.model_pair._AGAIN_S", 0.01)
     place = _filled(tmp_path / "g.fgi", toy_bundle)
-    following = _filled(tmp_path / "next.fgi", newer)
-    open_now, tries = _opener(place), [0]
-
-    def reopen() -> tuple[Hasher, Index]:
-        tries[0] += 1
-        if tries[0] == 1:
-            raise IndexStoreError("its bundle is not there yet")
-        return open_now()
-
-    with Service(*open_now(), reopen=reopen) as service:
+    following, opens = _filled(tmp_path / "next.fgi", newer), Failing()
+    with _following(place, opens) as service:
         old = service.hasher.fingerprint
-        exchange(place, following)
+        exchange(place, following)  # none is kept as g.fgi.old
+        with refused(
+            IndexStoreError, "self-test failed.*none of the model before is kept|not open"
+        ):
+            service.search(PHOTOS[0], Asked()).result(WAIT)
+        assert service.unready() is not None and opens.failed
+        opens.fails = False
         _until(lambda: service.hasher.fingerprint != old)
-        assert tries[0] >= 2 and service.unready() is None
+        assert service.unready() is None
+
+
+def test_searches_go_on_with_the_old_index_until_the_new_pair_can_be_opened(
+    toy_bundle: Path, newer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, opens = _filled(tmp_path / "g.fgi", toy_bundle), Failing()
+    with _following(place, opens) as service:
+        old, worker = service.hasher.fingerprint, service.worker
+        with _load(newer) as hasher:
+            assert migrate(place, hasher, throttle=Throttle(1.0)).switched
+        found = service.search(PHOTOS[3], Asked(k=1)).result(WAIT)
+        assert [(hit.path, hit.distance) for hit in found.hits] == [("cam://3", 0)]
+        assert opens.failed and service.unready() is None and service.worker is worker
+        for write in (lambda: service.add(photo(9), None, None), lambda: service.remove(2)):
+            with pytest.raises(Refusal, match="the new one cannot be used yet") as told:
+                write()
+            assert told.value.status == 503
+        opens.fails, tried = False, opens.failed
+        monkeypatch.setattr("fgdeploy.live.pair_opener.RETRY_S", 0.0)
+        monkeypatch.setattr(service._keeper._opener, "_retry_at", 0.0)
+        _until(lambda: service.hasher.fingerprint != old)
+        assert opens.failed == tried == 1  # it waited in between
+        assert service.add(photo(9), None, "cam://9").result(WAIT).status == "new"
+    with Index.open(place) as index:
+        assert [item.path for item in index.items()] == [f"cam://{n}" for n in (*range(6), 9)]
+
+
+def test_another_index_of_the_same_model_keeps_the_worker(toy_bundle: Path, tmp_path: Path) -> None:
+    place = _filled(tmp_path / "g.fgi", toy_bundle)
+    following = _filled(tmp_path / "next.fgi", toy_bundle)
+    with _following(place) as service:
+        worker, index = service.worker, service.index
+        exchange(place, following)
+        assert service.search(PHOTOS[0], Asked(k=1)).result(WAIT).hits[0].distance == 0
+        _until(lambda: not service._keeper._retired)
+        assert service.worker is worker and service.index is not index
+        assert service.hash(PHOTOS[0]).result(WAIT).model.fingerprint == worker.hasher.fingerprint
