@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -85,8 +86,18 @@ class SiteSettings:
         return Reconnecting(source, Patience(at_start=self.wait))
 
     def open_preview(self, live: bool) -> Preview | None:
-        """Return the preview; of what is not live a video gets every frame. Raises as `Preview`."""
-        return None if self.preview is None else open_preview(self.preview, every=not live)
+        """Return the preview; of what is not live a video gets every frame.
+
+        Raises as `Preview`, and UsageError where it would replace the source.
+        """
+        if self.preview is None:
+            return None
+        written = (self.preview, f"{self.preview}.part")
+        if os.path.exists(self.source) and os.path.realpath(self.source) in map(
+            os.path.realpath, written
+        ):
+            raise UsageError(f"preview {self.preview}: it would replace the source; name another")
+        return open_preview(self.preview, every=not live)
 
 
 @dataclass

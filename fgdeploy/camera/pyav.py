@@ -125,6 +125,8 @@ class VideoSource(CaptureSource):
                 f"{self.describe()} {what}: nothing came for {limit:g} s; check the camera and "
                 "the network"
             )
+        if isinstance(error, av.InvalidDataError) and not self.lasts:
+            return StreamBroken(f"{self.describe()} {what}: it is no video, or a damaged one")
         reason = getattr(error, "strerror", None) or type(error).__name__
         return StreamBroken(f"{self.describe()} {what}: {shown_address(str(reason))}")
 

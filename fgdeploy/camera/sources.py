@@ -57,6 +57,8 @@ def open_source(
             f"color={shown(color)} is for arrays only; {shown_address(name)} knows its own: "
             "leave color out"
         )
+    if not name:  # Path("") would be the current folder
+        raise UsageError("the source is empty text; give a device number, address, video or folder")
     if " ! " in name:
         from fgdeploy.camera.gstreamer import PipelineSource
 

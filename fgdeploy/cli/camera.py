@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fgdeploy.cli import objects, show
+from fgdeploy.core.errors import ImageError
 from fgdeploy.core.text import counted
+from fgdeploy.core.text import shown as shortened
 
 if TYPE_CHECKING:
     from fgdeploy.camera.on_site import Site, SiteSettings
@@ -144,7 +146,8 @@ def camera(
         wait, open_timeout, read_timeout,
     )  # fmt: skip
     with log_to_stderr(log_json, level), ExitStack() as stack:
-        shown = settings.open_preview(settings.open_source().live)
+        feed = settings.open_source()
+        shown = settings.open_preview(feed.live)
         if shown is not None:
             stack.enter_context(shown)
         path = _gallery(gallery, bundle, enroll is not None)
@@ -161,6 +164,9 @@ def camera(
     _say_end(site, path)
     if shown is not None and shown.failed is not None:
         raise shown.failed
+    count = site.camera.counters
+    if not feed.lasts and count.captured == count.broken > 0:
+        raise ImageError(f"none of {counted(count.broken, 'frame')} of {source} can be read")
 
 
 def _gallery(named: Path | None, bundle: Path | None, enrolls: bool) -> Path | None:
@@ -272,7 +278,7 @@ def _say_end(site: Site, path: Path | None) -> None:
     enroller = site.enroller
     if enroller is not None:
         show.say(
-            f"enrolled {counted(enroller.enrolled, 'frame')} as {enroller.label}, "
+            f"enrolled {counted(enroller.enrolled, 'frame')} as {shortened(enroller.label)}, "
             f"{enroller.repeated:,} more had the code of the one before; "
             f"next: fgdeploy camera SOURCE --index {path}"
         )

@@ -11,6 +11,7 @@ from fgdeploy.core.errors import UsageError
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 KEY_CHARACTERS = 16  # of the shortest API key
 MEGABYTE = 1_000_000
+_KEY_FILE = 4096  # bytes of the longest file with a key
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,9 @@ def key_for(host: str, given: str | None, file: Path | None) -> str | None:
     """
     key = given or None
     if file is not None:
-        try:
-            key = file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--api-key-file {file}: it cannot be read ({error})") from None
+        key = _key_in(file)
+    if not host:
+        raise UsageError("--host is empty text; give an address, such as 127.0.0.1")
     if key is None and not is_loopback(host):
         raise UsageError(
             f"--host {host} can be reached from other machines; give an API key, in the "
@@ -83,3 +83,17 @@ def key_for(host: str, given: str | None, file: Path | None) -> str | None:
     if key is not None:
         check_key(key)
     return key
+
+
+def _key_in(file: Path) -> str:
+    """Return the text of a file with a key. Raises UsageError."""
+    try:
+        with open(file, "rb") as stream:
+            start = stream.read(_KEY_FILE + 1)  # never all of what was named by mistake
+    except OSError as error:
+        raise UsageError(f"--api-key-file {file} cannot be read: {error.strerror}") from None
+    if len(start) > _KEY_FILE or not start.isascii() or b"\0" in start:
+        raise UsageError(
+            f"--api-key-file {file} holds no key; make one with: openssl rand -hex 24 > {file}"
+        )
+    return start.decode("ascii").strip()

@@ -320,7 +320,9 @@ def _hashed(pair: ModelPair, found: Answered, decode: float) -> Future[HashedUpl
 
 def _check_text(what: str, text: str | None) -> None:
     if text is not None and not (0 < len(text) <= TEXT and is_utf8(text) and "\0" not in text):
-        raise UsageError(f"{what}: expected 1 to {TEXT:,} characters, got {shown(repr(text))}")
+        raise UsageError(
+            f"{what}: expected 1 to {TEXT:,} characters without NUL, got {shown(repr(text))}"
+        )
 
 
 def _item(index: Index, number: int) -> Item:

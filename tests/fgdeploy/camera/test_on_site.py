@@ -34,6 +34,17 @@ def test_what_can_never_be_right(given: dict[str, Any], words: str) -> None:
         SiteSettings("0", **given)
 
 
+def test_a_preview_never_replaces_the_source(tmp_path: Path) -> None:
+    clip, link = tmp_path / "night.mp4", tmp_path / "link.mp4"
+    clip.write_bytes(b"frames")
+    link.symlink_to(clip)
+    part = clip.rename(tmp_path / "day.mp4.part")
+    clip.write_bytes(b"frames")
+    for source, preview in ((clip, clip), (link, clip), (part, tmp_path / "day.mp4")):
+        with refused(UsageError, "it would replace the source; name another"):
+            SiteSettings(str(source), preview=str(preview)).open_preview(False)
+
+
 def test_the_settings_are_carried_out(tmp_path: Path) -> None:
     hasher = hasher_on(HeldEngine())
     feed = Feed([numbered(n) for n in range(1, 11)], live=False, ends=True)

@@ -168,3 +168,10 @@ def test_a_slice_that_was_lost_spoils_all_up_to_the_next_key_frame(
     frames, broken, _ = read_all(source)
     assert [number_of(frame) for frame in frames] == list(kept)
     assert len(broken) == 30 - len(kept)
+
+
+@pytest.mark.parametrize("held", [b"", b"a letter, no video\n" * 99])
+def test_a_file_that_is_no_video_is_called_so(tmp_path: Path, held: bytes) -> None:
+    (tmp_path / "v.mp4").write_bytes(held)
+    with refused(StreamBroken, "v.mp4 cannot be opened: it is no video, or a damaged one$"):
+        open_source(tmp_path / "v.mp4").open()

@@ -50,6 +50,11 @@ def test_a_source_stays_what_it_is(tmp_path: Path) -> None:
     assert open_source(source) is source
 
 
+def test_empty_text_is_not_the_current_folder() -> None:
+    with refused(UsageError, "the source is empty text; give a device number"):
+        open_source("")
+
+
 @pytest.mark.parametrize("given", [None, True, 1.5, b"frames", object()])
 def test_other_things_are_refused(given: Any) -> None:
     with refused(UsageError, "expected a device number, a URL"):

@@ -151,3 +151,11 @@ def test_a_folder_gets_the_codes_of_its_photos(
     lines = lines_of(run("camera", moths, "-b", bundle, "-k", "1", "--json").stdout)
     assert len(lines) == 18
     assert {line["hits"][0]["distance"] for line in lines} == {0}  # type: ignore[index]
+
+
+def test_a_folder_of_which_nothing_can_be_read(run: Run, bundle: Path, gallery: Path) -> None:
+    Path("odd").mkdir()
+    Path("odd/a.jpg").write_text("no picture")
+    done = run("camera", "odd", "-b", bundle)
+    fails(done, 1, "none of 1 frame of odd can be read")
+    assert "0 hashed" in done.stderr and done.stdout == ""

@@ -15,7 +15,11 @@ from tests.fgdeploy.cli.outcome import fails
 
 def test_beyond_this_machine_a_key_is_needed(run: Run, bundle: Path) -> None:
     fails(run("serve", "-b", bundle, "--host", "0.0.0.0"), 2, "give an API key")
-    fails(run("serve", "-b", bundle, "--api-key-file", "none"), 2, "--api-key-file none: it cannot")
+    fails(
+        run("serve", "-b", bundle, "--api-key-file", "none"),
+        2,
+        "--api-key-file none cannot be read",
+    )
 
 
 def test_a_port_that_is_taken(run: Run, bundle: Path) -> None:

@@ -40,14 +40,20 @@ def test_a_file_has_the_key_and_wins(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text(f"{KEY}{KEY}\n")
     assert key_for("0.0.0.0", KEY, file) == KEY + KEY
-    with refused(UsageError, "it cannot be read"):
+    with refused(UsageError, "none cannot be read: No such file or directory$"):
         key_for("127.0.0.1", None, tmp_path / "none")
     file.write_bytes(b"\xff\xfe")
-    with refused(UsageError, "it cannot be read"):
-        key_for("127.0.0.1", None, file)
+    for wrong in (file, Path("/dev/zero")):  # the second has no end
+        with refused(UsageError, "holds no key; make one with: openssl rand -hex 24"):
+            key_for("127.0.0.1", None, wrong)
     file.write_text("\n")
     with refused(UsageError, "16 printable ASCII characters"):
         key_for("127.0.0.1", None, file)
+
+
+def test_an_empty_address_is_none_of_this_machine() -> None:
+    with refused(UsageError, "--host is empty text; give an address"):
+        key_for("", KEY, None)
 
 
 @pytest.mark.parametrize("key", ["", KEY[:-1], KEY + " ", KEY + "\n" + KEY, "é" * 20])
