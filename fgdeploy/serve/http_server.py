@@ -12,9 +12,12 @@ from types import FrameType
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fgdeploy.core.errors import FgdeployError, MissingDependency, UsageError
 from fgdeploy.live.service_manager import Heartbeat, ServiceManager
+from fgdeploy.serve.refusals import Refusal
+from fgdeploy.serve.request_gate import send_refusal
 
 try:
     import uvicorn
@@ -76,7 +79,7 @@ def run(app: FastAPI, listening: socket.socket, ready: Callable[[], None]) -> No
         manager.ready(f"at {address_of(listening)}")
 
     config = uvicorn.Config(
-        app,
+        _AnsweredAtEnd(app),
         http=_BoundedProtocol,
         ws="none",
         lifespan="off",
@@ -124,6 +127,29 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+class _AnsweredAtEnd:
+    """Answers 503 where uvicorn, whose grace is over, would log a traceback and answer 500."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def told(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, told)
+        except asyncio.CancelledError:  # uvicorn cancels for nothing else
+            if not begun:
+                words = "the service ends; send it again later"
+                refusal = Refusal(503, "not_ready", words, {"retry-after": "1"})
+                await send_refusal(refusal, receive, send)
 
 
 class _BoundedProtocol(HttpToolsProtocol):

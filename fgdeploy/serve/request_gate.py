@@ -55,7 +55,7 @@ class RequestGate:
                 tell("request_failed", logging.ERROR, status=refusal.status, error=one_line(what))
                 LOG.debug("request failed", exc_info=True)
             if not status:
-                await _answer(refusal, receive, told)
+                await send_refusal(refusal, receive, told)
         finally:
             self._note(scope, status, time.monotonic() - start)
 
@@ -101,7 +101,7 @@ class RequestGate:
             raise Refusal(401, "api_key", words, {"www-authenticate": "Bearer"}, close=True)
 
 
-async def _answer(refusal: Refusal, receive: Receive, send: Send) -> None:
+async def send_refusal(refusal: Refusal, receive: Receive, send: Send) -> None:
     """Send a refusal; where it closes the connection, read on a little before that.
 
     Else a client that is still sending would lose the answer to the reset of its connection.

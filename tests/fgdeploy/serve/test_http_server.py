@@ -179,6 +179,22 @@ def test_a_request_under_way_is_answered_at_the_end(toy_bundle: Path, tmp_path: 
         assert found.ended() == 0
 
 
+def test_a_request_that_does_not_end_in_time_is_told_so(toy_bundle: Path) -> None:
+    with (
+        serving("-b", toy_bundle, "--backend", "onnxruntime") as found,
+        found.connect() as line,
+    ):
+        line.sendall((HEAD + "Content-Length: 99\n\n").replace("\n", "\r\n").encode())
+        assert httpx.get(found.url("/readyz")).status_code == 200
+        found.process.terminate()  # and the body never comes
+        line.settimeout(WAIT)
+        status, told = received(line)
+        assert (status, told["kind"]) == (503, "not_ready")
+        assert "the service ends" in str(told["error"])
+        assert found.ended() == 0
+    assert "Traceback" not in "".join(found.said)
+
+
 def test_a_socket_is_not_open_before_the_model_is(tmp_path: Path) -> None:
     with bound("127.0.0.1", 0) as waiting:
         address = waiting.getsockname()
