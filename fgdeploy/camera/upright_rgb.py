@@ -48,7 +48,7 @@ class UprightRgb:
         """Return the display matrix of a frame, looked up again where its angle changes.
 
         A frame whose side data was asked for lives until Python's garbage collector runs, as both
-        hold each other (PyAV 14 to 18): hundreds of MiB, if it were asked of each.
+        hold each other (PyAV 18.1): hundreds of MiB, if it were asked of each.
         """
         degrees = getattr(frame, "rotation", None)
         if degrees != self._degrees:

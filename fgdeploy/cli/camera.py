@@ -36,12 +36,7 @@ def camera(
             help="A device number, rtsp:// or http:// address, pipeline, video or folder.",
         ),
     ],
-    bundle: Annotated[
-        Path | None,
-        typer.Option(
-            "--bundle", "-b", help="The bundle. Default: the one of the index.", metavar="BUNDLE"
-        ),
-    ] = None,
+    bundle: objects.SearchedBundleOption = None,
     gallery: Annotated[
         Path | None,
         typer.Option(
@@ -120,21 +115,11 @@ def camera(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object for each frame.")
     ] = False,
-    log_json: Annotated[
-        bool, typer.Option("--log-json", help="Log to stderr as JSON lines.")
-    ] = False,
+    log_json: show.LogJsonOption = False,
     backend: show.BackendOption = "auto",
     threads: show.ThreadsOption = None,
     fallback: show.FallbackOption = False,
-    self_test: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=3600,
-            help="Seconds in which the engine must prove itself before the first frame; 0: it need "
-            "not.",
-        ),
-    ] = 10.0,
+    self_test: show.SelfTestOption = 10.0,
 ) -> None:
     """Hash and search the frames of a camera, stream or video as they come, until Ctrl-C."""
     from fgdeploy.camera.on_site import SiteSettings

@@ -25,6 +25,13 @@ BundleArgument = Annotated[
 BundleOption = Annotated[
     Path | None, typer.Option("--bundle", "-b", help=f"The bundle. {_HERE}", metavar="BUNDLE")
 ]
+# For commands that search an index.
+SearchedBundleOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--bundle", "-b", help="The bundle. Default: the one of the index.", metavar="BUNDLE"
+    ),
+]
 # For commands that take the bundle as their first word: the option of before goes on working.
 OldBundleOption = Annotated[Path | None, typer.Option("--bundle", "-b", hidden=True)]
 IndexArgument = Annotated[

@@ -35,12 +35,7 @@ def search(
             metavar="INDEX",
         ),
     ] = None,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(
-            "--bundle", "-b", help="The bundle. Default: the one of the index.", metavar="BUNDLE"
-        ),
-    ] = None,
+    bundle: objects.SearchedBundleOption = None,
     ids: Annotated[
         list[int] | None,
         typer.Option(

@@ -82,15 +82,7 @@ def serve(
     threads: show.ThreadsOption = None,
     fallback: show.FallbackOption = False,
     batch: show.BatchOption = None,
-    self_test: Annotated[
-        float,
-        typer.Option(
-            "--self-test",
-            min=0,
-            max=3600,
-            help="Seconds that the engine may take to prove itself first; 0: it is not tested.",
-        ),
-    ] = 10.0,
+    self_test: show.SelfTestOption = 10.0,
     keep_thumbnails: Annotated[
         bool,
         typer.Option(
@@ -99,9 +91,7 @@ def serve(
             "Default: as the index does.",
         ),
     ] = False,
-    log_json: Annotated[
-        bool, typer.Option("--log-json", help="Log events as JSON, one object a line.")
-    ] = False,
+    log_json: show.LogJsonOption = False,
 ) -> None:
     """Answer over HTTP: hash images, search and add to an index, until SIGTERM or Ctrl-C.
 

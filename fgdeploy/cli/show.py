@@ -49,6 +49,18 @@ BatchOption = Annotated[
         "--batch", min=1, max=4096, help="Photos in one run of the engine. Default: 8 at most."
     ),
 ]
+SelfTestOption = Annotated[
+    float,
+    typer.Option(
+        "--self-test",
+        min=0,
+        max=3600,
+        help="Seconds in which the engine must prove itself first; 0: it is not tested.",
+    ),
+]
+LogJsonOption = Annotated[
+    bool, typer.Option("--log-json", help="Log events to stderr as JSON, one object a line.")
+]
 SeedOption = Annotated[
     int, typer.Option("--seed", max=2**32 - 1, help="Seed of all random choices.")
 ]
