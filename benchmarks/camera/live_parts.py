@@ -138,7 +138,7 @@ def file_live(folder: Path, index: Path | None, frames: int) -> dict[str, Any]:
 def first(folder: Path, index: Path | None, frames: int) -> dict[str, Any]:
     """The first result of a fresh process; `live.py` adds what came before Python ran this."""
     start = time.monotonic()
-    with fgdeploy.load(folder / "eet.fgd") as hasher:
+    with fgdeploy.load(folder / "eet.fgd", self_test=10.0) as hasher:
         loaded = time.monotonic() - start
         opened = fgdeploy.Index.open(index) if index else None
         for result in fgdeploy.Camera(Generated(30, 30.0), hasher, opened):
