@@ -16,7 +16,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fgdeploy is developed on Python >= 3.11; this is " + sys.version.split()[0] + "; try make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet --editable '.[cpu,search,heif,camera,serve,calibrate,tensorrt-rtx,train,dev]'
+	$(PY) -m pip install --quiet --editable '.[cpu,search,heif,camera,serve,milvus,postgres,ray,triton,sign,hub,report,calibrate,tensorrt-rtx,train,dev,servers]'
 	@touch $@
 
 demo: $(READY) ## Run the whole way on generated images: export, hash, index, search, evaluate, parity.

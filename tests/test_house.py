@@ -230,11 +230,19 @@ def test_extras_are_those_that_errors_name() -> None:
         "search",
         "camera",
         "serve",
+        "milvus",
+        "postgres",
+        "ray",
+        "triton",
+        "sign",
+        "hub",
+        "report",
         "calibrate",
         "export",
         "train",
         "detect",
         "dev",
+        "servers",
     }
     from fgdeploy.doctor import _PACKAGES
     from fgdeploy.engines import BACKENDS

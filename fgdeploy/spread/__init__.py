@@ -1,0 +1,1 @@
+"""Hashing spread over many machines."""

@@ -1,0 +1,1 @@
+"""Bundles as other servers want them: a Triton model repository, a DeepStream configuration."""
