@@ -216,8 +216,9 @@ def _as_json(query: Query, hits: Sequence[Hit]) -> dict[str, Any]:
     label = {} if query.label is None else {"label": query.label}
     found = [dataclasses.asdict(hit) for hit in hits]
     for hit in found:
-        if hit["cost"] is None:
-            del hit["cost"]
+        for name in ("cost", "source"):
+            if hit[name] is None:
+                del hit[name]
     return {"query": query.name, **label, "hits": found}
 
 

@@ -19,15 +19,16 @@ from fgdeploy.core import numbers
 from fgdeploy.core.codes import CodeFile, code_bytes
 from fgdeploy.core.errors import DataError, UsageError
 from fgdeploy.core.text import is_utf8, shown
+from fgdeploy.gallery.searchable import Searchable
 from fgdeploy.hasher import Hasher
-from fgdeploy.retrieval import Hit, Index
+from fgdeploy.retrieval import Hit
 from fgdeploy.retrieval.store.ids import id_of
 
 QUERIES_AT_ONCE = 256
 ASYMMETRIC, EMBEDDING = RERANK = ("asymmetric", "embedding")
 
 
-def find_id(index: Index, name: str) -> int:
+def find_id(index: Searchable, name: str) -> int:
     """Return the id that `name` means: an id, or a photo's path or URI.
 
     Raises DataError for neither, UsageError for more than an id can be.
@@ -70,7 +71,7 @@ class Query:
 
 @dataclass(frozen=True)
 class QuerySettings:
-    """How to query: the `k` nearest, or all within `radius` bits; see `Index.search`.
+    """How to query: the `k` nearest, or all within `radius` bits; see `Searchable.search`.
 
     rerank: order the `pool` nearest (10 k by default) by the queries' real-valued hashes
     (ASYMMETRIC) or by their embeddings (EMBEDDING). UsageError for other words, or with a radius.
@@ -95,7 +96,7 @@ class QuerySettings:
 
 
 def photo_queries(
-    index: Index, hasher: Hasher, photos: Sequence[Path], exclude_self: bool = False
+    index: Searchable, hasher: Hasher, photos: Sequence[Path], exclude_self: bool = False
 ) -> Iterator[Query]:
     """Yield a query for each photo; its label is the index's own, or else its folder's name.
 
@@ -108,7 +109,7 @@ def photo_queries(
 
     @functools.cache
     def is_label(name: str) -> bool:
-        return len(index.matching("label = ?", (name,), checked=False)) > 0
+        return index.has_label(name)
 
     def label(photo: Path) -> str | None:
         whole = os.path.abspath(photo)
@@ -132,7 +133,7 @@ def photo_queries(
             yield dataclasses.replace(query, embedding=own_embedding)
 
 
-def _itself(index: Index, photo: str) -> frozenset[int]:
+def _itself(index: Searchable, photo: str) -> frozenset[int]:
     """Return the ids of the items that are this photo, by path or by content."""
     paths = [path for path in {os.path.abspath(photo), photo} if is_utf8(path)]
     found = {id_of(item.id) for item in index.by_path(paths, checked=False).values()}
@@ -141,14 +142,14 @@ def _itself(index: Index, photo: str) -> frozenset[int]:
     return frozenset(found)
 
 
-def item_queries(index: Index, ids: Sequence[int]) -> list[Query]:
+def item_queries(index: Searchable, ids: Sequence[int]) -> list[Query]:
     """Return a query for each item. Raises IndexStoreError that names unknown ids."""
     return [
         Query(f"id {item.id}", item.code, item.path, item.label, item.id) for item in index.get(ids)
     ]
 
 
-def code_queries(index: Index, texts: Sequence[str]) -> list[Query]:
+def code_queries(index: Searchable, texts: Sequence[str]) -> list[Query]:
     """Return a query for each code in hex digits. Raises UsageError for another width."""
     width, spare = code_bytes(index.bits), -index.bits % 8
     queries = []
@@ -170,7 +171,7 @@ def code_queries(index: Index, texts: Sequence[str]) -> list[Query]:
     return queries
 
 
-def file_queries(index: Index, file: CodeFile, exclude_self: bool = False) -> Iterator[Query]:
+def file_queries(index: Searchable, file: CodeFile, exclude_self: bool = False) -> Iterator[Query]:
     """Yield a query for each code of a file, named by its path. Raises IndexStoreError.
 
     exclude_self: as in `photo_queries`.
@@ -183,11 +184,11 @@ def file_queries(index: Index, file: CodeFile, exclude_self: bool = False) -> It
 
 
 def answer(
-    index: Index, queries: Iterable[Query], settings: QuerySettings
+    index: Searchable, queries: Iterable[Query], settings: QuerySettings
 ) -> Iterator[tuple[Query, list[Hit]]]:
     """Yield each query with its answers, in bounded memory however many queries there are.
 
-    Raises UsageError as `Index.search` does, and for re-ranking where a query has no hash.
+    Raises UsageError as `Searchable.search` does, and for re-ranking where a query has no hash.
     """
     source = iter(queries)
     while part := list(islice(source, QUERIES_AT_ONCE)):
@@ -201,7 +202,7 @@ def answer(
 
 
 def _found(
-    index: Index, part: Sequence[Query], settings: QuerySettings, more: int
+    index: Searchable, part: Sequence[Query], settings: QuerySettings, more: int
 ) -> list[list[Hit]]:
     """Return the answers to some queries, `more` than are wanted."""
     codes = np.frombuffer(b"".join(query.code for query in part), np.uint8).reshape(len(part), -1)

@@ -59,7 +59,7 @@ class Index(Closing):
 
     def __init__(self, session: Session, notify: Notify) -> None:
         self.path, self._session, self.filters = session.folder, session, session.filters
-        meta = read_meta(session)
+        self.name, meta = str(session.folder), read_meta(session)
         self.bits, self.fingerprint = int(meta["bits"]), meta["fingerprint"]
         self.bundle = Path(meta["bundle"]) if "bundle" in meta else None
         self.uid = meta["uid"]  # no other index has it, but for copies of this one
@@ -267,6 +267,10 @@ class Index(Closing):
             ordered = sorted(rows, key=lambda row: -row[0])
             return {str(row[4]): items.item_of(row) for row in ordered}
 
+    def has_label(self, label: str) -> bool:
+        """Return whether some item has this label."""
+        return len(self.matching("label = ?", (label,), checked=False)) > 0
+
     def ids_of_content(self, digest: str) -> list[int]:
         """Return the ids of all items whose photos have this sha256, ascending."""
         with self._session.reading() as connection:
@@ -341,8 +345,6 @@ class Index(Closing):
         """
         with self._session.locked() if self._session.writable else contextlib.nullcontext():
             return self._keeper.verify(self.bits, progress)
-
-    # Querying
 
     def search(
         self,

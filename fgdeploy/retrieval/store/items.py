@@ -42,7 +42,8 @@ class Item:
 class Hit:
     """One answer to a query. rank counts from 1; distance is the number of unequal bits.
 
-    cost: the asymmetric distance, where answers were re-ranked by it.
+    cost: the asymmetric distance, where answers were re-ranked by it. source: the index that holds
+    it, where several are searched as one.
     """
 
     rank: int
@@ -51,6 +52,7 @@ class Hit:
     path: str | None
     label: str | None
     cost: float | None = None
+    source: str | None = None
 
 
 @dataclass
