@@ -18,6 +18,7 @@ from fgdeploy.core.codes import UInt8Array
 from fgdeploy.core.text import counted
 from fgdeploy.retrieval.scan import search
 from fgdeploy.retrieval.scan.buckets import MAX_BYTES, Buckets
+from fgdeploy.retrieval.scan.merge_found import merge_nearest
 from fgdeploy.retrieval.scan.search import Allowed, Found
 from fgdeploy.retrieval.store.checksums import is_code
 from fgdeploy.retrieval.store.index_state import state_of
@@ -153,10 +154,7 @@ class Snapshot:
         if len(found) == 1:
             return found[0]
         empty = (np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.uint16))
-        ids = np.concatenate([empty[0], *(pair[0] for pair in found)], axis=1)
-        distances = np.concatenate([empty[1], *(pair[1] for pair in found)], axis=1)
-        order = np.lexsort((ids, distances), axis=1)[:, :k]
-        return np.take_along_axis(ids, order, 1), np.take_along_axis(distances, order, 1)
+        return merge_nearest([empty, *found], k)
 
     def within(
         self,
