@@ -61,7 +61,7 @@ def matching_ids(
     _check_form(where)
     params = plain(where, params)
     if not isinstance(params, Mapping) and _NAMED.search(_TOKEN.sub(" ", where)):
-        raise _refused(where, "its names need values by name, such as {'n': 1}")
+        raise refused(where, "its names need values by name, such as {'n': 1}")
     with _guarded(connection), _timed(connection, limit):
         try:
             # Not by SQLite's own index of paths, of which nothing has checked each entry.
@@ -72,7 +72,7 @@ def matching_ids(
         except (sqlite3.Error, sqlite3.Warning, OverflowError, ValueError, TypeError) as error:
             if _is_damage(error):
                 raise
-            raise _refused(where, _reason(error)) from error
+            raise refused(where, _reason(error)) from error
     ids.sort()
     return ids
 
@@ -85,7 +85,7 @@ def plain(where: str, params: Params) -> Params:
     if isinstance(params, Mapping):
         return {name: _value(where, value) for name, value in params.items()}
     if isinstance(params, (str, bytes)) or not isinstance(params, (Sequence, np.ndarray)):
-        raise _refused(where, f"expected its values in a list, got {shown(params)}")
+        raise refused(where, f"expected its values in a list, got {shown(params)}")
     return [_value(where, value) for value in params]
 
 
@@ -94,7 +94,7 @@ def _value(where: str, value: object) -> object:
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise _refused(where, f"expected text, a number or None as a value, got {shown(value)}")
+    raise refused(where, f"expected text, a number or None as a value, got {shown(value)}")
 
 
 def reads_the_clock(where: str) -> bool:
@@ -105,29 +105,30 @@ def reads_the_clock(where: str) -> bool:
 _HELP = f"columns are {', '.join(COLUMNS)}, such as: label = 'owl' and time > '2026-01-31'"
 
 
-def _refused(where: object, why: str) -> UsageError:
+def refused(where: object, why: str) -> UsageError:
+    """Return the error that says why an expression is no filter."""
     return UsageError(f"--where {shorten(repr(where), _SHOWN)}: {why}; {_HELP}")
 
 
 def _check_form(where: str) -> None:
     """Refuse what is no single expression, whatever SQLite would make of it."""
     if not isinstance(where, str) or not where.strip():
-        raise _refused(where, "expected an expression")
+        raise refused(where, "expected an expression")
     depth = 0
     for token in _TOKEN.finditer(where):
         kind, text = token.lastgroup, token.group()
         if kind in ("comment", "query") or (kind == "mark" and text == ";"):
-            raise _refused(where, f"{shown(repr(text))} is not allowed in it")
+            raise refused(where, f"{shown(repr(text))} is not allowed in it")
         if kind == "mark":
-            raise _refused(where, "a quote is not closed")
+            raise refused(where, "a quote is not closed")
         # SQLite takes an unknown name in double quotes for text, which hides a misspelt column.
         if kind == "name" and text[1:-1].lower() not in COLUMNS:
-            raise _refused(where, f"no column {shown(text)}; text stands in single quotes")
+            raise refused(where, f"no column {shown(text)}; text stands in single quotes")
         depth += {"(": 1, ")": -1}.get(text, 0)
         if depth < 0:
             break
     if depth != 0 or "\0" in where:
-        raise _refused(where, "its brackets do not match")
+        raise refused(where, "its brackets do not match")
 
 
 @contextlib.contextmanager
