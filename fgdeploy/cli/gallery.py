@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fgdeploy.cli import embed, lists, migrate, objects, show, threshold
+from fgdeploy.cli import embed, lists, migrate, objects, push, show, threshold
 from fgdeploy.core.text import counted
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def add(
 app.command("embed")(embed.embed)
 app.command("threshold")(threshold.threshold)
 app.command("migrate")(migrate.migrate)
+app.command("push")(push.push)
 
 
 @app.command("remove")

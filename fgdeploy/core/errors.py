@@ -13,6 +13,7 @@ FgdeployError                 base; the CLI prints it as one line and exits with
 ├── BundleError               a bundle that is damaged, foreign or unsafe
 ├── EngineError               an engine that cannot run, or input that it cannot take
 ├── IndexStoreError           a gallery index that is damaged, foreign or in use
+├── RemoteError               a gallery's server that is out of reach or holds other things
 └── ParityError               two engines that differ by more than the limits allow
 
 A message says what failed, what was expected and what was got, and what to do next, in one line.
@@ -95,6 +96,10 @@ class EngineError(FgdeployError):
 
 class IndexStoreError(FgdeployError):
     """A gallery index that is damaged, of another model, or in use."""
+
+
+class RemoteError(FgdeployError):
+    """A gallery's server that cannot be reached, refuses, or holds what it should not."""
 
 
 class ParityError(FgdeployError):

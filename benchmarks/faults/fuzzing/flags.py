@@ -47,6 +47,7 @@ CALLS: dict[str, tuple[tuple[str, ...], ...]] = {
     "index add": ((INDEX, QUERY, "-b", BUNDLE, "--keep-thumbnails"), ("new.fgi", PHOTOS)),
     "index embed": ((INDEX, "-b", BUNDLE, "--embeddings", "int8"), (INDEX, "--embeddings", "none")),
     "index migrate": ((INDEX, "-b", BUNDLE, "--json"), (INDEX, "--back")),
+    "index push": ((INDEX, "--to", "milvus://127.0.0.1:1/birds", "--batch", "9", "--replace"),),
     "index prune": ((INDEX, "--dry-run"), (INDEX, "--missing-folders", "--where", "id > 150")),
     "index threshold": ((INDEX, "--json"), (INDEX, "--accept", "0.9", "--sample", "40")),
     "index remove": ((INDEX, "3", "5"), (INDEX, "--where", "label = 'kite'")),
@@ -65,7 +66,7 @@ ENDINGS = {
     "calibrate": ("--data", QUERY),
     "serve": ("--host", "0.0.0.0"),
 }
-_RARE = (*ENDINGS, "bench", "build-engine", "doctor", "explain", "parity")
+_RARE = (*ENDINGS, "bench", "build-engine", "doctor", "explain", "index push", "parity")
 
 _PATHS = (
     BUNDLE, OTHER, INDEX, CODES, LINES, PACK, PHOTOS, QUERY, "other", "missing", "missing/x",

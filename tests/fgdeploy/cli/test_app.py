@@ -40,6 +40,7 @@ COMMANDS = [
     ["index", "add"],
     ["index", "embed"],
     ["index", "migrate"],
+    ["index", "push"],
     ["index", "remove"],
     ["index", "list"],
     ["index", "compact"],

@@ -82,7 +82,7 @@ def test_commands_can_be_quiet_and_rows_can_be_csv(words: tuple[str, ...]) -> No
 # What says only what it did, in a message.
 _NO_ROWS = [("index", name) for name in ("add", "embed", "remove", "compact")]
 _NO_ROWS += [("index", "export"), ("index", "import"), ("index", "prune"), ("boxes",), ("explain",)]
-_NO_ROWS += [("serve",)]
+_NO_ROWS += [("serve",), ("index", "push")]
 
 
 def test_one_form_of_an_answer(run: Run) -> None:
