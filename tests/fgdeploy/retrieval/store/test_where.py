@@ -61,6 +61,8 @@ def five(index: Index) -> Index:
         ("json_type(json, '$.n') = 'null'", (), [6]),
         ("label = ?", ("owl",), [1, 2]),
         ("label = ? and id > ?", ("owl", 1), [2]),
+        ("path LIKE ?", ("%owl%",), [1, 2]),
+        ("label GLOB :what and id > 0", {"what": "ow?"}, [1, 2]),
         ("label = :what", {"what": "moth"}, [5]),
         ("path = '/b/it''s.jpg'", (), [5]),
         ("path = ?", ("/b/it's.jpg",), [5]),
