@@ -1,4 +1,4 @@
-"""An index with everything in it that a server must give back."""
+"""An index with everything in it that a server must give back, and servers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fgdeploy.retrieval import Index, Item
+from tests.fgdeploy.remote.postgres_server import PostgresOfTests, postgres_server
 
 MODEL, BITS = "cd" * 32, 20
 
@@ -38,3 +39,10 @@ def index(tmp_path: Path) -> Iterator[Index]:
     with Index.create(tmp_path / "gallery.fgi", MODEL, BITS) as made:
         made.add(some_items(100))
         yield made
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresOfTests]:
+    """Give a PostgreSQL server that no test ends; each takes a table of its own."""
+    with postgres_server() as server:
+        yield server
