@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fgdeploy.bundle import GRAPHS, Bundle
+from fgdeploy.bundle import GRAPHS, Bundle, trust
 from fgdeploy.core import machine
 from fgdeploy.core.errors import EngineError, FgdeployError, MissingDependency, UsageError
 from fgdeploy.core.progress import Notify, silent
@@ -134,6 +134,9 @@ def _sort(bundle: Bundle, wish: _Wish) -> tuple[list[Fitting], list[_Misfit]]:
             misfits.append(_Misfit(built.problem, "remove the folder or build it again", True))
         elif entry.device.get("name") is None and not machine.gpus() and wish.backend == "auto":
             continue  # compiled here for GPUs elsewhere: nobody meant it for this machine
+        elif _unsigned(bundle, built, entry):
+            words = f"{built.folder.name}: not signed, as {trust.SIGNED_ENGINES} demands"
+            misfits.append(_Misfit(words, "its owner signs it with: fgdeploy sign --engines", True))
         elif why := _why_not(bundle, entry, wish):
             words = f"{built.folder.name}: {', '.join(why)}"
             misfits.append(_Misfit(words, record.rebuild(entry.backend, entry.precision), False))
@@ -145,6 +148,14 @@ def _sort(bundle: Bundle, wish: _Wish) -> tuple[list[Fitting], list[_Misfit]]:
 def _choices(fitting: Sequence[Fitting], wish: _Wish) -> list[Choice]:
     backends = available() if wish.backend == "auto" else [wish.backend]
     return choices(fitting, wish.precision == "auto", backends)
+
+
+def _unsigned(bundle: Bundle, built: Built, entry: Record) -> bool:
+    """Tell whether an engine is not its owner's, where only engines that he signed are run."""
+    if bundle.owner is None or not trust.engines_too():
+        return False
+    home = f"{record.FOLDER}/{built.folder.name}"
+    return not {f"{home}/{record.RECORD}", f"{home}/{entry.file}"} <= bundle.signed
 
 
 def _why_not(bundle: Bundle, entry: Record, wish: _Wish) -> list[str]:

@@ -6,6 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,7 @@ class Hasher(Closing):
             (self.engine.backend, self.engine.precision, self.engine.source.threads, self.batch),
             (self.fingerprint, self.engine.describe()),
             self.bit_depth,
+            self.bundle.owner,
         )
 
     def encode(
@@ -244,6 +246,7 @@ def load(
     notify: Notify = silent,
     bit_depth: int | None = None,
     self_test: float | None = None,
+    verify: str | os.PathLike[str] | None = None,
 ) -> Hasher:
     """Open and verify a bundle and start an engine on it: `fgdeploy.load("eet.fgd")`.
 
@@ -251,10 +254,11 @@ def load(
     (`engines.open_engine`). batch: photos of one run, by default 8 or the engine's most.
     bit_depth: bits that count in 16-bit photos and arrays, such as 12. self_test: seconds that the
     engine may take to prove itself on the bundle's check frames, such as 10 (`proof.self_test`); it
-    is not tested by default, and one that fails counts as one that does not fit. Raises
-    BundleError, EngineError, MissingDependency or UsageError.
+    is not tested by default, and one that fails counts as one that does not fit. verify: the key
+    that the bundle must be signed with (`open_bundle`). Raises BundleError, EngineError,
+    MissingDependency or UsageError.
     """
-    bundle = open_bundle(path)
+    bundle = open_bundle(path, verify)
     accept = any_engine if self_test is None else _tester(bundle, self_test, notify)
     engine = open_engine(bundle, backend, precision, threads, fallback, notify, accept)
     try:
@@ -277,9 +281,10 @@ def _reopen(
     settings: tuple[str, str, int | None, int],
     expected: tuple[str, str],
     bit_depth: int | None,
+    owner: Path | None,
 ) -> Hasher:
     """Open what was pickled. Raises EngineError if the bundle would give other codes by now."""
-    hasher = load(path, *settings, fallback=True, bit_depth=bit_depth)
+    hasher = load(path, *settings, fallback=True, bit_depth=bit_depth, verify=owner)
     found = (hasher.fingerprint, hasher.engine.describe())
     if found != expected:
         hasher.close()

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fgdeploy.bundle import onnx_scan
+from fgdeploy.bundle import onnx_scan, trust
 from fgdeploy.bundle.fingerprint import GRAPH_NOTE
 from fgdeploy.bundle.manifest import MANIFEST, Manifest
 from fgdeploy.bundle.recognising import what_it_is
+from fgdeploy.bundle.signature import SIGNATURE
 from fgdeploy.core import atomic, json_schema, machine
 from fgdeploy.core.errors import BundleError, UsageError
 
@@ -42,10 +43,16 @@ ENGINES = "engines"  # compiled engines belong to a machine, not to the manifest
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened, verified bundle."""
+    """An opened, verified bundle.
+
+    owner: the key that its signature was checked with, None where none was asked for; signed: the
+    names of all files under it.
+    """
 
     path: Path
     manifest: Manifest
+    owner: Path | None = None
+    signed: frozenset[str] = frozenset()
 
     def graph(self, precision: str = "fp32") -> Path:
         """Return the ONNX file of a precision. Raises BundleError if the bundle has none."""
@@ -83,18 +90,34 @@ class Bundle:
             )
         )
 
+    def check_open_to_changes(self) -> None:
+        """Raise BundleError if this was opened as its owner's, whose signature would not hold."""
+        if self.owner is not None:
+            raise BundleError(
+                f"{self.path} is signed, and a change would break that; change it where no key is "
+                "demanded, and sign it again with: fgdeploy sign"
+            )
+
     def _with(self, manifest: Manifest) -> Bundle:
+        self.check_open_to_changes()
         atomic.write_text(self.path / MANIFEST, _dump(manifest))
         return dataclasses.replace(self, manifest=manifest)
 
 
-def open_bundle(path: str | os.PathLike[str]) -> Bundle:
+def open_bundle(
+    path: str | os.PathLike[str], verify: str | os.PathLike[str] | None = None
+) -> Bundle:
     """Open a bundle and verify all of it: schema, names, sizes, sha256, no links, no external data.
 
-    Raises BundleError with the first thing that is wrong, UsageError for what is no path.
+    verify: the public key, or authorities' certificates, that it must be signed with, by default
+    the one that FGDEPLOY_TRUSTED_KEY names, if it is set. Raises BundleError with the first thing
+    that is wrong, UsageError for what is no path, MissingDependency.
     """
     folder = _folder(path)
     manifest = read_manifest(_regular_file(folder, MANIFEST))
+    owner, signed = trust.demanded(verify), frozenset[str]()
+    if owner is not None:
+        signed = trust.verify(folder, manifest, owner)
     # In threads, since hashing is half of the time until an engine is loaded
     with ThreadPoolExecutor(machine.cores(), thread_name_prefix="verify") as pool:
         checks = [pool.submit(_verify, folder, name, manifest) for name in manifest.files]
@@ -104,7 +127,7 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
         raise BundleError(
             f"{folder}: {MANIFEST} lists no {GRAPHS['fp32']}; export the bundle again"
         )
-    return Bundle(folder, manifest)
+    return Bundle(folder, manifest, owner, signed)
 
 
 def _folder(path: str | os.PathLike[str]) -> Path:
@@ -226,7 +249,7 @@ def seal(folder: Path, manifest: Manifest) -> Bundle:
     files = {
         name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size}
         for name in names
-        if name != MANIFEST
+        if name not in (MANIFEST, SIGNATURE)
     }
     sealed = dataclasses.replace(manifest, files=files)
     atomic.write_text(folder / MANIFEST, _dump(sealed))

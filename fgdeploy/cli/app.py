@@ -31,6 +31,7 @@ from fgdeploy.cli import (
     search,
     serve,
     show,
+    signing,
     streams,
     train,
     tune,
@@ -170,6 +171,8 @@ app.command("parity")(parity.parity)
 app.command("bench")(bench.bench)
 app.command("pack")(packing.pack)
 app.command("unpack")(packing.unpack)
+app.command("sign")(signing.sign)
+app.command("verify")(signing.verify)
 app.command("hash")(hashing.hash_photos)
 app.add_typer(gallery.app, name="index")
 app.command("search")(search.search)

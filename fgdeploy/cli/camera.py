@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fgdeploy.cli import objects, show
+from fgdeploy.cli import objects, show, signing
 from fgdeploy.core.errors import ImageError
 from fgdeploy.core.text import counted
 from fgdeploy.core.text import shown as shortened
@@ -120,6 +120,7 @@ def camera(
     threads: show.ThreadsOption = None,
     fallback: show.FallbackOption = False,
     self_test: show.SelfTestOption = 10.0,
+    verify_key: signing.VerifyKeyOption = None,
 ) -> None:
     """Hash and search the frames of a camera, stream or video as they come, until Ctrl-C."""
     from fgdeploy.camera.on_site import SiteSettings
@@ -141,7 +142,9 @@ def camera(
 
         def load(found: Path | None) -> Hasher:
             tested = self_test or None
-            return show.open_hasher(found, backend, threads, fallback, self_test=tested)
+            return show.open_hasher(
+                found, backend, threads, fallback, self_test=tested, verify=verify_key
+            )
 
         site = _run(settings, path, bundle, load, shown, frames, as_json)
         if shown is not None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fgdeploy.cli import objects, show
+from fgdeploy.cli import objects, show, signing
 
 
 def pack(
@@ -24,6 +24,15 @@ def pack(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file of that name.")
     ] = False,
+    sign: Annotated[
+        Path | None,
+        typer.Option(
+            help="Sign what is packed with the owner's private key, elliptic, in PEM. Default: a "
+            "signature that the bundle holds is taken along.",
+            metavar="KEY",
+        ),
+    ] = None,
+    certificate: signing.CertificateOption = None,
     as_json: show.JsonOption = False,
     old_bundle: objects.OldBundleOption = None,
 ) -> None:
@@ -32,7 +41,8 @@ def pack(
 
     source = objects.bundle_of(bundle, old_bundle)
     target = Path(source.resolve().stem + SUFFIX) if output is None else output
-    packed = pack(source, target, engines, overwrite, _megabytes("packing"))
+    signer = signing.signer(sign, certificate)
+    packed = pack(source, target, engines, overwrite, _megabytes("packing"), signer)
     if as_json:
         show.emit_json({**dataclasses.asdict(packed), "path": str(packed.path)})
     else:
@@ -51,20 +61,29 @@ def unpack(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a bundle of that name, engines and all.")
     ] = False,
+    verify: Annotated[
+        Path | None,
+        typer.Option(
+            help="Take only a bundle signed with this key: a public key, or certificates, in PEM. "
+            "Default: what FGDEPLOY_TRUSTED_KEY names, or any bundle.",
+            metavar="KEY",
+        ),
+    ] = None,
     as_json: show.JsonOption = False,
 ) -> None:
     """Verify a packed bundle, down to every sha256, and unpack it."""
     from fgdeploy.bundle.packing import unpack
 
     target = Path(source.stem + ".fgd") if output is None else output
-    bundle = unpack(source, target, overwrite, _megabytes("unpacking"))
+    bundle = unpack(source, target, overwrite, _megabytes("unpacking"), verify)
     files = {name: facts["bytes"] for name, facts in bundle.manifest.files.items()}
     if as_json:
         facts = {"path": str(target), "fingerprint": bundle.manifest.fingerprint, "files": files}
         show.emit_json(facts)
     else:
         show.rows([(name, f"{size:,}") for name, size in files.items()], ("name", "bytes"))
-    show.say(f"unpacked {target}, every sha256 verified; next: fgdeploy doctor")
+    whose = "" if bundle.owner is None else f" and signed with the key of {bundle.owner}"
+    show.say(f"unpacked {target}, every sha256 verified{whose}; next: fgdeploy doctor")
 
 
 def _megabytes(label: str) -> Callable[[int, int], None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fgdeploy.cli import objects, show
+from fgdeploy.cli import objects, show, signing
 from fgdeploy.core.text import counted
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def serve(
     fallback: show.FallbackOption = False,
     batch: show.BatchOption = None,
     self_test: show.SelfTestOption = 10.0,
+    verify_key: signing.VerifyKeyOption = None,
     keep_thumbnails: Annotated[
         bool,
         typer.Option(
@@ -118,7 +119,7 @@ def serve(
 
         def load(found: Path | None) -> Hasher:
             return show.open_hasher(
-                found, backend, threads, fallback, batch, None, self_test or None
+                found, backend, threads, fallback, batch, None, self_test or None, verify_key
             )
 
         hasher, index = (load(bundle), None) if place is None else _opened(place, bundle, load)

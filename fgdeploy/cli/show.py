@@ -188,12 +188,15 @@ def open_hasher(
     batch: int | None = None,
     bit_depth: int | None = None,
     self_test: float | None = None,
+    verify: Path | None = None,
 ) -> Hasher:
     """Open the bundle that is meant, and say which engine runs if there was a choice."""
     from fgdeploy.hasher import load
 
     path = objects.bundle_of(None, bundle, "name one with --bundle")
-    hasher = load(path, backend, "auto", threads, batch, fallback, say, bit_depth, self_test)
+    hasher = load(
+        path, backend, "auto", threads, batch, fallback, say, bit_depth, self_test, verify
+    )
     if hasher.engine.reason not in ("", "none built"):
         say(f"engine: {hasher.engine.describe()}, {hasher.engine.reason}")
     return hasher

@@ -28,6 +28,8 @@ CALLS: dict[str, tuple[tuple[str, ...], ...]] = {
     "bench": ((BUNDLE, "--no-peaks", "--rounds", "1", "--seconds", "0.01"),),
     "pack": ((BUNDLE, "-o", "new.fgdz"),),
     "unpack": ((PACK, "-o", "new.fgd"),),
+    "sign": ((BUNDLE, "--key", "missing.pem"),),
+    "verify": ((BUNDLE, "--key", "missing.pem"),),
     "hash": ((PHOTOS, "-b", BUNDLE, "-o", "new.npz"), (QUERY,)),
     "search": (
         (QUERY, "-i", INDEX, "-b", BUNDLE, "--json"),

@@ -29,6 +29,8 @@ COMMANDS = [
     ["bench"],
     ["pack"],
     ["unpack"],
+    ["sign"],
+    ["verify"],
     ["hash"],
     ["search"],
     ["serve"],

@@ -83,6 +83,7 @@ def test_commands_can_be_quiet_and_rows_can_be_csv(words: tuple[str, ...]) -> No
 _NO_ROWS = [("index", name) for name in ("add", "embed", "remove", "compact")]
 _NO_ROWS += [("index", "export"), ("index", "import"), ("index", "prune"), ("boxes",), ("explain",)]
 _NO_ROWS += [("serve",), ("index", "push")]
+_NO_ROWS += [("sign",), ("verify",)]
 
 
 def test_one_form_of_an_answer(run: Run) -> None:
