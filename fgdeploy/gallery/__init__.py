@@ -15,6 +15,7 @@ from fgdeploy.gallery.queries import (
     item_queries,
     photo_queries,
 )
+from fgdeploy.gallery.several import SeveralIndexes
 from fgdeploy.gallery.throttling import Throttle
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "MigrationReport",
     "Query",
     "QuerySettings",
+    "SeveralIndexes",
     "Throttle",
     "add_photos",
     "answer",

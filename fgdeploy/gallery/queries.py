@@ -20,11 +20,13 @@ from fgdeploy.core.codes import CodeFile, code_bytes
 from fgdeploy.core.errors import DataError, UsageError
 from fgdeploy.core.text import is_utf8, shown
 from fgdeploy.gallery.searchable import Searchable
+from fgdeploy.gallery.several import members_of, place_of
 from fgdeploy.hasher import Hasher
-from fgdeploy.retrieval import Hit
+from fgdeploy.retrieval import Hit, Item
 from fgdeploy.retrieval.store.ids import id_of
 
 QUERIES_AT_ONCE = 256
+Place = tuple[str | None, int]  # an item: the source of its hits, None for one gallery, and its id
 ASYMMETRIC, EMBEDDING = RERANK = ("asymmetric", "embedding")
 
 
@@ -50,8 +52,9 @@ def find_id(index: Searchable, name: str) -> int:
 class Query:
     """What is looked for. name: what to call it; photo: its path; label: where it is known.
 
-    item: the id of an item, which is no answer to itself; itself: ids of more such items. hash:
-    float (bits,) and embedding: float (width,), for re-ranking.
+    item: the id of an item, which is no answer to itself; itself: places of more such items, each
+    (source, id) as of a Hit; source: of `item`. hash: float (bits,) and embedding: float (width,),
+    for re-ranking.
     """
 
     name: str
@@ -61,12 +64,17 @@ class Query:
     item: int | None = None
     hash: npt.NDArray[np.float32] | None = None
     embedding: npt.NDArray[np.float32] | None = None
-    itself: frozenset[int] = frozenset()
+    itself: frozenset[Place] = frozenset()
+    source: str | None = None
 
     @property
-    def left_out(self) -> frozenset[int]:
-        """The ids that are no answers."""
-        return self.itself if self.item is None else self.itself | {self.item}
+    def left_out(self) -> frozenset[Place]:
+        """The places of items that are no answers."""
+        return self.itself if self.item is None else self.itself | {(self.source, self.item)}
+
+    def is_answer(self, hit: Hit) -> bool:
+        """Return whether a hit is none of those left out."""
+        return (hit.source, hit.id) not in self.left_out
 
 
 @dataclass(frozen=True)
@@ -128,25 +136,43 @@ def photo_queries(
             own_embedding = None if found.embedding is None else found.embedding[row]
             photo = photos[position]
             name = str(photo)
-            own = _itself(index, name) if exclude_self else frozenset[int]()
+            own = _itself(index, name) if exclude_self else frozenset[Place]()
             query = Query(name, code.tobytes(), name, label(photo), hash=values, itself=own)
             yield dataclasses.replace(query, embedding=own_embedding)
 
 
-def _itself(index: Searchable, photo: str) -> frozenset[int]:
-    """Return the ids of the items that are this photo, by path or by content."""
+def _itself(index: Searchable, photo: str) -> frozenset[Place]:
+    """Return the places of the items that are this photo, by path or by content."""
     paths = [path for path in {os.path.abspath(photo), photo} if is_utf8(path)]
-    found = {id_of(item.id) for item in index.by_path(paths, checked=False).values()}
+    digest = None
     with contextlib.suppress(OSError, ValueError):
-        found.update(index.ids_of_content(sha256(Path(photo))))
+        digest = sha256(Path(photo))
+    found: set[Place] = set()
+    for source, member in members_of(index).items():
+        ids = [item.id for item in member.by_path(paths, checked=False).values()]
+        ids += [] if digest is None else member.ids_of_content(digest)
+        found.update((source, id_of(number)) for number in ids)
     return frozenset(found)
 
 
-def item_queries(index: Searchable, ids: Sequence[int]) -> list[Query]:
-    """Return a query for each item. Raises IndexStoreError that names unknown ids."""
-    return [
-        Query(f"id {item.id}", item.code, item.path, item.label, item.id) for item in index.get(ids)
-    ]
+def item_queries(index: Searchable, ids: Sequence[int | str]) -> list[Query]:
+    """Return a query for each item, named by its id, or by INDEX:ID in text.
+
+    Raises IndexStoreError that names unknown ids, and an id that several indexes have.
+    """
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+        raise UsageError(f"expected ids in a list, got {shown(ids)}; give [id]")
+    places = [place_of(index, given) for given in ids]
+    items = {
+        source: iter(member.get([number for owner, number in places if owner == source]))
+        for source, member in members_of(index).items()
+    }
+    return [_item_query(source, next(items[source])) for source, _ in places]
+
+
+def _item_query(source: str | None, item: Item) -> Query:
+    name = f"id {item.id}" if source is None else f"id {source}:{item.id}"
+    return Query(name, item.code, item.path, item.label, item.id, source=source)
 
 
 def code_queries(index: Searchable, texts: Sequence[str]) -> list[Query]:
@@ -179,7 +205,7 @@ def file_queries(index: Searchable, file: CodeFile, exclude_self: bool = False) 
     index.require(file.fingerprint, file.bits)
     for code, path, label in zip(file.codes, file.paths, file.labels, strict=True):
         data = code.tobytes()
-        own = _itself(index, path) if exclude_self and path else frozenset[int]()
+        own = _itself(index, path) if exclude_self and path else frozenset[Place]()
         yield Query(path or data.hex(), data, path or None, label or None, itself=own)
 
 
@@ -241,6 +267,6 @@ def _embeddings(part: Sequence[Query]) -> npt.NDArray[np.float32]:
 
 
 def _without_itself(query: Query, hits: Sequence[Hit], settings: QuerySettings) -> list[Hit]:
-    others = [hit for hit in hits if hit.id not in query.left_out]
+    others = [hit for hit in hits if query.is_answer(hit)]
     kept = others if settings.radius is not None else others[: settings.k]
     return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1)]

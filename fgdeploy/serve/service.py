@@ -356,7 +356,7 @@ def _search(index: Index, query: Query, asked: Asked, hashed: HashedUpload | Non
     more = len(query.left_out)
     code = np.frombuffer(query.code, np.uint8)[None]
     (found,) = index.search(code, asked.k + more, where=where, params=params)
-    kept = [hit for hit in found if hit.id not in query.left_out][: asked.k]
+    kept = [hit for hit in found if query.is_answer(hit)][: asked.k]
     complete = None
     if asked.radius is not None:
         near = [hit for hit in kept if hit.distance <= asked.radius]

@@ -24,9 +24,22 @@ def merge_nearest(parts: Sequence[Found], k: int) -> Found:
     distances (Q, min(k, sum of M)), by (distance, id). Raises UsageError for no part, for parts of
     unequal queries and for k below 1.
     """
-    ids, distances = _side_by_side(parts)
-    order = np.lexsort((ids, distances), axis=1)[:, : check_k(k, ids.shape[1])]
-    return np.take_along_axis(ids, order, 1), np.take_along_axis(distances, order, 1)
+    return taken(side_by_side(parts), nearest_places(parts, k))
+
+
+def nearest_places(parts: Sequence[Found], k: int) -> npt.NDArray[np.intp]:
+    """Return where the answers of `merge_nearest` stand in `side_by_side`: columns (Q, answers)."""
+    ids, distances = side_by_side(parts)
+    most = check_k(k, ids.shape[1])
+    if len(parts) == 1:  # which is in order
+        return np.broadcast_to(np.arange(most), (len(ids), most))
+    return np.lexsort((ids, distances), axis=1)[:, :most]
+
+
+def taken(found: Found, places: npt.NDArray[np.intp]) -> Found:
+    """Return ids and distances at columns (Q, answers)."""
+    ids, distances = found
+    return np.take_along_axis(ids, places, 1), np.take_along_axis(distances, places, 1)
 
 
 def search_parts(
@@ -51,7 +64,11 @@ def search_parts(
     return merge_nearest(found, k)
 
 
-def _side_by_side(parts: Sequence[Found]) -> Found:
+def side_by_side(parts: Sequence[Found]) -> Found:
+    """Return what the parts found as ids and distances (Q, sum of M), part by part.
+
+    Raises UsageError for no part, and for parts of unequal queries.
+    """
     if not parts:
         raise UsageError("there is nothing to merge; give what one search found, or more")
     shapes = [(ids.shape, distances.shape) for ids, distances in parts]
@@ -60,6 +77,8 @@ def _side_by_side(parts: Sequence[Found]) -> Found:
             "expected ids and distances (Q, M) of the same Q queries from each search, got "
             + ", ".join(f"{ids} and {gaps}" for ids, gaps in shapes[:4])
         )
+    if len(parts) == 1:
+        return parts[0]
     return (
         np.concatenate([ids for ids, _ in parts], axis=1, dtype=np.int64),
         np.concatenate([distances for _, distances in parts], axis=1, dtype=np.uint16),

@@ -8,22 +8,18 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from fgdeploy.core.codes import UInt8Array, code_bytes
-from fgdeploy.core.errors import UsageError
-from fgdeploy.retrieval.scan import search
+from fgdeploy.core.codes import UInt8Array
 from fgdeploy.retrieval.scan.search import Allowed, Found
-from fgdeploy.retrieval.store import upsert
+from fgdeploy.retrieval.store import look
 from fgdeploy.retrieval.store.embeddings import Embeddings
 from fgdeploy.retrieval.store.index_state import state_of
 from fgdeploy.retrieval.store.integrity import Integrity
-from fgdeploy.retrieval.store.items import Hit, Row
-from fgdeploy.retrieval.store.reranking import Reranking, Sight
-from fgdeploy.retrieval.store.segment import Ids, SegmentError
+from fgdeploy.retrieval.store.items import Hit
+from fgdeploy.retrieval.store.reranking import Reranking
+from fgdeploy.retrieval.store.segment import SegmentError
 from fgdeploy.retrieval.store.session import Session
 from fgdeploy.retrieval.store.snapshot import Reader, Snapshot
-from fgdeploy.retrieval.store.sqlite_errors import damaged
 from fgdeploy.retrieval.store.where import Params, matching_ids, plain, reads_the_clock
 
 _FILTERS_KEPT = 8
@@ -43,7 +39,7 @@ class Querying:
     ) -> None:
         self._session, self._reader, self._integrity, self._heal = session, reader, integrity, heal
         self._embeddings = embeddings
-        self._bits, self._width = bits, code_bytes(bits)
+        self._bits = bits
         self._mutex = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._filters: dict[object, list[Allowed]] = {}
@@ -57,12 +53,9 @@ class Querying:
         threads: int | None,
     ) -> Found:
         """Return ids and distances (Q, min(k, items)), by (distance, id)."""
-        self._check(codes)
-        search.check_k(k, 1)
-        workers = search.check_threads(threads)
-        with self._seeing() as (connection, snapshot):
-            allowed = self._allowed(connection, snapshot, where, params)
-            return snapshot.nearest(codes, int(k), allowed, workers)
+        workers = look.checked(codes, self._bits, k, None, threads)
+        with self.looking(where, params) as seen:
+            return seen.nearest(codes, int(k), workers)
 
     def hits(
         self,
@@ -74,46 +67,27 @@ class Querying:
         threads: int | None,
     ) -> list[list[Hit]]:
         """Return the nearest items of each query, re-ranked where a way is given."""
-        self._check(codes)
-        search.check_k(k, 1)
-        workers = search.check_threads(threads)
-        if by is not None:
-            by.check(codes, self._bits)
-        most = int(k) if by is None else by.pool_of(int(k))
-        with self._seeing() as (connection, snapshot):
-            allowed = self._allowed(connection, snapshot, where, params)
-            ids, distances = snapshot.nearest(codes, most, allowed, workers)
-            costs = None
-            if by is not None:
-                sight = Sight(connection, snapshot, self._embeddings)
-                ids, distances, costs = by.ranked(sight, (ids, distances), int(k))
-            rows = self._rows(connection, ids)
-        return [
-            self._answer(code, rows, ids[n], distances[n], None if costs is None else costs[n])
-            for n, code in enumerate(codes)
-        ]
+        workers = look.checked(codes, self._bits, k, by, threads)
+        with self.looking(where, params) as seen:
+            return look.nearest_hits([seen], codes, int(k), by, workers)
 
     def within(
         self, code: UInt8Array, radius: int, where: str | None, params: Params, threads: int | None
     ) -> list[Hit]:
         """Return all items within a radius of one query."""
-        code = np.asarray(code)
-        self._check(code[None])
-        search.check_radius(radius)
-        workers = search.check_threads(threads)
+        workers = look.checked_radius(code := np.asarray(code), self._bits, radius, threads)
+        with self.looking(where, params) as seen:
+            return look.hits_within([seen], code, int(radius), workers)
+
+    @contextlib.contextmanager
+    def looking(
+        self, where: str | None, params: Params, source: str | None = None
+    ) -> Iterator[look.Look]:
+        """Give what one transaction sees, filtered. source: what hits of it say they are of."""
+        folder = self._session.folder
         with self._seeing() as (connection, snapshot):
             allowed = self._allowed(connection, snapshot, where, params)
-            ids, distances = snapshot.within(code, int(radius), allowed, workers)
-            rows = self._rows(connection, ids)
-        return self._answer(code, rows, ids, distances, None)
-
-    def _check(self, codes: UInt8Array) -> None:
-        search.check_packed("queries", codes)
-        if codes.shape[1] != self._width:
-            raise UsageError(
-                f"queries have {codes.shape[1]} bytes, codes {self._width}; "
-                "hash both with the same model"
-            )
+            yield look.Look(folder, connection, snapshot, self._embeddings, allowed, source)
 
     @contextlib.contextmanager
     def _seeing(self) -> Iterator[tuple[sqlite3.Connection, Snapshot]]:
@@ -171,28 +145,3 @@ class Querying:
                 del self._filters[next(iter(self._filters))]
             self._filters[key] = found
         return found
-
-    def _rows(self, connection: sqlite3.Connection, ids: Ids) -> dict[int, Row]:
-        folder = self._session.folder
-        wanted = np.unique(ids).tolist()
-        return {row[0]: row for row in upsert.checked_rows(connection, folder, "id", wanted)}
-
-    def _answer(
-        self,
-        code: UInt8Array,
-        rows: Mapping[int, Row],
-        ids: Ids,
-        distances: npt.NDArray[np.uint16],
-        costs: npt.NDArray[np.float64] | None,
-    ) -> list[Hit]:
-        query, hits = int.from_bytes(code.tobytes(), "big"), []
-        for index, (number, distance) in enumerate(
-            zip(ids.tolist(), distances.tolist(), strict=True)
-        ):
-            row = rows.get(number)
-            # Derived files and database must agree on every answer that is given.
-            if row is None or (int.from_bytes(row[1], "big") ^ query).bit_count() != distance:
-                raise damaged(self._session.folder, f"its files disagree on item {number}")
-            cost = None if costs is None else float(costs[index])
-            hits.append(Hit(index + 1, distance, number, row[2], row[3], cost))
-        return hits

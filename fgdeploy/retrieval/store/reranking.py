@@ -18,7 +18,6 @@ from fgdeploy.core.cosine import cosines, unit
 from fgdeploy.core.errors import IndexStoreError, UsageError
 from fgdeploy.core.numbers import as_whole
 from fgdeploy.core.text import shown
-from fgdeploy.retrieval.scan.search import Found
 from fgdeploy.retrieval.store import rerank, upsert
 from fgdeploy.retrieval.store.embedding_file import seal_of
 from fgdeploy.retrieval.store.embeddings import Embeddings, check_rows
@@ -27,7 +26,6 @@ from fgdeploy.retrieval.store.snapshot import Snapshot
 
 EmbeddingRows = npt.NDArray[np.floating]
 Costs = npt.NDArray[np.float64]
-Ranked = tuple[Ids, npt.NDArray[np.uint16], Costs]
 
 
 @dataclass(frozen=True)
@@ -62,17 +60,6 @@ class Reranking(ABC):
     @abstractmethod
     def costs(self, sight: Sight, ids: Ids) -> Costs:
         """Return the costs (Q, M) of items by id (Q, M)."""
-
-    def ranked(self, sight: Sight, found: Found, k: int) -> Ranked:
-        """Return ids, distances and costs (Q, min(k, M)) of the cheapest of those found (Q, M)."""
-        ids, distances = found
-        costs = self.costs(sight, ids)
-        order = np.lexsort((ids, distances, costs), axis=1)[:, :k]
-        return (
-            np.take_along_axis(ids, order, 1),
-            np.take_along_axis(distances, order, 1),
-            np.take_along_axis(costs, order, 1),
-        )
 
 
 class ByHash(Reranking):
