@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 OPTIONS = ("table", "host", "service", "sslmode", "sslrootcert")
 _OLDEST = 140000  # the first with bit_count
-_CONNECT_S, _STATEMENT_S = 10, 600
+_CONNECT_S, _STATEMENT_S, _LOCK_S = 10, 600, 2
 _ALIVE = {"keepalives_idle": 20, "keepalives_interval": 5, "keepalives_count": 3}
 
 # After connecting rather than with it, since poolers refuse options of their own kind. Compiling a
@@ -114,6 +114,22 @@ class PostgresSession(Closing):
                 raise
         return connection
 
+    def lock(self, name: str) -> Connection[Any]:
+        """Return a connection that holds a lock of the server until it is closed or cut.
+
+        Raises RemoteError where another holds it longer than the end of a killed process takes.
+        """
+        connection = self.connected()
+        try:
+            with self._explained():
+                connection.execute("SET idle_session_timeout = 0")
+                connection.execute(f"SET lock_timeout = '{_LOCK_S}s'")
+                connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (name,))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     def _arguments(self) -> dict[str, Any]:
         address = self._address
         given: dict[str, Any] = {
@@ -160,23 +176,24 @@ def _what(error: psycopg.Error) -> str:
     for kind, advice in _ADVICE.items():
         if state.startswith(kind):
             return f"{text}; {advice}"
+    if state or not isinstance(error, psycopg.OperationalError):
+        return text
     if "password" in text or "authentication" in text:
-        return f"{text}; the password is read from PGPASSWORD or ~/.pgpass"
-    if isinstance(error, psycopg.OperationalError) and not state:
-        return f"{text}; is the server up, and is the address right?"
-    return text
+        return f"{text}; {_ADVICE['28']}"
+    if "does not exist" in text:
+        return f"{text}; name another user or database, or make it"
+    return f"{text}; is the server up, and is the address right?"
 
 
 # By SQLSTATE, or the class that it begins with
 _ADVICE = {
     "28": "the password is read from PGPASSWORD or ~/.pgpass",
-    "3D000": "make the database, or name another",
     "3F000": "make the schema, or name another",
     "42501": "a search needs SELECT on both tables, a push must own them",
     "42P01": "the table has gone; push the index again",
     "42703": "the table is not as index push made it; push with --replace",
     "53": "the server has no room or no connection left",
-    "55P03": "another works on the table; try again later",
+    "55P03": "another push is under way; wait for its end",
     "57014": f"given up after {_STATEMENT_S} s",
     "57P": "the server stops or starts; try again",
 }

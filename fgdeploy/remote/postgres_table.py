@@ -145,16 +145,8 @@ class PostgresTable(RemoteTable):
 
     def _shut_others_out(self) -> None:
         """Hold the lock of this table's one push until it is closed, or its process has ended."""
-        if self._pushing is not None and not self._pushing.broken:
-            return
-        connection = self._session.connected()
-        query = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
-        (alone,) = _row(connection, query, (f"fgdeploy push {self._table}",))
-        if not alone:
-            connection.close()
-            raise RemoteError(f"{self.name}: another push is under way; wait for its end")
-        connection.execute("SET idle_session_timeout = 0")
-        self._pushing = connection
+        if self._pushing is None or self._pushing.broken:
+            self._pushing = self._session.lock(f"fgdeploy push {self._table}")
 
     # Items
 

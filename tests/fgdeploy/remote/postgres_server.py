@@ -17,7 +17,10 @@ _OPTIONS = "-c fsync=off -c shared_buffers=64MB -c max_connections=20 -c log_min
 
 
 class PostgresOfTests:
-    """A server on a free port of this machine. address: of its database, as user postgres."""
+    """A server on a free port of this machine. address: of its database, as user postgres.
+
+    Who comes as user guarded needs a password.
+    """
 
     def __init__(self, folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -26,12 +29,15 @@ class PostgresOfTests:
             self._server = server.PostgresServer(folder / "data", cleanup_mode=None)
         (folder / "data").mkdir()
         self._server.ensure_pgdata_inited()
-        self._folder, self.port = folder, _free_port()
+        rules = folder / "data" / "pg_hba.conf"
+        guarded = "host all guarded 127.0.0.1/32 scram-sha-256\n"
+        rules.write_text(guarded + rules.read_text(encoding="utf-8"), encoding="utf-8")
+        self.port = _free_port()
         self.address = self.of("postgres")
 
-    def of(self, user: str, host: str = "127.0.0.1") -> str:
+    def of(self, user: str) -> str:
         """Return the address for a user."""
-        return f"postgresql://{user}@{host}:{self.port}/postgres"
+        return f"postgresql://{user}@127.0.0.1:{self.port}/postgres"
 
     def start(self) -> None:
         """Start it and wait until it answers."""
