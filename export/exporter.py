@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from fgdeploy import __version__, photos
-from fgdeploy.bundle import GRAPHS, Bundle, Manifest, Output, open_bundle, seal
+from fgdeploy.bundle import GRAPHS, Bundle, Manifest, Output, card, open_bundle, seal
 from fgdeploy.bundle.fingerprint import GRAPH_NOTE, fingerprint
 from fgdeploy.bundle.folder import check_new
 from fgdeploy.core import atomic
 from fgdeploy.core.errors import BundleError, CheckpointError, ExportError, ImageError, UsageError
 from fgdeploy.core.progress import Notify, Progress, no_progress, silent
 from fgdeploy.evaluation.targets import TARGETS_FILE
-from fgdeploy.export import graph, hash_head, verify
+from fgdeploy.export import first_card, graph, hash_head, verify
 from fgdeploy.export.export_settings import ExportSettings
 from fgdeploy.export.reference import PyTorchEngine
 from fgdeploy.models import assembly as assemblies
@@ -73,19 +73,24 @@ def export_bundle(
         network = Network(encoder, head, assembly.options).eval().requires_grad_(False)
         extras = _extras(settings, assembly, head)
         deployed = network.deployed(_without(settings, network), settings.logits)
+        known = first_card.first_card(
+            settings, assembly, _fingerprint(assembly, network.fingerprint())
+        )
         notify("writing the graph")
         facts = graph.write_onnx(
             graph.DeployGraph(deployed, extras),
             assembly.source.size,
             folder / GRAPHS["fp32"],
             settings.opset,
-            _notes(assembly, network),
+            _notes(assembly, network, known),
         )
         _check_pins(assembly, network, facts)
         for name, content in head.files().items():
             (folder / name).write_bytes(content)
         if (targets := hash_head.targets(settings, assembly, head)) is not None:
             targets.save(folder / TARGETS_FILE)
+        kept = first_card.carried(known, target, notify)
+        (folder / card.FILE).write_bytes(kept.to_bytes())
         draft = seal(folder, describe(settings, assembly, network, facts, deployed, classes))
         notify("comparing it with PyTorch")
         reference = PyTorchEngine(graph.DeployGraph(network.published(), extras), draft.manifest)
@@ -209,13 +214,25 @@ def _fingerprint(assembly: Assembly, weights: str) -> str:
     )
 
 
-def _notes(assembly: Assembly, network: Network) -> dict[str, str]:
-    """Return what the graph says of itself: for calibration its pins, for opening its model."""
-    method = assembly.method
+def _notes(assembly: Assembly, network: Network, known: card.Card) -> dict[str, str]:
+    """Return what the graph says of itself: for calibration its pins, for opening its model.
+
+    And for people who find it alone, what it is. Nothing of it depends on the day, the machine or a
+    file's name: equal exports are equal bytes.
+    """
+    method, options = assembly.method, assembly.options
+    licence = known.weights.license
     return {
-        "fgdeploy.pins": json.dumps(method.pinned(assembly.options)),
+        "fgdeploy.pins": json.dumps(method.pinned(options)),
         "fgdeploy.half": json.dumps(method.half),
-        GRAPH_NOTE: _fingerprint(assembly, network.fingerprint()),
+        GRAPH_NOTE: known.fingerprint,
+        "fgdeploy.method": method.name,
+        "fgdeploy.options": json.dumps(options.to_json(), sort_keys=True),
+        "fgdeploy.backbone": assembly.source.backbone,
+        "fgdeploy.bits": str(network.head_bits),
+        "fgdeploy.weights_sha256": network.fingerprint(),
+        "fgdeploy.version": __version__,
+        **({"fgdeploy.weights_license": licence} if licence else {}),
     }
 
 

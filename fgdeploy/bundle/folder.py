@@ -78,8 +78,21 @@ class Bundle:
         The manifest forgets them first and lists them last, so that the bundle opens whenever the
         power fails in between. Raises OSError.
         """
+        return self._replaced(files, None, calibration)
+
+    def with_file(self, name: str, content: bytes) -> Bundle:
+        """Add or replace a file that no calibration is about, in the same way."""
+        held = self.manifest.calibration
+        return self._replaced({name: content}, held, held)
+
+    def _replaced(
+        self,
+        files: Mapping[str, bytes],
+        meanwhile: Mapping[str, Any] | None,
+        calibration: Mapping[str, Any] | None,
+    ) -> Bundle:
         listed = {name: facts for name, facts in self.manifest.files.items() if name not in files}
-        bare = self._with(dataclasses.replace(self.manifest, files=listed, calibration=None))
+        bare = self._with(dataclasses.replace(self.manifest, files=listed, calibration=meanwhile))
         for name, content in files.items():
             with atomic.new_file(self.path / name) as stream:
                 stream.write(content)

@@ -16,6 +16,7 @@ from fgdeploy.cli import (
     build,
     calibrate,
     camera,
+    card,
     classify,
     demo,
     doctor,
@@ -166,6 +167,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("build-engine")(build.build_engine)
 app.command("tune")(tune.tune)
 app.command("inspect")(inspect.inspect)
+app.command("card")(card.card)
 app.command("doctor")(doctor.doctor)
 app.command("parity")(parity.parity)
 app.command("bench")(bench.bench)

@@ -17,8 +17,9 @@ def inspect(
     as_json: show.JsonOption = False,
     old_bundle: objects.OldBundleOption = None,
 ) -> None:
-    """Verify a bundle and show its stages, token counts, MACs, files and engines."""
-    from fgdeploy.bundle import open_bundle
+    """Verify a bundle and show its card's first lines, token counts, MACs, files and engines."""
+    from fgdeploy.bundle import card, open_bundle
+    from fgdeploy.report import stating
     from fgdeploy.tuning import tuning_file
 
     bundle = open_bundle(objects.bundle_of(path, old_bundle))
@@ -26,7 +27,11 @@ def inspect(
     if as_json:
         show.emit_json(manifest.to_json())
         return
-    for section in sections(manifest):
+    told = stating.lines(bundle, card.read(bundle))
+    first, *others = sections(manifest)
+    show.rows([row for row in told if row[0] in _OF_CARD])
+    show.rows(first.rows, title="network")
+    for section in others:
         show.rows(section.rows, section.header, section.title)
     if engines := _engines(bundle):
         show.rows(engines, ("engine", "what it computes"), "engines that were built")
@@ -35,6 +40,10 @@ def inspect(
         show.line(proof)
     if (tuning := tuning_file.read(bundle)) is not None:
         show.line(tuning_file.line(tuning))
+
+
+# The rows of the card that stand above all else; `fgdeploy card` shows all of them.
+_OF_CARD = ("name", "licence", "trained on")
 
 
 @dataclass(frozen=True)

@@ -314,8 +314,7 @@ class _Tuning:
         chosen = next(row for row in rows if row.schedule == schedule)
         entry = self._entry(chosen, rows)
         bundle = open_bundle(bundle.path)
-        files = {tuning_file.FILE: tuning_file.to_bytes(entry)}
-        bundle.with_files(files, bundle.manifest.calibration)
+        bundle.with_file(tuning_file.FILE, tuning_file.to_bytes(entry))
         with atomic.new_folder(self.target, replace=overwrite) as folder:
             for part in list(bundle.path.iterdir()):
                 part.rename(folder / part.name)

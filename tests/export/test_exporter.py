@@ -62,7 +62,7 @@ def test_manifest_says_what_was_made(random_export: Exported) -> None:
     assert manifest.parity is not None
     assert manifest.parity["photos"] == 8
     assert manifest.preprocess.mean == (0.5, 0.5, 0.5)
-    assert set(manifest.files) == {"model.onnx", "head.npz"}
+    assert set(manifest.files) == {"model.onnx", "head.npz", "card.json"}
 
 
 def test_the_same_settings_give_the_same_codes(random_export: Exported, tmp_path: Path) -> None:

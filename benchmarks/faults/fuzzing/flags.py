@@ -23,6 +23,7 @@ CALLS: dict[str, tuple[tuple[str, ...], ...]] = {
     "build-engine": ((BUNDLE, "--backend", "onnxruntime", "--data", PHOTOS),),
     "tune": (("--data", PHOTOS, "--latency", "8ms", "--engine", "missing:fp32"),),
     "inspect": ((BUNDLE,), (BUNDLE, "--json")),
+    "card": ((BUNDLE, "--json"), (BUNDLE, "--license", "MIT")),
     "doctor": (("--json",),),
     "parity": ((BUNDLE, PHOTOS, "--reference", "onnxruntime"),),
     "bench": ((BUNDLE, "--no-peaks", "--rounds", "1", "--seconds", "0.01"),),

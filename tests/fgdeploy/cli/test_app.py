@@ -21,6 +21,7 @@ COMMANDS = [
     ["demo"],
     ["export"],
     ["inspect"],
+    ["card"],
     ["doctor"],
     ["calibrate"],
     ["build-engine"],
