@@ -48,7 +48,7 @@ def test_what_is_written(calibrated: Calibrated, rough: Path) -> None:
     path = calibrated.bundle.path
     assert open_bundle(path) == calibrated.bundle
     listed = calibrated.bundle.manifest.files
-    assert set(listed) == WRITTEN | {"head.npz"}
+    assert set(listed) == WRITTEN | {"card.json", "head.npz"}
     assert {name for name in _state(path)} == {*listed, MANIFEST}
     assert (path / "model.onnx").read_bytes() == (rough / "model.onnx").read_bytes()
     before = open_bundle(rough).manifest
@@ -397,4 +397,4 @@ def test_stopped_half_way(
     with pytest.raises(KeyboardInterrupt):
         calibrate(own, moths, PLAIN, LOOSE)
     assert cache.read(open_bundle(own.path)) is None
-    assert set(open_bundle(own.path).manifest.files) == {"model.onnx", "head.npz"}
+    assert set(open_bundle(own.path).manifest.files) == {"card.json", "head.npz", "model.onnx"}

@@ -286,7 +286,7 @@ def test_flags_that_can_never_be_right(
 def test_int8_without_photos(run: Run, fresh: Path) -> None:
     (fresh / "moths").unlink()
     fails(run("build-engine", "--int8"), 2, "no photos here to calibrate on; name real ones with")
-    assert sorted(os.listdir("eet.fgd")) == ["head.npz", MANIFEST, "model.onnx"]
+    assert sorted(os.listdir("eet.fgd")) == ["card.json", "head.npz", MANIFEST, "model.onnx"]
 
 
 def test_a_backend_that_is_not_installed(

@@ -98,7 +98,7 @@ def test_limits_that_int8_cannot_keep(run: Run, here: Path) -> None:
         "limit min_bit_agreement=2: expected a number from 0 to 1",
     )
     fails(run("calibrate", "--max-drop", "-1"), 2, "limit max_map_drop=-1: expected a number")
-    assert sorted(os.listdir("eet.fgd")) == ["head.npz", MANIFEST, "model.onnx"]
+    assert sorted(os.listdir("eet.fgd")) == ["card.json", "head.npz", MANIFEST, "model.onnx"]
 
 
 # --- photos
@@ -129,7 +129,7 @@ def test_too_few_photos(run: Run, here: Path, many_moths: Path) -> None:
         2,
         "--images 7: ranges of fewer than 8 photos are chance; give 256",
     )
-    assert sorted(os.listdir("eet.fgd")) == ["head.npz", MANIFEST, "model.onnx"]
+    assert sorted(os.listdir("eet.fgd")) == ["card.json", "head.npz", MANIFEST, "model.onnx"]
 
 
 def test_few_photos_are_warned_of(run: Run, here: Path, many_moths: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_disk_that_is_full_or_read_only(
         patch.setattr(atomic.os, "fsync", refuse)
         fails(run("calibrate", "--data", "moths", *PLAIN), 1, pattern)
     assert open_bundle("eet.fgd") == before
-    assert sorted(os.listdir("eet.fgd")) == ["head.npz", MANIFEST, "model.onnx"]
+    assert sorted(os.listdir("eet.fgd")) == ["card.json", "head.npz", MANIFEST, "model.onnx"]
 
 
 def test_a_bundle_that_may_not_be_written(
@@ -283,4 +283,4 @@ def test_ctrl_c(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrator.qdq, "write", interrupt)
     result = run("calibrate", "--data", "moths")
     assert result.exit_code == 130
-    assert sorted(os.listdir("eet.fgd")) == ["head.npz", MANIFEST, "model.onnx"]
+    assert sorted(os.listdir("eet.fgd")) == ["card.json", "head.npz", MANIFEST, "model.onnx"]
