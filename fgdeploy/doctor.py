@@ -27,6 +27,7 @@ _PACKAGES: dict[str, tuple[str, str]] = {
     "matplotlib": ("train", "draw precision-recall curves"),
     "scipy": ("train", "read Stanford Cars"),
     "transformers": ("detect", "find objects in photos"),
+    "tritonclient": ("triton", "write for Triton, ask it"),
     "model-signing": ("sign", "sign bundles, and take only their owner's"),
     "pyopenssl": ("sign", "sign bundles, and take only their owner's"),
 }

@@ -26,7 +26,7 @@ _INSIDE = {
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of TensorProto
 _OPSET_IMPORT, _NOTES, _GRAPH = 8, 14, 7  # of ModelProto: opset_import, metadata_props, graph
-_NODE, _INITIALIZER, _INPUT = 1, 5, 11  # of GraphProto
+_NODE, _INITIALIZER, _INPUT, _OUTPUT = 1, 5, 11, 12  # of GraphProto
 _DEEPEST = 100  # messages in messages, protobuf's own limit
 
 
@@ -164,8 +164,8 @@ def contents(path: Path) -> tuple[list[Node], dict[str, int]]:
 
 
 @dataclass(frozen=True)
-class GraphInput:
-    """An input of a graph: its ONNX type, 0 for no tensor, and its shape, None if it has none.
+class GraphEnd:
+    """An input or an output of a graph: its ONNX type, 0 for no tensor, its shape, None without.
 
     A size is a number, or the name of one that is open, which may be empty.
     """
@@ -175,12 +175,21 @@ class GraphInput:
     shape: tuple[int | str, ...] | None
 
 
-def graph_inputs(path: Path) -> list[GraphInput]:
+def graph_inputs(path: Path) -> list[GraphEnd]:
     """Return what an ONNX file takes, weights left out; they may lie in other files.
 
     Raises BundleError for a file that is no ONNX graph, and OSError.
     """
-    found: list[GraphInput] = []
+    return _ends(path, _INPUT)
+
+
+def graph_outputs(path: Path) -> list[GraphEnd]:
+    """Return what an ONNX file gives. Raises as `graph_inputs` does."""
+    return _ends(path, _OUTPUT)
+
+
+def _ends(path: Path, which: int) -> list[GraphEnd]:
+    found: list[GraphEnd] = []
     weights: set[str] = set()
     graphs = 0
     try:
@@ -193,18 +202,18 @@ def graph_inputs(path: Path) -> list[GraphInput]:
                     continue
                 graphs += 1
                 for part, kind, at, length in _fields(data, start, start + size):
-                    if (part, kind) == (_INPUT, 2):
-                        found.append(_input(data, at, at + length))
+                    if (part, kind) == (which, 2):
+                        found.append(_end(data, at, at + length))
                     elif (part, kind) == (_INITIALIZER, 2):
                         weights.add(_named_type(data, at, at + length)[0])
     except (IndexError, ValueError):
         graphs = 0
     if not graphs:
         raise BundleError(f"{path} is no bundle and no whole ONNX graph; give one of them")
-    return [one for one in found if one.name not in weights]
+    return [one for one in found if which == _OUTPUT or one.name not in weights]
 
 
-def _input(data: mmap.mmap, at: int, end: int) -> GraphInput:
+def _end(data: mmap.mmap, at: int, end: int) -> GraphEnd:
     """Read a ValueInfoProto: name 1, type 2 of TypeProto, its tensor_type 1."""
     name, type_, shape = "", 0, None
     for field, wire, start, size in _fields(data, at, end):
@@ -214,7 +223,7 @@ def _input(data: mmap.mmap, at: int, end: int) -> GraphInput:
             for kind, kind_wire, place, length in _fields(data, start, start + size):
                 if (kind, kind_wire) == (1, 2):
                     type_, shape = _tensor_type(data, place, place + length)
-    return GraphInput(name, type_, shape)
+    return GraphEnd(name, type_, shape)
 
 
 def _tensor_type(data: mmap.mmap, at: int, end: int) -> tuple[int, tuple[int | str, ...] | None]:

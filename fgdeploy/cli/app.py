@@ -35,6 +35,7 @@ from fgdeploy.cli import (
     signing,
     streams,
     train,
+    triton_repo,
     tune,
 )
 from fgdeploy.core.errors import FgdeployError
@@ -175,6 +176,7 @@ app.command("pack")(packing.pack)
 app.command("unpack")(packing.unpack)
 app.command("sign")(signing.sign)
 app.command("verify")(signing.verify)
+app.command("triton-repo")(triton_repo.triton_repo)
 app.command("hash")(hashing.hash_photos)
 app.add_typer(gallery.app, name="index")
 app.command("search")(search.search)

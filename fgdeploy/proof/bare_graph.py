@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fgdeploy.bundle.onnx_scan import GraphInput, graph_inputs
+from fgdeploy.bundle.onnx_scan import GraphEnd, graph_inputs
 from fgdeploy.core.errors import BundleError, EngineError, UsageError
 from fgdeploy.core.text import shown
 from fgdeploy.engines.backends import engine_type
@@ -34,7 +34,7 @@ _TYPES: dict[int, type[Any]] = {
 _WIDE = (np.int32, np.int64)  # types of positions and tokens, which the graph may look up
 
 
-def read_inputs(path: Path) -> list[GraphInput]:
+def read_inputs(path: Path) -> list[GraphEnd]:
     """Return the inputs of a graph that random numbers can stand for, once they are seen to.
 
     The first size of each may be open, or several sizes of the first's name: they are the batch.
@@ -89,7 +89,7 @@ def opened(source: str, engine: str, threads: int | None) -> Callable[[int], Cal
     return prepare
 
 
-def random_feeds(path: Path, inputs: list[GraphInput], batch: int) -> Feeds:
+def random_feeds(path: Path, inputs: list[GraphEnd], batch: int) -> Feeds:
     """Return seeded random arrays by name: floats 0 to 1, bytes of the whole range, indexes 0 or 1.
 
     Raises EngineError where the first size is fixed and another.
@@ -114,7 +114,7 @@ def random_feeds(path: Path, inputs: list[GraphInput], batch: int) -> Feeds:
     return feeds
 
 
-def _batch_name(one: GraphInput) -> str:
+def _batch_name(one: GraphEnd) -> str:
     first = one.shape[0] if one.shape else ""
     return first if isinstance(first, str) else ""
 

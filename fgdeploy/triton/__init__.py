@@ -1,1 +1,7 @@
-"""Bundles as other servers want them: a Triton model repository, a DeepStream configuration."""
+"""Bundles as other servers want them: model repositories of NVIDIA Triton, DeepStream."""
+
+from fgdeploy.triton.model_repository import WrittenModel
+from fgdeploy.triton.model_repository import write as write_repository
+from fgdeploy.triton.serving_settings import ServingSettings
+
+__all__ = ["ServingSettings", "WrittenModel", "write_repository"]

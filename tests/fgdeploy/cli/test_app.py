@@ -30,6 +30,7 @@ COMMANDS = [
     ["bench"],
     ["pack"],
     ["unpack"],
+    ["triton-repo"],
     ["sign"],
     ["verify"],
     ["hash"],
