@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import platform
 import re
 import time
@@ -20,6 +21,7 @@ from fgdeploy.core.progress import Notify, silent
 from fgdeploy.engines import record
 from fgdeploy.engines.backends import engine_type
 from fgdeploy.engines.base import Compiled, EngineSource, GraphEngine, one_line
+from fgdeploy.engines.bill_of_materials import of_this_process
 from fgdeploy.engines.build_settings import BuildSettings
 from fgdeploy.engines.choosing import graph_key, load
 from fgdeploy.engines.record import Built, Record
@@ -53,11 +55,12 @@ def build(
         began = time.perf_counter()
         path = folder / kind.file_name
         compiled = _compile(kind, bundle, bundle.graph(key), precision, path, settings)
+        digest = sha256(path)
         entry = Record(
             backend=backend,
             precision=precision,
             file=path.name,
-            sha256=sha256(path),
+            sha256=digest,
             bytes=path.stat().st_size,
             graph=key,
             graph_sha256=bundle.manifest.files[GRAPHS[key]]["sha256"],
@@ -78,6 +81,8 @@ def build(
                 kind,
                 EngineSource(path, precision, True, settings.threads, settings.batches),
             )
+        bill = of_this_process(entry.name, entry.backend_version, digest, device)
+        entry = dataclasses.replace(entry, sbom=bill)
         entry.write(folder)
     return Built(target, entry)
 

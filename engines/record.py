@@ -17,13 +17,13 @@ from typing import Any
 from fgdeploy.bundle import ENGINES, Bundle, sha256
 from fgdeploy.core import atomic, json_schema
 from fgdeploy.core.errors import EngineError
-from fgdeploy.engines import contest, engine_layers
+from fgdeploy.engines import bill_of_materials, contest, engine_layers
 from fgdeploy.engines.build_settings import MAX_BATCH
 
 SCHEMA_VERSION = 1
 RECORD = "engine.json"
 FOLDER = ENGINES
-_LARGEST_RECORD = 1 << 20  # bytes; a real one has about two thousand
+_LARGEST_RECORD = 1 << 20  # bytes; a real one has about thirty thousand
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Record:
     peak_host_mib: of the whole process that built it. parity: with "passed", and speed:
     {"1": {"p50_ms", "p95_ms", "images_per_s"}, ..., "peak_mib"}, once they were measured. compared:
     with what it was timed beside (`contest.Contest`), None where it was not. layers: what it
-    computes (`engine_layers.Layers`), None where the backend does not tell.
+    computes (`engine_layers.Layers`), None where the backend does not tell. sbom: what it was built
+    with (`bill_of_materials`), None in records from before.
     """
 
     backend: str
@@ -58,6 +59,7 @@ class Record:
     speed: Mapping[str, Any] | None = None
     compared: Mapping[str, Any] | None = None
     layers: Mapping[str, Any] | None = None
+    sbom: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -101,7 +103,8 @@ class Record:
                 f"{SCHEMA_VERSION}); build the engine again, or install the fgdeploy that wrote it"
             )
         try:
-            entry = {"compared": None, "layers": None, **entry}  # which earlier records do not have
+            # Which earlier records do not have
+            entry = {"compared": None, "layers": None, "sbom": None, **entry}
             values = {field.name: entry[field.name] for field in dataclasses.fields(cls)}
             for name, check in _CHECKS.items():
                 if not check(values[name]):
@@ -278,4 +281,5 @@ _CHECKS: dict[str, Any] = {
     "speed": _speed,
     "compared": lambda value: value is None or contest.is_valid(value),
     "layers": lambda value: value is None or engine_layers.is_valid(value),
+    "sbom": lambda value: value is None or bill_of_materials.is_valid(value),
 }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from fgdeploy.cli import objects, show
 
@@ -15,6 +17,12 @@ if TYPE_CHECKING:
 def inspect(
     path: objects.BundleArgument = None,
     as_json: show.JsonOption = False,
+    sbom: Annotated[
+        bool,
+        typer.Option(
+            "--sbom", help="Print what its engines were built with, as CycloneDX 1.6 in JSON."
+        ),
+    ] = False,
     old_bundle: objects.OldBundleOption = None,
 ) -> None:
     """Verify a bundle and show its card's first lines, token counts, MACs, files and engines."""
@@ -24,6 +32,9 @@ def inspect(
 
     bundle = open_bundle(objects.bundle_of(path, old_bundle))
     manifest = bundle.manifest
+    if sbom:
+        show.emit_json(_bill(bundle))
+        return
     if as_json:
         show.emit_json(manifest.to_json())
         return
@@ -71,6 +82,25 @@ def sections(manifest: Manifest) -> list[Section]:
         ),
         Section(_files(manifest), ("name", "bytes", "sha256"), "files (sizes and sha256 verified)"),
     ]
+
+
+def _bill(bundle: Bundle) -> dict[str, Any]:
+    """Return one bill of materials of all engines that have one."""
+    from fgdeploy.core.errors import EngineError
+    from fgdeploy.engines import bill_of_materials, record
+
+    engines = [built.record for built in record.find(bundle) if built.record is not None]
+    bills = [entry.sbom for entry in engines if entry.sbom is not None]
+    if not bills:
+        raise EngineError(
+            f"no engine in {bundle.path} says what it was built with; build one with: fgdeploy "
+            "build-engine"
+        )
+    for entry in engines:
+        if entry.sbom is None:
+            show.say(f"{entry.name} does not say what it was built with; build it again")
+    name = bundle.path.resolve().name
+    return bill_of_materials.merged(name, bundle.manifest.fingerprint, bills)
 
 
 def _engines(bundle: Bundle) -> list[tuple[str, str]]:

@@ -88,6 +88,7 @@ def test_what_is_recorded(bundle: Bundle) -> None:
     assert entry.build_s > 0 and entry.peak_host_mib > 1
     assert entry.created_by.startswith("fgdeploy ")
     assert entry.parity is None and entry.speed is None
+    assert entry.sbom is not None and "openvino" in {x["name"] for x in entry.sbom["components"]}
     assert names(built.folder) == sorted(["engine.json", entry.file])
     assert built.folder.parent == bundle.path / "engines"
     open_bundle(bundle.path)  # an engine is no part of the manifest

@@ -85,3 +85,12 @@ def test_damaged_bundles(run: Run, bundle: Path, damage: Any, pattern: str) -> N
     fails(run("inspect"), 1, pattern)
     Path("a.png").write_bytes(b"")
     fails(run("hash", "."), 1, pattern)
+
+
+def test_inspect_prints_the_bill_of_materials(run: Run, toy_bundle: Path, tmp_path: Path) -> None:
+    fails(run("inspect", toy_bundle, "--sbom"), 1, "no engine in .* says what it was built with")
+    built = shutil.copytree(toy_bundle, tmp_path / "built.fgd")
+    build(open_bundle(built), "onnxruntime", "fp32")
+    bill = json.loads(run("inspect", built, "--sbom").stdout)
+    assert bill["specVersion"] == "1.6" and bill["metadata"]["component"]["name"] == "built.fgd"
+    assert {"onnxruntime", "onnxruntime:fp32"} <= {one["name"] for one in bill["components"]}
