@@ -18,6 +18,7 @@ _PACKAGES: dict[str, tuple[str, str]] = {
     "tensorrt-rtx": ("tensorrt-rtx", "compile for RTX GPUs"),
     "cuda-bindings": ("tensorrt", "run TensorRT and TensorRT-RTX engines"),
     "numba": ("search", "search large galleries about ten times faster"),
+    "psycopg": ("postgres", "keep and search galleries in PostgreSQL"),
     "torch": ("export", "export and train"),
     "timm": ("export", "export and train"),
     "onnx": ("calibrate", "export and calibrate"),

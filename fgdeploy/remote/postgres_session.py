@@ -167,6 +167,10 @@ class PostgresSession(Closing):
             yield
         except psycopg.Error as error:
             raise RemoteError(f"{self.name}: {_what(error)}") from error
+        except UnicodeEncodeError as error:
+            raise RemoteError(
+                f"{self.name}: the name {error.object!r} is not UTF-8; rename the file or folder"
+            ) from error
 
 
 def _what(error: psycopg.Error) -> str:

@@ -7,13 +7,14 @@ Operators", "COPY".
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import struct
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fgdeploy.core.codes import UInt8Array
+from fgdeploy.core.codes import UInt8Array, code_bytes
 from fgdeploy.core.errors import RemoteError, UsageError
 from fgdeploy.core.text import shown
 from fgdeploy.remote.filter_tree import parse
@@ -226,17 +227,28 @@ class PostgresTable(RemoteTable):
         return self._where(f"{known} = ANY(%s::text[]){limit}", possible)
 
     def _where(self, condition: str, values: Sequence[object]) -> list[Row]:
-        query = f"SELECT {_COLUMNS} FROM {self._table} WHERE {condition}"
+        query = f"SELECT {_COLUMNS}, crc FROM {self._table} WHERE {condition}"
 
         def work(connection: Connection[Any]) -> list[Row]:
             cursor, found = connection.cursor(binary=True), []
             for start in range(0, len(values), _PAGE):
                 part = values[start : start + _PAGE]
-                for number, code, *texts in cursor.execute(query, (part,)):
-                    found.append((number, code[4:], *texts))
+                found += [self._checked(row) for row in cursor.execute(query, (part,))]
             return found
 
         return self._session.run(work)
+
+    def _checked(self, given: tuple[Any, ...]) -> Row:
+        """Return a row that the server gave. Raises RemoteError if no push has written it so."""
+        number, code, *texts, crc = given
+        with contextlib.suppress(TypeError, ValueError, AttributeError):
+            row: Row = (number, code[4:], *texts)
+            if len(row[1]) == code_bytes(self._bits) and row_checksum(row) == crc:
+                return row
+        raise RemoteError(
+            f"{self.name}: item {shown(number)} is not as it was pushed: something else changed "
+            "it; push with --replace"
+        )
 
     def nearest(self, codes: UInt8Array, k: int, where: str | None, params: Params) -> list[Ranked]:
         """Return the min(k, N) nearest items of each code, all of one state of the table."""

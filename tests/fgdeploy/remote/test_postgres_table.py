@@ -98,6 +98,8 @@ def test_it_answers_as_the_index(index: Index, address: str) -> None:
         assert len(remote) == len(index)
         with refused(UsageError, r"strftime\(\) has no equal meaning on PostgreSQL"):
             remote.search(queries, 5, where="strftime('%Y', time) = '2026'")
+        with refused(RemoteError, "the name '.udcff' is not UTF-8; rename the file"):
+            remote.by_path(["\udcff"])
         with refused(IndexStoreError, "has no items 0, -4, 9000$"):
             remote.get([0, 5, -4, 9000])
 
@@ -187,6 +189,16 @@ def test_a_table_that_goes_or_changes_while_it_is_open(
             push(same, again, replace=True)
         with refused(RemoteError, "another index, or none, is there now; open it anew"):
             remote.search(code, 3)
+        with table_at(address) as again:
+            push(index, again, replace=True)
+        with connect(address) as other:
+            admin.execute(f"UPDATE {name} SET label = 'forged' WHERE id = 5")
+            assert [item.id for item in other.get([4, 6])] == [4, 6]
+            with refused(RemoteError, "item 5 is not as it was pushed.*push with --replace"):
+                other.get([5])
+            admin.execute(f"ALTER TABLE {name} DROP COLUMN label")
+            with refused(RemoteError, '"label" does not exist; the table is not as index push'):
+                other.get([4])
         admin.execute(f"DROP TABLE {name}")
         with refused(RemoteError, "another index, or none, is there now"):
             remote.search(code, 3)
