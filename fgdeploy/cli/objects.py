@@ -15,7 +15,7 @@ from fgdeploy.core.errors import IndexStoreError, UsageError
 from fgdeploy.core.text import counted, plural
 
 if TYPE_CHECKING:
-    from fgdeploy.retrieval import Index
+    from fgdeploy.gallery.searchable import Searchable
 
 _HERE = "Default: the one *.fgd in this folder."
 BundleArgument = Annotated[
@@ -63,7 +63,7 @@ def index_of(word: Path | None, way: str = "name one, such as gallery.fgi") -> P
     return word or _only("index", "*.fgi", way)
 
 
-def bundle_for(index: Index, named: Path | None = None) -> Path:
+def bundle_for(index: Searchable, named: Path | None = None) -> Path:
     """Return the bundle that was named, or that built an index, or is the only one here.
 
     Raises UsageError for none, or several.
@@ -72,7 +72,7 @@ def bundle_for(index: Index, named: Path | None = None) -> Path:
 
     if found := named or built_by(index):
         return found
-    lost = "" if index.bundle is None else f" ({index.path} was built with {index.bundle})"
+    lost = "" if index.bundle is None else f" ({index.name} was built with {index.bundle})"
     return bundle_of(None, None, f"name one with --bundle{lost}")
 
 
@@ -87,6 +87,11 @@ def bundle_at(index: Path) -> Path | None:
         if index.exists():  # and another process has not just removed it
             raise
     return None
+
+
+def indexes_for(named: Sequence[str], bundle: Path | None) -> Sequence[str | Path]:
+    """Return the folders and addresses that were named, or what `index_for` finds."""
+    return named or [index_for(None, bundle)]
 
 
 def index_for(named: Path | None, bundle: Path | None) -> Path:

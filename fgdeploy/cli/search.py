@@ -15,7 +15,8 @@ from fgdeploy.cli import lists, objects, show
 
 if TYPE_CHECKING:
     from fgdeploy.gallery import Query, QuerySettings
-    from fgdeploy.retrieval import Hit, Index
+    from fgdeploy.gallery.searchable import Searchable
+    from fgdeploy.retrieval import Hit
 
 DEFAULT_K = 10
 RERANK = {"asymmetric": "real-valued hashes", "embedding": "embeddings"}  # way -> what it needs
@@ -26,20 +27,25 @@ def search(
         list[Path] | None,
         typer.Argument(metavar="QUERY", help="Photos to find the like of."),
     ] = None,
-    gallery: Annotated[
-        Path | None,
+    galleries: Annotated[
+        list[str] | None,
         typer.Option(
             "--index",
             "-i",
-            help="The index. Default: the one *.fgi in this folder, or the one of the bundle.",
+            help="The index, or an address it was pushed to; given again, several indexes of one "
+            "model are searched as one. Default: the one *.fgi in this folder, or the one of the "
+            "bundle.",
             metavar="INDEX",
         ),
     ] = None,
     bundle: objects.SearchedBundleOption = None,
     ids: Annotated[
-        list[int] | None,
+        list[str] | None,
         typer.Option(
-            "--id", help="Query: this item of the index, for what is like it.", metavar="ID"
+            "--id",
+            help="Query: this item of the index, for what is like it; INDEX:ID where several have "
+            "it.",
+            metavar="ID",
         ),
     ] = None,
     codes: Annotated[
@@ -84,16 +90,16 @@ def search(
 ) -> None:
     """Rank the items of an index by Hamming distance to photos, items or codes."""
     from fgdeploy.core.errors import UsageError
-    from fgdeploy.retrieval import Index
+    from fgdeploy.gallery.gallery_opening import open_gallery
 
     others = bool(ids or codes or code_file)
     _check(bool(photos), others, k, radius, rerank, html)
     _check_pool(pool, rerank, k)
     if exclude_self and not (photos or ids or code_file):
         raise UsageError("--exclude-self is for photos, and --code is none; leave it out")
-    gallery = objects.index_for(gallery, bundle)
     with ExitStack() as stack:
-        index = stack.enter_context(Index.open(gallery))
+        names = objects.indexes_for(galleries or [], bundle)
+        index = stack.enter_context(open_gallery(names))
         queries = _others(index, ids or [], codes or [], code_file, exclude_self)
         if photos:
             from fgdeploy.gallery import photo_queries
@@ -159,7 +165,11 @@ def _settings(
 
 
 def _others(
-    index: Index, ids: Sequence[int], codes: Sequence[str], file: Path | None, exclude_self: bool
+    index: Searchable,
+    ids: Sequence[str],
+    codes: Sequence[str],
+    file: Path | None,
+    exclude_self: bool,
 ) -> Iterator[Query]:
     """Return the queries that need no bundle, checked."""
     from fgdeploy.core.codes import CodeFile
@@ -174,27 +184,47 @@ def _others(
 
 
 def _show(
-    index: Index,
+    index: Searchable,
     queries: Iterator[Query],
     settings: QuerySettings,
     as_json: bool,
     html: Path | None,
 ) -> None:
     from fgdeploy.gallery import answer
+    from fgdeploy.gallery.several import members_of
 
     answers = show.while_heard(answer(index, queries, settings))
+    columns = _Columns(settings.rerank is not None, len(members_of(index)) > 1)
     if html is not None:
         _write_sheet(html, answers, index.bits, as_json)
     elif as_json:
         for query, hits in answers:
             show.emit_json(_as_json(query, hits))
     elif show.manner().csv:
-        rows = ((query.name, *row) for query, hits in answers for row in _rows(hits))
-        show.stream(rows, ("query", *_header(settings.rerank is not None)))
+        rows = ((query.name, *columns.of(hit)) for query, hits in answers for hit in hits)
+        show.stream(rows, ("query", *columns.names))
     else:
         for query, hits in answers:
             show.line(query.name)
-            show.rows(_rows(hits), _header(settings.rerank is not None), empty="nothing found")
+            show.rows([columns.of(hit) for hit in hits], columns.names, empty="nothing found")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Columns:
+    """What a table of hits shows beside rank, distance, id, label and path."""
+
+    cost: bool
+    source: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        extra = (("cost",) if self.cost else ()), (("source",) if self.source else ())
+        return ("rank", "distance", *extra[0], *extra[1], "id", "label", "path")
+
+    def of(self, hit: Hit) -> tuple[object, ...]:
+        cost = (f"{hit.cost:.3f}",) if self.cost and hit.cost is not None else ()
+        source = (hit.source,) if self.source else ()
+        return (hit.rank, hit.distance, *cost, *source, hit.id, hit.label or "", hit.path or "")
 
 
 def _write_sheet(
@@ -220,21 +250,3 @@ def _as_json(query: Query, hits: Sequence[Hit]) -> dict[str, Any]:
             if hit[name] is None:
                 del hit[name]
     return {"query": query.name, **label, "hits": found}
-
-
-def _header(ranked: bool) -> tuple[str, ...]:
-    return ("rank", "distance", *(("cost",) if ranked else ()), "id", "label", "path")
-
-
-def _rows(hits: Sequence[Hit]) -> list[tuple[object, ...]]:
-    return [
-        (
-            hit.rank,
-            hit.distance,
-            *((f"{hit.cost:.3f}",) if hit.cost is not None else ()),
-            hit.id,
-            hit.label or "",
-            hit.path or "",
-        )
-        for hit in hits
-    ]

@@ -10,28 +10,38 @@ from pathlib import Path
 from fgdeploy.bundle import MANIFEST
 from fgdeploy.core.errors import IndexStoreError, UsageError
 from fgdeploy.core.text import counted
+from fgdeploy.gallery.searchable import Searchable
+from fgdeploy.gallery.several import members_of
 from fgdeploy.retrieval import Index
 
 _SHOWN = 4  # names in a message
 
 
-def bundle_of(index: Index) -> Path | None:
+def bundle_of(index: Searchable) -> Path | None:
     """Return the bundle that built an index, None if none is found.
 
     That is the one at the path that the index remembers, else the only one of its fingerprint
-    beside it, where it used to lie, or in the working folder. Its files are not verified here.
-    Raises UsageError that lists them if there are several.
+    beside it, where it used to lie, or in the working folder; of several indexes as one the first
+    that leads to one. Its files are not verified here. Raises UsageError that lists them if there
+    are several.
     """
-    remembered: Path | None = index.bundle
-    if remembered is not None and _fingerprint(remembered) == index.fingerprint:
-        return remembered
-    root = Path(index.path).absolute()
-    folders = [root.parent, Path()] + ([remembered.parent] if remembered else [])
+    for member in members_of(index).values():
+        if (remembered := member.bundle) and _fingerprint(remembered) == index.fingerprint:
+            return remembered
+    for member in members_of(index).values():
+        if found := _lying_near(member):
+            return found
+    return None
+
+
+def _lying_near(index: Searchable) -> Path | None:
+    beside = [Path(index.path).absolute().parent] if isinstance(index, Index) else []
+    folders = [*beside, Path()] + ([index.bundle.parent] if index.bundle else [])
     found = {path.resolve(): path for path in _bundles(folders, index.fingerprint)}
     if len(found) > 1:
         raise UsageError(
             f"{counted(len(found), 'bundle')} ({_names(found.values())}) are of the model of "
-            f"{index.path}; name one with --bundle"
+            f"{index.name}; name one with --bundle"
         )
     return next(iter(found.values()), None)
 

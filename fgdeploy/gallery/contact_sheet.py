@@ -73,7 +73,7 @@ def _section(query: Query, hits: Sequence[Hit]) -> str:
     for hit, verdict in zip(hits[:MOST_THUMBNAILS], verdicts, strict=False):
         kind, mark = _MARKS[verdict]
         place = f"{hit.rank}. {_distance(hit)}"
-        figures.append(_figure(hit.path, hit.label or "", place, f"id {hit.id}", kind, mark))
+        figures.append(_figure(hit.path, hit.label or "", place, _place(hit), kind, mark))
     return (
         f"<section>{_head(query, verdicts)}"
         f'<div class="row">{"".join(figures)}</div>{_rest(hits, verdicts)}</section>'
@@ -97,6 +97,10 @@ def _head(query: Query, verdicts: Sequence[bool | None]) -> str:
     return f"<p>{label}: <b>{sum(known)} of {len(known)} correct</b></p>"
 
 
+def _place(hit: Hit) -> str:
+    return f"id {hit.id}" if hit.source is None else f"id {hit.source}:{hit.id}"
+
+
 def _distance(hit: Hit) -> str:
     cost = "" if hit.cost is None else f", cost {hit.cost:.3f}"
     return f"distance {hit.distance}{cost}"
@@ -107,7 +111,7 @@ def _rest(hits: Sequence[Hit], verdicts: Sequence[bool | None]) -> str:
         return ""
     lines = []
     for hit, verdict in zip(hits[MOST_THUMBNAILS:], verdicts[MOST_THUMBNAILS:], strict=True):
-        facts = (_distance(hit), f"id {hit.id}", hit.label, hit.path, _MARKS[verdict][1])
+        facts = (_distance(hit), _place(hit), hit.label, hit.path, _MARKS[verdict][1])
         lines.append(f"<li>{html.escape(', '.join(fact for fact in facts if fact))}</li>")
     return (
         f"<p>The first {MOST_THUMBNAILS} of {counted(len(hits), 'answer')} have thumbnails; "

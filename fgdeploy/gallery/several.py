@@ -173,13 +173,15 @@ def place_of(gallery: Searchable, given: int | str) -> tuple[str | None, int]:
     Raises UsageError for other texts, and as `SeveralIndexes.get` does where the index is not said.
     """
     name, _, digits = given.rpartition(":") if isinstance(given, str) else ("", "", "")
-    number = numbers.whole(digits, "id", 0) if isinstance(given, str) else known_ids([given])[0]
+    number = numbers.whole(digits, "--id", 0) if isinstance(given, str) else known_ids([given])[0]
     if not name:
         return gallery.source_of(number) if isinstance(gallery, SeveralIndexes) else None, number
     for source in members_of(gallery):
         if name == (source or gallery.name):
             return source, number
-    raise UsageError(f"id {shown(given)}: {shown(name)} is not searched; it must be one of --index")
+    raise UsageError(
+        f"--id {shown(given)}: {shown(name)} is not searched; it must be one of --index"
+    )
 
 
 def _twice(first: str, second: str) -> str:

@@ -37,6 +37,7 @@ CALLS: dict[str, tuple[tuple[str, ...], ...]] = {
         (QUERY, "-i", INDEX, "-b", BUNDLE, "--json"),
         (QUERY, "--json", "--radius", "8"),
         ("--id", "3", "--json"),
+        ("--id", f"{INDEX}:3", "--json", "-i", INDEX),
         ("--code", "a5a5a0", "-k", "7", "--json", "-i", INDEX),
         ("--codes", CODES, "--json"),
         ("--id", "3", "--where", "label = 'owl'"),
@@ -212,7 +213,7 @@ def _search(world: World, given: dict[str, Any], outcome: Outcome) -> str | None
         return None
     truth, items = world.codes[world.fingerprint], {item["id"]: item for item in world.items}
     queries = [(truth.get(os.path.normpath(path)), None) for path in given["photos"] or ()]
-    for number in given["ids"] or ():
+    for number in (int(text.rpartition(":")[2]) for text in given["ids"] or ()):
         queries.append((bytes.fromhex(items[number]["code"]), number))
     queries += [(bytes.fromhex(code), None) for code in given["codes"] or ()]
     if given["code_file"] is not None:

@@ -239,7 +239,9 @@ def test_an_id_that_two_indexes_have_must_say_which() -> None:
             several.get([9])
         with refused(IndexStoreError, "^a.fgi has no item 3; nothing was read"):
             item_queries(several, ["a.fgi:3"])
-        with refused(UsageError, "^id c.fgi:1: c.fgi is not searched; it must be one of --index$"):
+        with refused(
+            UsageError, "^--id c.fgi:1: c.fgi is not searched; it must be one of --index$"
+        ):
             item_queries(several, ["c.fgi:1"])
         for text in ("", "a.fgi:", "a.fgi:x", "x", "-1"):
             with refused(UsageError, "expected a whole number"):
