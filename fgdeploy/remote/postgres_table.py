@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fgdeploy.core.codes import UInt8Array, code_bytes
+from fgdeploy.core.codes import UInt8Array
 from fgdeploy.core.errors import RemoteError, UsageError
 from fgdeploy.core.text import shown
 from fgdeploy.remote.filter_tree import parse
@@ -243,7 +243,7 @@ class PostgresTable(RemoteTable):
         number, code, *texts, crc = given
         with contextlib.suppress(TypeError, ValueError, AttributeError):
             row: Row = (number, code[4:], *texts)
-            if len(row[1]) == code_bytes(self._bits) and row_checksum(row) == crc:
+            if row_checksum(row) == crc:
                 return row
         raise RemoteError(
             f"{self.name}: item {shown(number)} is not as it was pushed: something else changed "
