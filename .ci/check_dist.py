@@ -26,6 +26,16 @@ def expected_modules() -> set[str]:
     return inside | rooms
 
 
+def expected_data() -> set[str]:
+    """Return the files beside the modules that the package needs."""
+    page = (ROOT / "fgdeploy" / "serve" / "page").iterdir()
+    return {
+        "fgdeploy/py.typed",
+        "fgdeploy/demo/backbone.safetensors",
+        *(path.relative_to(ROOT).as_posix() for path in page),
+    }
+
+
 def check_wheel(path: Path) -> list[str]:
     """Return what is wrong with the wheel."""
     names = {name for name in zipfile.ZipFile(path).namelist() if not name.endswith("/")}
@@ -36,8 +46,7 @@ def check_wheel(path: Path) -> list[str]:
     modules = {name for name in names if name.endswith(".py")}
     problems += [f"wheel lacks {name}" for name in sorted(expected_modules() - modules)]
     problems += [f"wheel has stray {name}" for name in sorted(modules - expected_modules())]
-    data = ("fgdeploy/py.typed", "fgdeploy/demo/backbone.safetensors")
-    problems += [f"wheel lacks {name}" for name in data if name not in names]
+    problems += [f"wheel lacks {name}" for name in sorted(expected_data() - names)]
     if not any(name.endswith("licenses/LICENSE") for name in names):
         problems.append("wheel lacks the licence")
     return problems
@@ -48,7 +57,7 @@ def check_sdist(path: Path) -> list[str]:
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"LICENSE", "README.md", "pyproject.toml", "fgdeploy/py.typed", "fgdeploy/cli/app.py"}
-    wanted |= {"fgdeploy/demo/backbone.safetensors"}
+    wanted |= expected_data()
     wanted |= {
         path.relative_to(ROOT).as_posix() for room in ROOMS for path in (ROOT / room).rglob("*.py")
     }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fgdeploy.cli import objects, show, signing
+from fgdeploy.core.errors import UsageError
 from fgdeploy.core.text import counted
 
 if TYPE_CHECKING:
@@ -78,6 +79,26 @@ def serve(
             "--allow-where", help="Let clients filter by SQL expressions; they cost CPU time."
         ),
     ] = False,
+    no_page: Annotated[
+        bool, typer.Option("--no-page", help="Serve no page at GET /, only the routes.")
+    ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Let clients ask which patches the model kept: by the graph where it says so, "
+            "else by the PyTorch model, which takes memory and CPU time.",
+        ),
+    ] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            "--checkpoint",
+            help="With --explain: what the bundle was exported from, for what its graph does not "
+            "say.",
+            metavar="FILE",
+        ),
+    ] = None,
     backend: show.BackendOption = "auto",
     threads: show.ThreadsOption = None,
     fallback: show.FallbackOption = False,
@@ -96,14 +117,18 @@ def serve(
 ) -> None:
     """Answer over HTTP: hash images, search and add to an index, until SIGTERM or Ctrl-C.
 
-    It listens at 127.0.0.1 unless told. GET /openapi.json describes all routes.
+    It listens at 127.0.0.1 unless told. GET / is a page to look at the gallery, GET /openapi.json
+    describes all routes.
     """
     from fgdeploy.live.events import log_to_stderr
     from fgdeploy.serve.app import create_app
+    from fgdeploy.serve.explainer import Explainer
     from fgdeploy.serve.http_server import address_of, bound, run
     from fgdeploy.serve.serve_settings import MEGABYTE, ServeSettings, hosts_of, key_for
     from fgdeploy.serve.service import Service
 
+    if checkpoint is not None and not explain:
+        raise UsageError(f"--checkpoint {checkpoint} is for --explain; give both or none")
     key = key_for(host, os.environ.get(KEY), api_key_file)
     settings = ServeSettings(
         waiting=waiting,
@@ -113,6 +138,7 @@ def serve(
         filters=allow_where,
         api_key=key,
         hosts=hosts_of(host),
+        page=not no_page,
     )
     with bound(host, port) as listening:
         place = _gallery(gallery, bundle)
@@ -123,7 +149,8 @@ def serve(
             )
 
         hasher, index = (load(bundle), None) if place is None else _opened(place, bundle, load)
-        with log_to_stderr(log_json), Service(hasher, index, settings, load) as service:
+        explainer = Explainer.open(hasher, checkpoint) if explain else None
+        with log_to_stderr(log_json), Service(hasher, index, settings, load, explainer) as service:
             if keep_thumbnails and index is not None:
                 index.thumbnails.keep()
             said = f"{_in_words(hasher, index)} at {address_of(listening)}"

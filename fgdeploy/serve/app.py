@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
 from concurrent.futures import Future
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn
 
 from fgdeploy import __version__
 from fgdeploy.core.errors import MissingDependency, UsageError
 from fgdeploy.core.text import shown
 
 try:
-    from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
+    from fastapi import APIRouter, FastAPI, Query, Request, Response
     from fastapi.exceptions import RequestValidationError
     from fastapi.openapi.utils import get_openapi
     from starlette.exceptions import HTTPException
 except ImportError as error:
     raise MissingDependency("fastapi", "serve", "the service") from error
 
-from fgdeploy.retrieval import Item
+from fgdeploy.serve import gallery_routes, page_files
 from fgdeploy.serve import openapi_parts as parts
+from fgdeploy.serve.index_requests import TEXT, Asked, Nearest
 from fgdeploy.serve.refusals import Refusal
 from fgdeploy.serve.request_gate import RequestGate
-from fgdeploy.serve.service import MOST_ANSWERS, TEXT, Asked, HashedUpload, Nearest, Service
+from fgdeploy.serve.route_parts import (
+    MOST_ID,
+    Number,
+    answered,
+    as_json,
+    image_of,
+    json_answer,
+    known_only,
+    nearest_as_json,
+    service_of,
+    timed,
+)
+from fgdeploy.serve.service import MOST_ANSWERS, Service
 from fgdeploy.serve.service_metrics import TYPE, ServiceMetrics
 from fgdeploy.serve.uploads import (
     JSON_BYTES,
@@ -36,10 +47,7 @@ from fgdeploy.serve.uploads import (
     require_json,
 )
 
-_MOST_ID = 2**62
 _DECODING = 8  # images that may be decoded beside those that wait and run
-
-_Result = TypeVar("_Result")
 
 Count = Annotated[int, Query(ge=1, le=MOST_ANSWERS, description="How many answers at most.")]
 Radius = Annotated[
@@ -56,14 +64,25 @@ Where = Annotated[
         description="Only items for which this SQL holds; off unless started --allow-where.",
     ),
 ]
-Number = Annotated[int, Path(ge=0, le=_MOST_ID, description="The id of an item.")]
+Since = Annotated[
+    str | None,
+    Query(min_length=1, max_length=64, description="Only items of this time or later, ISO 8601."),
+]
+Full = Annotated[
+    bool, Query(description="Also give time and sha256, and whether there is a thumbnail.")
+]
+Until = Annotated[
+    str | None,
+    Query(min_length=1, max_length=64, description="Only items from before this time, ISO 8601."),
+]
 
 
 def create_app(service: Service) -> FastAPI:
     """Return the application, with the limits of the service's settings. It closes nothing.
 
     It can be mounted in another one; then that application's server bounds headers and idle
-    connections. GET /openapi.json describes it; no page loads anything from other hosts.
+    connections. GET /openapi.json describes it; GET / is the page, which loads nothing from other
+    hosts.
     """
     app = FastAPI(
         title="fgdeploy",
@@ -81,6 +100,9 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _wrong_value)
     app.add_exception_handler(HTTPException, _unknown_route)
     app.include_router(_routes)
+    app.include_router(gallery_routes.ROUTES)
+    if service.settings.page:
+        app.include_router(page_files.ROUTES)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
 
@@ -97,15 +119,15 @@ _UPLOAD = (408, 413, 415, 429, 503)
 )
 async def hash_image(request: Request) -> Response:
     """Return the hash code of the image in the body."""
-    _known_only(request)
+    known_only(request)
     require_image(request)
-    service, start = _service(request), time.monotonic()
+    service, start = service_of(request), time.monotonic()
     with request.app.state.uploads.admitted():
-        image = await _image(request)
-        hashed = await _answered(request, service.hash(image))
-    _timed(request, hashed, start)
-    model = hashed.model
-    return _json({"code": hashed.code.hex(), "bits": model.bits, "model": model.fingerprint})
+        image = await image_of(request)
+        hashed = await answered(request, service.hash(image))
+    model, times = hashed.model, timed(request, hashed, start)
+    answer = {"code": hashed.code.hex(), "bits": model.bits, "model": model.fingerprint}
+    return json_answer(answer, headers=times)
 
 
 @_routes.post(
@@ -120,25 +142,28 @@ async def search_items(
     radius: Radius = None,
     label: Label = None,
     where: Where = None,
+    since: Since = None,
+    until: Until = None,
+    full: Full = False,
 ) -> Response:
     """Return the k nearest items by (distance, id), of an image, or of {"code": hex} or {"id": n}.
 
     With a radius those of them that are within it; `complete` says whether that is all there are.
     """
-    _known_only(request)
-    service, start = _service(request), time.monotonic()
-    asked = Asked(k, radius, label, where)
+    known_only(request)
+    service, start = service_of(request), time.monotonic()
+    asked = Asked(k, radius, label, where, since, until, full)
     service.check(asked)
     if is_image(request):
         with request.app.state.uploads.admitted():
-            image = await _image(request)
-            found = await _answered(request, service.search(image, asked))
+            image = await image_of(request)
+            found = await answered(request, service.search(image, asked))
     else:
         require_json(request)
         query = json_of(await read_body(request, JSON_BYTES, service.settings.timeout_s))
-        found = await _answered(request, _by_json(service, query, asked))
-    _timed(request, found.hashed, start, found)
-    return _json(_nearest(found))
+        found = await answered(request, _by_json(service, query, asked))
+    times = timed(request, found.hashed, start, found)
+    return json_answer(nearest_as_json(found), headers=times)
 
 
 def _by_json(service: Service, query: dict[str, Any], asked: Asked) -> Future[Nearest]:
@@ -146,7 +171,7 @@ def _by_json(service: Service, query: dict[str, Any], asked: Asked) -> Future[Ne
         case {"code": str(code)} if len(query) == 1:
             return service.search_code(code, asked)
         case {"id": int(number)} if len(query) == 1 and not isinstance(query["id"], bool):
-            if 0 <= number <= _MOST_ID:
+            if 0 <= number <= MOST_ID:
                 return service.search_item(number, asked)
     raise UsageError('expected {"code": "hex digits"} or {"id": number}, one of the two')
 
@@ -184,16 +209,16 @@ async def add_item(
 
     An item is the one of its URI, else of its content. Sending it again does no harm.
     """
-    _known_only(request)
+    known_only(request)
     require_image(request)
-    service, start = _service(request), time.monotonic()
+    service, start = service_of(request), time.monotonic()
     service.check_new(label, uri)
     with request.app.state.uploads.admitted():
-        image = await _image(request)
-        enrolled = await _answered(request, service.add(image, label, uri))
-    _timed(request, enrolled.hashed, start)
-    answer = {"status": enrolled.status, "item": _as_json(enrolled.item)}
-    return _json(answer, 201 if enrolled.status == "new" else 200)
+        image = await image_of(request)
+        enrolled = await answered(request, service.add(image, label, uri))
+    times = timed(request, enrolled.hashed, start)
+    answer = {"status": enrolled.status, "item": as_json(enrolled.item)}
+    return json_answer(answer, 201 if enrolled.status == "new" else 200, times)
 
 
 @_routes.get(
@@ -204,18 +229,20 @@ async def add_item(
 async def list_items(
     request: Request,
     limit: Count = 100,
-    after: Annotated[
-        int, Query(ge=-1, le=_MOST_ID, description="Only items with larger ids.")
-    ] = -1,
+    after: Annotated[int, Query(ge=-1, le=MOST_ID, description="Only items with larger ids.")] = -1,
     label: Label = None,
     where: Where = None,
+    since: Since = None,
+    until: Until = None,
+    full: Full = False,
 ) -> Response:
     """Return items in order of id, a page at a time."""
-    _known_only(request)
-    asked = Asked(limit, None, label, where)
-    found = await _answered(request, _service(request).items(asked, after))
-    more = found[-1].id if len(found) == limit else None
-    return _json({"items": [_as_json(item) for item in found], "next": more})
+    known_only(request)
+    asked = Asked(limit, None, label, where, since, until, full)
+    found = await answered(request, service_of(request).items(asked, after))
+    more = found.items[-1].id if len(found.items) == limit else None
+    items = [as_json(item, found.pictured) for item in found.items]
+    return json_answer({"items": items, "next": more})
 
 
 @_routes.get(
@@ -225,8 +252,8 @@ async def list_items(
 )
 async def get_item(request: Request, number: Number) -> Response:
     """Return an item."""
-    _known_only(request)
-    return _json(_as_json(await _answered(request, _service(request).item(number))))
+    known_only(request)
+    return json_answer(as_json(await answered(request, service_of(request).item(number))))
 
 
 @_routes.delete(
@@ -236,8 +263,8 @@ async def get_item(request: Request, number: Number) -> Response:
 )
 async def remove_item(request: Request, number: Number) -> Response:
     """Remove an item; it is gone from the disk when this is answered."""
-    _known_only(request)
-    return _json(_as_json(await _answered(request, _service(request).remove(number))))
+    known_only(request)
+    return json_answer(as_json(await answered(request, service_of(request).remove(number))))
 
 
 @_routes.get(
@@ -247,7 +274,7 @@ async def remove_item(request: Request, number: Number) -> Response:
 )
 async def healthz(request: Request) -> Response:
     """Answer at once, without a key."""
-    return _json({"state": "alive"})
+    return json_answer({"state": "alive"})
 
 
 @_routes.get(
@@ -257,9 +284,9 @@ async def healthz(request: Request) -> Response:
 )
 async def readyz(request: Request) -> Response:
     """Return what answers, or 503 and why nothing does."""
-    service = _service(request)
-    state = await _answered(request, service.state())
-    return _json(state)
+    service = service_of(request)
+    state = await answered(request, service.state())
+    return json_answer(state)
 
 
 @_routes.get(
@@ -272,83 +299,8 @@ async def readyz(request: Request) -> Response:
 )
 async def metrics(request: Request) -> Response:
     """Return counters, times and states in Prometheus' text format."""
-    found = await _answered(request, _service(request).reading(request.app.state.metrics.text))
+    found = await answered(request, service_of(request).reading(request.app.state.metrics.text))
     return Response(found, media_type=TYPE)
-
-
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
-async def _image(request: Request) -> bytes:
-    settings = _service(request).settings
-    return await read_body(request, settings.upload_bytes, settings.timeout_s)
-
-
-async def _answered(request: Request, future: Future[_Result]) -> _Result:
-    """Wait for what other threads do. Raises Refusal when it takes too long."""
-    seconds = _service(request).settings.timeout_s
-    try:
-        return await asyncio.wait_for(asyncio.wrap_future(future), seconds)
-    except asyncio.TimeoutError:
-        words = f"no answer within {seconds:g} s; send it again later"
-        raise Refusal(503, "timeout", words, {"retry-after": "1"}) from None
-
-
-def _timed(
-    request: Request, hashed: HashedUpload | None, start: float, found: Nearest | None = None
-) -> None:
-    stages = {} if hashed is None else dict(hashed.latency)
-    if found is not None:
-        stages["search"] = found.took
-    stages["total"] = time.monotonic() - start
-    request.app.state.metrics.time(stages, 0 if hashed is None else hashed.together)
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    return Response(body, status, media_type="application/json")
-
-
-def _as_json(item: Item) -> dict[str, Any]:
-    return {
-        "id": item.id,
-        "label": item.label,
-        "path": item.path,
-        "time": item.time,
-        "sha256": item.sha256,
-        "code": item.code.hex(),
-    }
-
-
-def _nearest(found: Nearest) -> dict[str, Any]:
-    hits = [
-        {
-            "rank": hit.rank,
-            "distance": hit.distance,
-            "id": hit.id,
-            "label": hit.label,
-            "path": hit.path,
-        }
-        for hit in found.hits
-    ]
-    complete = {} if found.complete is None else {"complete": found.complete}
-    return {"code": found.code.hex(), "hits": hits, **complete}
-
-
-def _known_only(request: Request) -> None:
-    """Refuse query parameters that a route has not, or that are given twice."""
-    if not request.scope["query_string"]:
-        return
-    known = {one.alias for one in request.scope["route"].dependant.query_params}
-    names = [name for name, _ in request.query_params.multi_items()]
-    for name in names:
-        if name not in known:
-            wanted = ", ".join(sorted(known)) or "none"
-            raise UsageError(f"unknown parameter {shown(repr(name))}; known are: {wanted}")
-        if names.count(name) > 1:
-            raise UsageError(f"the parameter {name} is given more than once; give it once")
 
 
 async def _wrong_value(request: Request, error: Exception) -> NoReturn:

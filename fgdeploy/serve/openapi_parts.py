@@ -20,6 +20,8 @@ _HIT = {"rank": 1, "distance": 3, "id": 7, "label": "owl", "path": _ITEM["path"]
 
 STRING = _TEXT = {"type": "string"}
 _MAYBE = {"type": ["string", "null"]}
+_THUMBNAIL = {"type": "boolean", "description": "With full=true: whether there is one."}
+_COUNT = {"type": "integer", "minimum": 0}
 _ID = {"type": "integer", "minimum": 0, "maximum": 2**62}
 
 
@@ -47,11 +49,15 @@ SCHEMAS: Mapping[str, Any] = {
     ),
     "Hit": _object(
         _HIT,
+        optional=("time", "sha256", "thumbnail"),
         rank={"type": "integer", "minimum": 1},
         distance={"type": "integer", "minimum": 0, "description": "Bits that differ."},
         id=_ID,
         label=_MAYBE,
         path=_MAYBE,
+        time={**_MAYBE, "description": "With full=true, as sha256; null for one removed since."},
+        sha256=_MAYBE,
+        thumbnail=_THUMBNAIL,
     ),
     "Nearest": _object(
         {"code": _CODE, "hits": [_HIT]},
@@ -63,7 +69,17 @@ SCHEMAS: Mapping[str, Any] = {
             "description": "With a radius: whether these are all within it.",
         },
     ),
-    "Item": _object(_ITEM, id=_ID, label=_MAYBE, path=_MAYBE, time=_TEXT, sha256=_TEXT, code=_TEXT),
+    "Item": _object(
+        _ITEM,
+        optional=("thumbnail",),
+        id=_ID,
+        label=_MAYBE,
+        path=_MAYBE,
+        time=_TEXT,
+        sha256=_TEXT,
+        code=_TEXT,
+        thumbnail=_THUMBNAIL,
+    ),
     "Enrolled": _object(
         {"status": "new", "item": _ITEM},
         status={"enum": ["new", "changed", "known"]},
@@ -84,6 +100,52 @@ SCHEMAS: Mapping[str, Any] = {
         model=_TEXT,
         engine=_TEXT,
         items={"type": ["integer", "null"]},
+    ),
+    "Labels": _object(
+        {"labels": [{"label": "owl", "items": 12}], "unlabelled": 0, "more": False},
+        labels={
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"label": _TEXT, "items": _COUNT},
+                "required": ["label", "items"],
+                "additionalProperties": False,
+            },
+        },
+        unlabelled=_COUNT,
+        more={"type": "boolean", "description": "Whether there are further labels."},
+    ),
+    "Explained": _object(
+        {"panels": [{"caption": "photo", "picture": "data:image/jpeg;base64,..."}], "legend": ""},
+        panels={
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "caption": _TEXT,
+                    "picture": {**_TEXT, "description": "A data URI of a JPEG."},
+                },
+                "required": ["caption", "picture"],
+                "additionalProperties": False,
+            },
+        },
+        legend={**_TEXT, "description": "What the pictures mean."},
+    ),
+    "About": _object(
+        {
+            **{"method": "topmost", "bits": 64, "index": True, "thumbnails": True, "where": False},
+            **{"unexplained": None, "upload_bytes": 20_000_000},
+        },
+        method=_TEXT,
+        bits=_COUNT,
+        index={"type": "boolean", "description": "Whether it can search and add."},
+        thumbnails={"type": "boolean", "description": "Whether the index keeps thumbnails."},
+        where={"type": "boolean", "description": "Whether `where` is allowed."},
+        unexplained={
+            **_MAYBE,
+            "description": "Why POST /explain does not answer, or null.",
+        },
+        upload_bytes=_COUNT,
     ),
     "ByCode": _object({"code": _CODE}, code={**_TEXT, "description": "A code in hex digits."}),
     "ById": _object({"id": 7}, id={**_ID, "description": "An item, which is no answer itself."}),

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fgdeploy.core.text import one_line
 from fgdeploy.live.events import LOG, tell
+from fgdeploy.serve.page_files import is_of_page
 from fgdeploy.serve.refusals import Refusal, body_of, refusal_of
 from fgdeploy.serve.serve_settings import ServeSettings
 from fgdeploy.serve.service_metrics import ServiceMetrics
@@ -68,9 +69,13 @@ class RequestGate:
 
     def _check(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
+        path = str(scope["path"]).removeprefix(scope.get("root_path", ""))
+        reads = scope["method"] in _READING
+        own = self._settings.page and reads and is_of_page(path)
         self._check_name(headers)
-        self._check_origin(scope["method"], headers)
-        if self._key is not None and scope["path"] != scope.get("root_path", "") + _OPEN:
+        if not (own and path == "/" and headers.get(b"sec-fetch-mode") == b"navigate"):
+            self._check_origin(headers)
+        if self._key is not None and path != _OPEN and not own:
             self._check_key(self._key, headers)
 
     def _check_name(self, headers: Mapping[bytes, bytes]) -> None:
@@ -79,10 +84,11 @@ class RequestGate:
         if hosts is not None and _name(headers.get(b"host", b"").decode("latin-1")) not in hosts:
             raise Refusal(421, "host", "the service is not known by this name (Host)", close=True)
 
-    def _check_origin(self, method: str, headers: Mapping[bytes, bytes]) -> None:
-        """Refuse what a page of another site sends."""
-        if method in _READING:
-            return
+    def _check_origin(self, headers: Mapping[bytes, bytes]) -> None:
+        """Refuse what a page of another site sends, all but the way to the page itself.
+
+        Reading too: whether a picture loads would tell what the index holds.
+        """
         site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
         own = origin is None or urlsplit(origin.decode("latin-1")).netloc.encode(
             "latin-1"

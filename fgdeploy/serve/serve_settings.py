@@ -21,8 +21,8 @@ class ServeSettings:
     waiting: frames that may wait for the engine; upload_bytes, image_pixels: of one image;
     timeout_s: for a request's body to arrive, and again for its answer. filters: whether clients
     may give SQL expressions (`where`); filter_s: the time that one may take. api_key: what every
-    request but /healthz must carry. hosts: the names that a request may call the service by, any
-    where None. Raises UsageError.
+    request but /healthz and the page's own files must carry. hosts: the names that a request may
+    call the service by, any where None. page: whether there is a page at GET /. Raises UsageError.
     """
 
     waiting: int = 32
@@ -33,6 +33,7 @@ class ServeSettings:
     filter_s: float = 2.0
     api_key: str | None = None
     hosts: frozenset[str] | None = LOCAL_NAMES
+    page: bool = True
 
     def __post_init__(self) -> None:
         for what in ("waiting", "upload_bytes", "image_pixels", "timeout_s", "filter_s"):

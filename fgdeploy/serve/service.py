@@ -2,96 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from fgdeploy.bundle import Manifest
 from fgdeploy.core import machine
 from fgdeploy.core.closing import Closing
-from fgdeploy.core.errors import EngineError, IndexStoreError, UsageError
-from fgdeploy.core.text import is_utf8, shown
-from fgdeploy.engines import Outputs
+from fgdeploy.core.errors import EngineError, UsageError
+from fgdeploy.core.text import shown
 from fgdeploy.gallery import Query, code_queries
 from fgdeploy.hasher import Hasher
 from fgdeploy.live.hash_worker import Answered, HashWorker
 from fgdeploy.live.pair_opener import RETRY_S, Load
-from fgdeploy.photos import Decoders, DecodersClosed, thumbnail
-from fgdeploy.retrieval import Hit, Index, Item
+from fgdeploy.photos import Decoders, DecodersClosed
+from fgdeploy.retrieval import Index, Item
+from fgdeploy.retrieval.store.label_counts import LabelCounts
+from fgdeploy.serve import index_requests
 from fgdeploy.serve.chained import chain
+from fgdeploy.serve.explainer import Explainer
+from fgdeploy.serve.index_requests import Asked, Enrolled, HashedUpload, Nearest, Page
 from fgdeploy.serve.model_pair import ModelPair, PairKeeper
 from fgdeploy.serve.refusals import Refusal
 from fgdeploy.serve.serve_settings import ServeSettings
 from fgdeploy.serve.uploads import check_pixels
 
 MOST_ANSWERS = 1000
-TEXT = 2000  # characters of a label, a URI or an expression
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 _READERS = 4
 _ENDING = "the service is ending; send it again later"
 
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True)
-class HashedUpload:
-    """An image's outputs, each of one row, and the manifest of the model that gave them.
-
-    latency: seconds by stage; together: frames in its batch.
-    """
-
-    outputs: Outputs
-    model: Manifest
-    latency: dict[str, float]
-    together: int
-
-    @property
-    def code(self) -> bytes:
-        """The packed code."""
-        return bytes(self.outputs.code[0])
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is searched for: the k nearest, within `radius` bits where given, of those that pass.
-
-    label: their label; where: an SQL expression that holds for them.
-    """
-
-    k: int = 10
-    radius: int | None = None
-    label: str | None = None
-    where: str | None = None
-
-
-@dataclass(frozen=True)
-class Nearest:
-    """A search's answer. hashed: of the image that was asked with. took: seconds of the search.
-
-    complete: whether these are all within the radius; None without one.
-    """
-
-    code: bytes
-    hits: list[Hit]
-    complete: bool | None
-    took: float
-    hashed: HashedUpload | None = None
-
-
-@dataclass(frozen=True)
-class Enrolled:
-    """What became of an image: `new`, `changed` or `known`, and its item."""
-
-    status: str
-    item: Item
-    hashed: HashedUpload
 
 
 class Service(Closing):
@@ -100,6 +45,7 @@ class Service(Closing):
     Each call returns a future at once. One thread runs the engine, one writes to the index, some
     decode and some search. What needs an index raises Refusal without one. load: opens the bundle
     of the index that lies there after a migration, with which it goes on then (`model_pair`).
+    explainer: says what the model looked at; closed with the service.
     """
 
     def __init__(
@@ -108,8 +54,9 @@ class Service(Closing):
         index: Index | None = None,
         settings: ServeSettings | None = None,
         load: Load | None = None,
+        explainer: Explainer | None = None,
     ) -> None:
-        self.settings = settings or ServeSettings()
+        self.settings, self.explainer = settings or ServeSettings(), explainer
         self._keeper = PairKeeper(hasher, index, self.settings, load)
         self._decoders = Decoders()
         readers = max(2, min(_READERS, machine.cores()))
@@ -157,6 +104,24 @@ class Service(Closing):
 
         return self.reading(look)
 
+    def about(self) -> Future[dict[str, Any]]:
+        """Return the model that answers now, and what can be asked."""
+
+        def look() -> dict[str, Any]:
+            pair, settings = self._keeper.now, self.settings
+            manifest, index = pair.hasher.manifest, pair.index
+            return {
+                "method": manifest.method,
+                "bits": manifest.bits,
+                "index": index is not None,
+                "thumbnails": index is not None and index.thumbnails.kept,
+                "where": settings.filters,
+                "unexplained": self.unexplained(),
+                "upload_bytes": settings.upload_bytes,
+            }
+
+        return self.reading(look)
+
     def reading(self, work: Callable[[], _Result]) -> Future[_Result]:
         """Let a thread that searches do it."""
         return _begun(self._readers, work)
@@ -174,6 +139,8 @@ class Service(Closing):
         self._readers.shutdown(cancel_futures=True)
         self._keeper.close()
         self._decoders.close()
+        if self.explainer is not None:
+            self.explainer.close()
 
     def hash(self, image: bytes) -> Future[HashedUpload]:
         """Hash one image file. Its future raises ImageError, Busy or EngineError."""
@@ -190,11 +157,35 @@ class Service(Closing):
             decode = time.monotonic() - since
             return chain(pair.worker.submit(made), lambda found: _hashed(pair, found, decode))
 
+        return chain(self._decoded(frame, image), run)
+
+    def _decoded(
+        self, frame: Callable[[], npt.NDArray[np.uint8]], image: bytes
+    ) -> Future[npt.NDArray[np.uint8]]:
         try:
-            decoded = self._decoders.submit(lambda source: frame(), image)
+            return self._decoders.submit(lambda source: frame(), image)
         except DecodersClosed as error:
             raise EngineError(_ENDING) from error
-        return chain(decoded, run)
+
+    def explain(self, image: bytes) -> Future[dict[str, Any]]:
+        """Return what the model looked at in an image (`Explainer`). Refusal where none can say."""
+        explainer, model = self.explainer, self.hasher.fingerprint
+        if explainer is None or explainer.fingerprint != model:
+            raise Refusal(404, "no_explanation", self.unexplained() or "")
+
+        def frame() -> npt.NDArray[np.uint8]:
+            check_pixels(image, self.settings.image_pixels)
+            return explainer.frame(image)
+
+        return chain(self._decoded(frame, image), explainer.explain)
+
+    def unexplained(self) -> str | None:
+        """Return why nothing is said of what the model looked at; None where it can be asked."""
+        if self.explainer is None:
+            return "the service was started without --explain"
+        if self.explainer.fingerprint != self.hasher.fingerprint:
+            return "the model was replaced since; start the service again"
+        return None
 
     def search(self, image: bytes, asked: Asked) -> Future[Nearest]:
         """Hash an image and search for it; raises and fails as `hash` and `Index.search` do."""
@@ -203,7 +194,9 @@ class Service(Closing):
         def ask(pair: ModelPair) -> Future[Nearest]:
             def find(hashed: HashedUpload) -> Future[Nearest]:
                 query = Query("upload", hashed.code)
-                return _begun(self._readers, _search, _index(pair), query, asked, hashed)
+                return _begun(
+                    self._readers, index_requests.search_in, _index(pair), query, asked, hashed
+                )
 
             return chain(self._hash(pair, image), find)
 
@@ -215,7 +208,7 @@ class Service(Closing):
 
         def find(index: Index) -> Nearest:
             (query,) = code_queries(index, [code])
-            return _search(index, query, asked, None)
+            return index_requests.search_in(index, query, asked, None)
 
         return self._read(find)
 
@@ -224,8 +217,8 @@ class Service(Closing):
         self.check(asked)
 
         def find(index: Index) -> Nearest:
-            query = Query("item", _item(index, number).code, item=number)
-            return _search(index, query, asked, None)
+            query = Query("item", index_requests.item_in(index, number).code, item=number)
+            return index_requests.search_in(index, query, asked, None)
 
         return self._read(find)
 
@@ -235,24 +228,33 @@ class Service(Closing):
     def check(self, asked: Asked) -> None:
         """Raise UsageError or Refusal for a search that is not allowed, or without an index."""
         _ = self.index
-        _check_text("label", asked.label)
-        _check_text("where", asked.where)
+        index_requests.check_asked(asked)
         if asked.where is not None and not self.settings.filters:
             words = "SQL expressions are off here; use label, or start the service --allow-where"
             raise Refusal(403, "where", words)
 
+    def thumbnail(self, number: int, sha256: str | None) -> Future[bytes]:
+        """Return the JPEG that the index keeps of an item. Refusal where it keeps none."""
+        return self._read(lambda index: index_requests.thumbnail_in(index, number, sha256))
+
+    def labels(self, most: int) -> Future[LabelCounts]:
+        """Return the most frequent labels and how many items have each."""
+        return self._read(lambda index: index.labels.counts(most))
+
     def item(self, number: int) -> Future[Item]:
         """Return an item. Refusal for unknown ids."""
-        return self._read(lambda index: _item(index, number))
+        return self._read(lambda index: index_requests.item_in(index, number))
 
-    def items(self, asked: Asked, after: int = -1) -> Future[list[Item]]:
+    def items(self, asked: Asked, after: int = -1) -> Future[Page]:
         """Return up to k items with ids above `after`, ascending, that pass the filters."""
         self.check(asked)
-        return self._read(lambda index: _page(index, asked, after))
+        return self._read(lambda index: index_requests.page_of(index, asked, after))
 
     def remove(self, number: int) -> Future[Item]:
         """Remove an item and return it. Refusal for unknown ids, or while it may only be read."""
-        return self._keeper.ask(lambda pair: _begun(self._writer, _remove, _writable(pair), number))
+        return self._keeper.ask(
+            lambda pair: _begun(self._writer, index_requests.remove_from, _writable(pair), number)
+        )
 
     def add(self, image: bytes, label: str | None, uri: str | None) -> Future[Enrolled]:
         """Hash an image and add it; on the disk when the future is done.
@@ -267,7 +269,7 @@ class Service(Closing):
             index = _writable(pair)
 
             def add(hashed: HashedUpload) -> Future[Enrolled]:
-                return _begun(self._writer, _add, index, image, label, uri, hashed)
+                return _begun(self._writer, index_requests.add_to, index, image, label, uri, hashed)
 
             return chain(self._hash(pair, image), add)
 
@@ -276,8 +278,8 @@ class Service(Closing):
     def check_new(self, label: str | None, uri: str | None) -> None:
         """Raise UsageError for an item that cannot be added, Refusal if there is no index."""
         _ = self.index
-        _check_text("label", label)
-        _check_text("uri", uri)
+        index_requests.check_text("label", label)
+        index_requests.check_text("uri", uri)
         if uri is not None and (not _URI.fullmatch(uri) or uri.lower().startswith("file:")):
             raise UsageError(
                 f"uri {shown(uri)}: expected one such as camera://yard/2026-01-31T12:00:00Z"
@@ -316,79 +318,3 @@ def _hashed(pair: ModelPair, found: Answered, decode: float) -> Future[HashedUpl
     future: Future[HashedUpload] = Future()
     future.set_result(HashedUpload(found.outputs, model, latency, found.together))
     return future
-
-
-def _check_text(what: str, text: str | None) -> None:
-    if text is not None and not (0 < len(text) <= TEXT and is_utf8(text) and "\0" not in text):
-        raise UsageError(
-            f"{what}: expected 1 to {TEXT:,} characters without NUL, got {shown(repr(text))}"
-        )
-
-
-def _item(index: Index, number: int) -> Item:
-    found = index.by_id([number]).get(number)
-    if found is None:
-        raise Refusal(404, "unknown_id", f"there is no item {number}")
-    return found
-
-
-def _remove(index: Index, number: int) -> Item:
-    found = _item(index, number)
-    try:
-        index.remove([number])
-    except IndexStoreError:
-        _item(index, number)  # another process was faster
-        raise
-    return found
-
-
-def _filter(asked: Asked) -> tuple[str | None, tuple[str, ...]]:
-    """Return the filters as one expression and its values."""
-    if asked.label is None:
-        return asked.where, ()
-    rest = "" if asked.where is None else f" AND ({asked.where}\n)"
-    return f"label = ?{rest}", (asked.label,)
-
-
-def _search(index: Index, query: Query, asked: Asked, hashed: HashedUpload | None) -> Nearest:
-    start = time.monotonic()
-    where, params = _filter(asked)
-    more = len(query.left_out)
-    code = np.frombuffer(query.code, np.uint8)[None]
-    (found,) = index.search(code, asked.k + more, where=where, params=params)
-    kept = [hit for hit in found if query.is_answer(hit)][: asked.k]
-    complete = None
-    if asked.radius is not None:
-        near = [hit for hit in kept if hit.distance <= asked.radius]
-        complete, kept = len(near) < asked.k, near
-    return Nearest(query.code, kept, complete, time.monotonic() - start, hashed)
-
-
-def _page(index: Index, asked: Asked, after: int) -> list[Item]:
-    where, params = _filter(asked)
-    source = index.items(where, params, after=after)
-    return [item for item, _ in zip(source, range(asked.k), strict=False)]
-
-
-def _add(
-    index: Index, image: bytes, label: str | None, uri: str | None, hashed: HashedUpload
-) -> Enrolled:
-    digest = hashlib.sha256(image).hexdigest()
-    item = Item(uri, hashed.code, label, digest)
-    keeps = index.embeddings.form is not None
-    jpegs = [thumbnail(image)] if index.thumbnails.kept else None
-    added = index.add(
-        [item], embeddings=hashed.outputs.embedding if keeps else None, thumbnails=jpegs
-    )
-    there = index.by_path([uri]).get(uri) if uri is not None else None
-    there = there or index.by_content([digest]).get(digest)
-    if there is None:
-        raise IndexStoreError(f"{index.path}: the item was removed as soon as it was added")
-    if added.copies and label is not None and there.label != label:
-        raise Refusal(
-            409,
-            "other_label",
-            f"this image is item {there.id} with label {shown(there.label)}; remove that one first",
-        )
-    status = "new" if added.new else "changed" if added.changed else "known"
-    return Enrolled(status, there, hashed)

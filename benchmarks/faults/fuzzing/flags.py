@@ -43,7 +43,10 @@ CALLS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("--id", "3", "--where", "label = 'owl'"),
         (QUERY, "--html", "sheet.html"),
     ),
-    "serve": (("-b", BUNDLE, "-i", INDEX, "--port", "0"),),
+    "serve": (
+        ("-b", BUNDLE, "-i", INDEX, "--port", "0"),
+        ("-b", BUNDLE, "--port", "0", "--no-page", "--explain", "--checkpoint", "missing"),
+    ),
     "eval": ((PHOTOS, "-b", BUNDLE, "--json"),),
     "classify": ((PHOTOS, "-b", BUNDLE, "--json"), (QUERY, "-k", "3")),
     "boxes": ((PHOTOS, "--detector", "missing"),),

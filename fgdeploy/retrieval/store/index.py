@@ -28,6 +28,7 @@ from fgdeploy.retrieval.store.index_state import state_of
 from fgdeploy.retrieval.store.integrity import Integrity
 from fgdeploy.retrieval.store.items import Added, Hit, Item
 from fgdeploy.retrieval.store.keeping import Keeper
+from fgdeploy.retrieval.store.label_counts import Labels
 from fgdeploy.retrieval.store.making import Taken, folder_of, make
 from fgdeploy.retrieval.store.meta import read_meta
 from fgdeploy.retrieval.store.notes import Notes
@@ -53,7 +54,7 @@ class Index(Closing):
     """A gallery index, opened for reading and writing; a context manager, usable from threads.
 
     One process writes at a time (a second is told), any number read. bundle: where the bundle that
-    built it lay then, None if nobody said. embeddings, thumbnails, notes: what it keeps.
+    built it lay then, None if nobody said. embeddings, thumbnails, notes, labels: what it keeps.
     filters: what a `where` may cost, to be set.
     """
 
@@ -70,6 +71,7 @@ class Index(Closing):
         kept = self.embeddings, self.thumbnails
         self._keeper = Keeper(session, self._reader, *kept, notify)
         self._integrity = Integrity(session.folder)
+        self.labels = Labels(session, self._integrity)
         self._querying = Querying(
             session, self.bits, self._reader, self._integrity, self._keeper.heal, self.embeddings
         )
@@ -260,10 +262,9 @@ class Index(Closing):
 
         checked: as in `by_path`.
         """
+        wanted = texts_of("digests", digests)
         with self._session.reading() as connection:
-            rows = self._integrity.rows_by(
-                connection, "sha256", texts_of("digests", digests), checked
-            )
+            rows = self._integrity.rows_by(connection, "sha256", wanted, checked)
             ordered = sorted(rows, key=lambda row: -row[0])
             return {str(row[4]): items.item_of(row) for row in ordered}
 
@@ -273,10 +274,9 @@ class Index(Closing):
 
     def ids_of_content(self, digest: str) -> list[int]:
         """Return the ids of all items whose photos have this sha256, ascending."""
+        wanted = texts_of("digests", [digest])
         with self._session.reading() as connection:
-            rows = self._integrity.rows_by(
-                connection, "sha256", texts_of("digests", [digest]), False
-            )
+            rows = self._integrity.rows_by(connection, "sha256", wanted, False)
             return sorted(row[0] for row in rows)
 
     def stats(self) -> Stats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -21,7 +22,10 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
+from fgdeploy.hasher import load
+from fgdeploy.serve.explainer import Explainer
 from tests.checks import examples
+from tests.fgdeploy.explaining.showing import write_showing_bundle
 from tests.fgdeploy.serve.asking import photo
 from tests.fgdeploy.serve.conftest import Served
 
@@ -39,8 +43,16 @@ for kind in ("image/jpeg", "image/png", "image/webp", "application/octet-stream"
     schemathesis.openapi.media_type(kind, _IMAGES)
 
 
-def test_every_answer_is_as_the_document_says(serve: Callable[..., Served]) -> None:
-    served = serve(filters=True)
+def test_every_answer_is_as_the_document_says(
+    serve: Callable[..., Served], toy_bundle: Path, tmp_path: Path
+) -> None:
+    showing = load(write_showing_bundle(tmp_path / "showing.fgd"), "onnxruntime", threads=1)
+    with showing:
+        explainer = Explainer.open(showing)
+    with load(toy_bundle, "onnxruntime", threads=1) as hasher:
+        explainer.fingerprint = hasher.fingerprint
+    served = serve(filters=True, explainer=explainer)
+    served.service.index.thumbnails.keep()
     for seed in range(6):
         served.ask.image(f"/items?label=kind{seed % 2}&uri=cam://{seed}", photo(seed))
     statuses: set[tuple[str, int]] = set()
@@ -64,4 +76,6 @@ def test_every_answer_is_as_the_document_says(serve: Callable[..., Served]) -> N
         with contextlib.suppress(Unsatisfiable):  # a route that takes nothing cannot be misused
             hold()
     assert {status for _, status in statuses} >= {200, 201, 404, 422}, statuses
+    for route in ("GET /labels", "GET /about", "POST /explain", "GET /"):
+        assert (route, 200) in statuses, route
     assert not {status for _, status in statuses if status >= 500}

@@ -47,7 +47,37 @@ def test_pages_of_other_sites_change_nothing(served: Served, headers: dict[str, 
     told(served.ask("DELETE", f"/items/{item['id']}", **headers), 403, "cross_site")
     told(served.ask("POST", "/items", photo(1), **headers), 403, "cross_site")
     assert len(served.service.index) == 1
-    assert served.ask("GET", "/items", **headers).status_code == 200  # which no page can read
+    for path in ("/items", "/items/1/thumbnail", "/labels", "/page/app.js", "/healthz"):
+        told(served.ask("GET", path, **headers), 403, "cross_site")  # pictures that load tell too
+
+
+def test_a_link_on_another_site_leads_to_the_page_and_nowhere_else(served: Served) -> None:
+    followed = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}
+    assert served.ask("GET", "/", **followed).status_code == 200
+    for path in ("/items", "/page/app.js", "/metrics", "/?x=1"):
+        answer = served.ask("GET", path, **followed)
+        assert answer.status_code == (422 if "?" in path else 403), path
+    told(served.ask("POST", "/", **followed), 403, "cross_site")
+    told(
+        served.ask("GET", "/", sec_fetch_site="cross-site", sec_fetch_mode="cors"),
+        403,
+        "cross_site",
+    )
+
+
+def test_the_page_needs_no_key_and_can_be_switched_off(serve: Callable[..., Served]) -> None:
+    served = serve(api_key=KEY)
+    for path in ("/", "/page/app.js", "/page/style.css"):
+        assert served.ask("GET", path).status_code == 200
+    for path in ("/page/none", "/page/", "/about", "/labels", "/items/1/thumbnail"):
+        told(served.ask("GET", path), 401, "api_key")
+    told(served.ask("POST", "/"), 401, "api_key")
+    served.service.close()
+    served = serve(page=False)
+    for path in ("/", "/page/app.js"):
+        told(served.ask("GET", path), 404, "unknown_route")
+    assert "/" not in served.ask("GET", "/openapi.json").json()["paths"]
+    assert served.ask("GET", "/labels").status_code == 200
 
 
 def test_its_own_pages_may(served: Served) -> None:
