@@ -30,6 +30,7 @@ _PACKAGES: dict[str, tuple[str, str]] = {
     "transformers": ("detect", "find objects in photos"),
     "tritonclient": ("triton", "write for Triton, ask it"),
     "model-signing": ("sign", "sign bundles, and take only their owner's"),
+    "huggingface-hub": ("hub", "pull bundles from a model hub, and push them"),
     "pyopenssl": ("sign", "sign bundles, and take only their owner's"),
 }
 

@@ -250,6 +250,7 @@ def load(
 ) -> Hasher:
     """Open and verify a bundle and start an engine on it: `fgdeploy.load("eet.fgd")`.
 
+    `hf://OWNER/NAME[@REVISION]` is a bundle on a model hub, kept in a cache (`hub.opened`).
     The engine is the fastest that was built for this machine, or the fp32 graph where none was
     (`engines.open_engine`). batch: photos of one run, by default 8 or the engine's most.
     bit_depth: bits that count in 16-bit photos and arrays, such as 12. self_test: seconds that the
@@ -258,7 +259,7 @@ def load(
     that the bundle must be signed with (`open_bundle`). Raises BundleError, EngineError,
     MissingDependency or UsageError.
     """
-    bundle = open_bundle(path, verify)
+    bundle = _bundle_at(path, verify, notify)
     accept = any_engine if self_test is None else _tester(bundle, self_test, notify)
     engine = open_engine(bundle, backend, precision, threads, fallback, notify, accept)
     try:
@@ -268,6 +269,15 @@ def load(
         raise
     hasher._accept = accept
     return hasher
+
+
+def _bundle_at(
+    path: str | os.PathLike[str], verify: str | os.PathLike[str] | None, notify: Notify
+) -> Bundle:
+    from fgdeploy import hub
+
+    opened = hub.opened(path, verify, notify) if hub.is_address(path) else None
+    return opened or open_bundle(path, verify)
 
 
 def _tester(bundle: Bundle, seconds: float, notify: Notify) -> Accept:

@@ -131,6 +131,12 @@ def open_bundle(
     owner, signed = trust.demanded(verify), frozenset[str]()
     if owner is not None:
         signed = trust.verify(folder, manifest, owner)
+    check_files(folder, manifest)
+    return Bundle(folder, manifest, owner, signed)
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Check every file that a manifest lists. Raises BundleError with the first that is wrong."""
     # In threads, since hashing is half of the time until an engine is loaded
     with ThreadPoolExecutor(machine.cores(), thread_name_prefix="verify") as pool:
         checks = [pool.submit(_verify, folder, name, manifest) for name in manifest.files]
@@ -140,7 +146,6 @@ def open_bundle(
         raise BundleError(
             f"{folder}: {MANIFEST} lists no {GRAPHS['fp32']}; export the bundle again"
         )
-    return Bundle(folder, manifest, owner, signed)
 
 
 def _folder(path: str | os.PathLike[str]) -> Path:
@@ -148,6 +153,11 @@ def _folder(path: str | os.PathLike[str]) -> Path:
     if not isinstance(name, str) or not name:
         raise UsageError(
             f"expected the path of a bundle such as 'eet.fgd', got {reprlib.repr(path)}; name one"
+        )
+    if name.startswith("hf:/"):
+        address = "hf://" + name[4:].lstrip("/")
+        raise BundleError(
+            f"{address} lies on a hub; fetch it first: fgdeploy pull {address} -o eet.fgd"
         )
     folder = Path(name)
     if folder.is_dir() and os.path.lexists(folder / MANIFEST):

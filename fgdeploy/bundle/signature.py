@@ -101,8 +101,8 @@ def check_carried(path: Path, names: set[str], manifest: str) -> None:
         raise BundleError(f"{path.parent} changed since it was signed; {_AGAIN}, or remove {path}")
     if lacking := sorted(set(signed) - names):
         raise BundleError(
-            f"{path} covers {lacking[0]}, which would stay behind; pass --engines, or sign again "
-            "without them"
+            f"{path} covers {lacking[0]}, which would stay behind; take the engines along "
+            "(--engines), or sign again without them"
         )
 
 

@@ -25,6 +25,7 @@ from fgdeploy.cli import (
     export,
     gallery,
     hashing,
+    hub,
     inspect,
     packing,
     parity,
@@ -176,6 +177,8 @@ app.command("pack")(packing.pack)
 app.command("unpack")(packing.unpack)
 app.command("sign")(signing.sign)
 app.command("verify")(signing.verify)
+app.command("push")(hub.push)
+app.command("pull")(hub.pull)
 app.command("triton-repo")(triton_repo.triton_repo)
 app.command("hash")(hashing.hash_photos)
 app.add_typer(gallery.app, name="index")

@@ -32,6 +32,8 @@ CALLS: dict[str, tuple[tuple[str, ...], ...]] = {
     "triton-repo": ((BUNDLE, "-o", "new"), (BUNDLE, "--max-batch", "4", "--json")),
     "sign": ((BUNDLE, "--key", "missing.pem"),),
     "verify": ((BUNDLE, "--key", "missing.pem"),),
+    "push": ((BUNDLE, "nowhere"),),
+    "pull": (("nowhere",),),
     "hash": ((PHOTOS, "-b", BUNDLE, "-o", "new.npz"), (QUERY,)),
     "search": (
         (QUERY, "-i", INDEX, "-b", BUNDLE, "--json"),

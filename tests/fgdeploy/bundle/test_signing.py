@@ -135,7 +135,7 @@ def test_engines_that_were_built_later_and_those_that_were_signed(
     sign(signed, mine.private, engines=True)
     bundle = open_bundle(signed, mine.public)
     assert {name for name in bundle.signed if "engines" in name} == engine_files(bundle, True)
-    with refused(BundleError, "covers engines/.* would stay behind; pass --engines"):
+    with refused(BundleError, "covers engines/.* would stay behind; take the engines along"):
         pack(signed, tmp_path / "a.fgdz")
     taken = pack(signed, tmp_path / "a.fgdz", engines=True)
     unpack(taken.path, tmp_path / "a.fgd", verify=mine.public)

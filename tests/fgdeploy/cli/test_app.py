@@ -33,6 +33,8 @@ COMMANDS = [
     ["triton-repo"],
     ["sign"],
     ["verify"],
+    ["push"],
+    ["pull"],
     ["hash"],
     ["search"],
     ["serve"],
