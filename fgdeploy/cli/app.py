@@ -18,6 +18,7 @@ from fgdeploy.cli import (
     camera,
     card,
     classify,
+    deepstream,
     demo,
     doctor,
     evaluate,
@@ -180,6 +181,7 @@ app.command("verify")(signing.verify)
 app.command("push")(hub.push)
 app.command("pull")(hub.pull)
 app.command("triton-repo")(triton_repo.triton_repo)
+app.command("deepstream")(deepstream.deepstream)
 app.command("hash")(hashing.hash_photos)
 app.add_typer(gallery.app, name="index")
 app.command("search")(search.search)

@@ -29,6 +29,7 @@ CALLS: dict[str, tuple[tuple[str, ...], ...]] = {
     "bench": ((BUNDLE, "--no-peaks", "--rounds", "1", "--seconds", "0.01"),),
     "pack": ((BUNDLE, "-o", "new.fgdz"),),
     "unpack": ((PACK, "-o", "new.fgd"),),
+    "deepstream": ((BUNDLE, "-o", "new"), (BUNDLE, "--batch", "4", "--json")),
     "triton-repo": ((BUNDLE, "-o", "new"), (BUNDLE, "--max-batch", "4", "--json")),
     "sign": ((BUNDLE, "--key", "missing.pem"),),
     "verify": ((BUNDLE, "--key", "missing.pem"),),

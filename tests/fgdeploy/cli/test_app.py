@@ -31,6 +31,7 @@ COMMANDS = [
     ["pack"],
     ["unpack"],
     ["triton-repo"],
+    ["deepstream"],
     ["sign"],
     ["verify"],
     ["push"],
