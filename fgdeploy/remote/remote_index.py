@@ -144,7 +144,7 @@ class RemoteIndex(Closing):
         check_radius(radius)
         check_threads(threads)
         for _ in range(_TRIES):
-            found = self._table.within(code, min(int(radius), self.bits), where, params)
+            found = self._table.within(code, min(int(radius), 8 * len(code)), where, params)
             if (hits := self._hits(code[None], [found])) is not None:
                 return hits[0]
         raise self._unsettled()

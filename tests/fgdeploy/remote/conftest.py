@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fgdeploy.retrieval import Index, Item
+from tests.fgdeploy.remote.milvus_server import MilvusOfTests, milvus_server
 from tests.fgdeploy.remote.postgres_server import PostgresOfTests, postgres_server
 
 MODEL, BITS = "cd" * 32, 20
@@ -45,4 +46,11 @@ def index(tmp_path: Path) -> Iterator[Index]:
 def postgres() -> Iterator[PostgresOfTests]:
     """Give a PostgreSQL server that no test ends; each takes a table of its own."""
     with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def milvus() -> Iterator[MilvusOfTests]:
+    """Give a Milvus server that no test ends; each takes a collection of its own."""
+    with milvus_server() as server:
         yield server

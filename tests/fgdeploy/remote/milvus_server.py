@@ -1,0 +1,108 @@
+"""A Milvus server of a test's own, from the package milvus: a real one, 2.3.5."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import shutil
+import socket
+import tempfile
+import time
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_START_S = 90
+_TURN_S = 120
+
+
+class MilvusOfTests:
+    """A server on a free port of this machine. address: of it, without a collection.
+
+    options: of its configuration, such as authorization_enabled.
+    """
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._package = pytest.importorskip("milvus", exc_type=ImportError)
+        self._folder, self._options = folder, options
+        self._port = _free_port()
+        self.address = f"milvus://127.0.0.1:{self._port}"
+        self._server: Any = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._server = self._package.MilvusServer(wait_for_started=False)
+        self._server.set_base_dir(str(self._folder))
+        self._server.listen_port = self._port
+        self._server.webservice_port = _free_port()
+        for name, value in self._options.items():
+            self._server.config.set(name, value)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # sockets of ports that it tries
+            self._server.start()
+            gc.collect()
+        end = time.monotonic() + _START_S
+        while not self._is_healthy():
+            assert self._server.server_proc.poll() is None, "Milvus ended; see its logs"
+            assert time.monotonic() < end, f"Milvus has not started in {_START_S} s"
+            time.sleep(0.1)
+
+    def _is_healthy(self) -> bool:
+        address = f"http://127.0.0.1:{self._server.webservice_port}/healthz"
+        try:
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                return b"OK" in answer.read()
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """End it at once, as a power cut does."""
+        if self._server is not None and self._server.server_proc is not None:
+            self._server.server_proc.kill()
+            self._server.server_proc.wait(timeout=30)
+            self._server.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _turn() -> Iterator[None]:
+    """Wait for other tests' servers: the etcd inside takes port 2380, whatever is configured."""
+    with open(Path(tempfile.gettempdir()) / "fgdeploy-milvus.lock", "w") as lock:
+        end = time.monotonic() + _TURN_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                assert time.monotonic() < end, "another Milvus of tests goes on for too long"
+                time.sleep(0.2)
+        yield
+
+
+@contextlib.contextmanager
+def milvus_server(**options: Any) -> Iterator[MilvusOfTests]:
+    """Start a server; skip where it, or the client, is not installed."""
+    pytest.importorskip("pymilvus", exc_type=ImportError)
+    folder = Path(tempfile.mkdtemp(prefix="fgdeploy-milvus-"))
+    try:
+        server = MilvusOfTests(folder, **options)
+        with _turn():
+            try:
+                server.start()
+                yield server
+            finally:
+                server.kill()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
