@@ -8,6 +8,7 @@ import * as photo from "./photo.js";
 
 const STAGES = { decode: "Decode", queue: "Queue", inference: "Inference", search: "Search", total: "Service" };
 const READY_MS = 5000;
+const NARROW = matchMedia("(max-width: 899px)"); // as in style.css
 
 let about = null;
 let asked = { by: "all" }; // {by: "photo", file} or {by: "item", item}
@@ -18,7 +19,12 @@ let repeat = null; // what "Try again" does
 // Starting
 
 async function start() {
-  about = (await ask("GET", "about")).body;
+  try {
+    about = (await ask("GET", "about")).body;
+  } catch (error) {
+    tellState("Not connected", "down");
+    throw error;
+  }
   offer();
   await Promise.all([readiness(), labels(), run()]);
 }
@@ -36,18 +42,15 @@ function offer() {
 }
 
 async function readiness() {
-  const state = byId("state");
   try {
     const { body } = await ask("GET", "readyz");
-    state.textContent = "Ready";
-    state.dataset.state = "ready";
+    tellState("Ready", "ready");
     const items = body.items === null ? [] : [["Items", number(body.items)]];
     const model = `${about.method}, ${counted(about.bits, "bit")}`;
     facts(byId("facts"), [...items, ["Model", model, body.model], ["Engine", body.engine]]);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    state.textContent = `Not ready: ${error.message}`;
-    state.dataset.state = "down";
+    tellState(`Not ready: ${error.message}`, "down");
     setTimeout(() => void readiness(), READY_MS);
   }
 }
@@ -67,6 +70,7 @@ async function run() {
   byId("kept").hidden = asked.by !== "photo";
   byId("radius").disabled = asked.by === "all";
   if (asked.by !== "photo") photo.hide();
+  say("");
   busy(true);
   try {
     await (about.index ? find(mine.signal) : hash(mine.signal));
@@ -122,7 +126,7 @@ function listed(body, filtered) {
   const none = filtered ? "No item passes these filters." : "The gallery is empty. Choose a photo and add it.";
   nothing(first ? none : "No more items.", body.items.length);
   const ids = body.items.map((item) => item.id);
-  say(ids.length ? `${counted(ids.length, "item")}, id ${ids[0]} to ${ids.at(-1)}.` : "");
+  say(ids.length ? `${counted(ids.length, "item")}, id ${ids[0]} to ${ids.at(-1)}.` : "No items.");
 }
 
 function found(answer) {
@@ -136,7 +140,7 @@ function found(answer) {
   nothing("No item is within these filters.", hits.length);
   const all = complete === undefined ? "" : complete ? " These are all within the radius." : " There are more within the radius.";
   const reach = hits.length ? `, ${number(hits[0].distance)} to ${counted(hits.at(-1).distance, "bit")} away.${all}` : "";
-  say(hits.length ? counted(hits.length, "result") + reach : "");
+  say(hits.length ? counted(hits.length, "result") + reach : "No results.");
 }
 
 function draw(items) {
@@ -165,7 +169,9 @@ function takePhoto(file) {
   }
   asked = { by: "photo", file };
   void photo.show(file);
-  void attempt(run);
+  void attempt(run).then((done) => {
+    if (done && NARROW.matches) byId("results").scrollIntoView(); // they lie below the photo
+  });
 }
 
 function likeItem(item) {
@@ -221,6 +227,11 @@ function toggleKept() {
 }
 
 // Telling
+
+function tellState(words, kind) {
+  byId("state").textContent = words;
+  byId("state").dataset.state = kind;
+}
 
 function say(words) {
   byId("said").textContent = words;

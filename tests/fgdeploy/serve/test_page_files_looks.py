@@ -93,10 +93,9 @@ def _states(seen: Visit) -> Iterator[str]:
     yield "empty"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1600])
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1600, "light")])
 def test_every_text_can_be_read_and_nothing_is_cut_off(
-    browser: Any, address: str, scheme: str, width: int
+    browser: Any, address: str, width: int, scheme: str
 ) -> None:
     with visit(browser, address, width, refusals=True, color_scheme=scheme) as seen:
         for state in _states(seen):
@@ -109,11 +108,9 @@ def test_every_text_can_be_read_and_nothing_is_cut_off(
         assert (dark == "rgb(18, 22, 29)") == (scheme == "dark")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_rules_of_axe(browser: Any, address: str, scheme: str) -> None:
+def test_the_rules_of_axe(browser: Any, address: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    options = {"color_scheme": scheme, "bypass_csp": True}
-    with visit(browser, address, refusals=True, **options) as seen:
+    with visit(browser, address, refusals=True, bypass_csp=True) as seen:
         for state in _states(seen):
             broken = axe.run(seen.page).response["violations"]
             told = [(one["id"], [node["html"][:90] for node in one["nodes"]]) for one in broken]

@@ -300,9 +300,9 @@ def test_thumbnails_come_when_they_are_near_and_nothing_jumps(browser: Any, site
         place = "document.querySelector('.card:last-child').offsetTop"
         before = seen.page.evaluate(place)
         seen.page.evaluate(_SHIFTS)
-        for _ in range(60):
-            seen.page.mouse.wheel(0, 700)
-            seen.page.wait_for_timeout(10)
+        for _ in range(15):
+            seen.page.mouse.wheel(0, 1500)
+            seen.page.wait_for_timeout(20)
         seen.until(f"{missing} === 0")
         assert seen.page.evaluate(place) == before
         assert seen.page.evaluate("window.shifts") < 0.01
