@@ -31,6 +31,7 @@ from fgdeploy.cli import (
     packing,
     parity,
     registering,
+    report,
     search,
     serve,
     show,
@@ -171,6 +172,7 @@ app.command("build-engine")(build.build_engine)
 app.command("tune")(tune.tune)
 app.command("inspect")(inspect.inspect)
 app.command("card")(card.card)
+app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.command("parity")(parity.parity)
 app.command("bench")(bench.bench)

@@ -19,6 +19,8 @@ import typer
 from fgdeploy.cli import objects, streams
 from fgdeploy.core.text import counted, one_line
 from fgdeploy.core.text import plain as plain
+from fgdeploy.report.describing import macs as macs
+from fgdeploy.report.describing import option as option
 
 if TYPE_CHECKING:
     from fgdeploy.hasher import Hasher
@@ -288,18 +290,3 @@ def report_skipped(errors: Sequence[str], told: bool = False) -> None:
             complain(f"skipped: {error}")
         complain(f"{counted(len(errors), 'photo')} skipped (--strict stops at the first)")
     raise typer.Exit(SKIPPED)
-
-
-def macs(count: int) -> str:
-    """Return multiply-accumulates with three digits and more, such as 2.274 G or 6.113 M."""
-    return f"{count / 1e9:,.3f} G" if count >= 5e7 else f"{count / 1e6:,.3f} M"
-
-
-def option(value: object) -> str:
-    """Return an option's value in one line: pairs of numbers as `4:98, 8:49`."""
-    if isinstance(value, list):
-        items = (":".join(map(str, one)) if isinstance(one, list) else str(one) for one in value)
-        return ", ".join(items) or "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "as published" if value is None else str(value)

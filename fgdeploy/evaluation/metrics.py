@@ -110,18 +110,20 @@ def evaluate_in_detail(
     precision_at: Sequence[int] = (10,),
     bits: int | None = None,
     threads: int | None = None,
+    recall_at: Sequence[int] = RECALL_AT,
 ) -> Detail:
     """Score as `evaluate`, and give the precision-recall curve and each class, from one pass.
 
     bits: where the curve ends, by default 8 for each byte. threads: by default one for each core,
-    up to 8; the result is the same for any number.
+    up to 8; the result is the same for any number. recall_at: the k of recall.
     """
     _check(query_codes, query_labels, "query")
     _check(gallery_codes, gallery_labels, "gallery")
     _check_pair(query_codes, gallery_codes, same_set)
     cuts = tuple(dict.fromkeys(precision_at))
-    if min(cuts, default=1) < 1:
-        raise DataError(f"precision at {min(cuts)} has no meaning; give 1 or more")
+    for what, ks in (("precision", cuts), ("recall", recall_at)):
+        if min(ks, default=1) < 1:
+            raise DataError(f"{what} at {min(ks)} has no meaning; give 1 or more")
     bits = _checked_bits(bits, query_codes, gallery_codes)
     classes, of_queries, of_gallery = _encode(query_labels, gallery_labels)
     ranked = rank(query_codes, of_queries, gallery_codes, of_gallery, same_set, cuts, bits, threads)
@@ -131,7 +133,7 @@ def evaluate_in_detail(
             gallery=len(gallery_codes) - int(same_set),
             map=float(ranked.average_precision.mean()),
             tie_aware_map=float(ranked.tie_aware.mean()),
-            recall={k: float(_within(ranked, k).mean()) for k in RECALL_AT},
+            recall={k: float(_within(ranked, k).mean()) for k in recall_at},
             precision={
                 k: float(hits.sum() / (k * len(hits)))
                 for k, hits in zip(cuts, ranked.hits.T, strict=True)

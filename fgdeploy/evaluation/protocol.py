@@ -20,7 +20,13 @@ from fgdeploy.core.progress import Notify, Progress, no_progress, silent
 from fgdeploy.core.text import counted
 from fgdeploy.evaluation.accuracy import Accuracy, measure_accuracy
 from fgdeploy.evaluation.leaks import check_repeats
-from fgdeploy.evaluation.metrics import Detail, Labels, Scores, evaluate_in_detail
+from fgdeploy.evaluation.metrics import (
+    RECALL_AT,
+    Detail,
+    Labels,
+    Scores,
+    evaluate_in_detail,
+)
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets, targets_of
 
 if TYPE_CHECKING:
@@ -61,6 +67,7 @@ def score_protocols(
     precision_at: Sequence[int] = (10,),
     bits: int | None = None,
     threads: int | None = None,
+    recall_at: Sequence[int] = RECALL_AT,
 ) -> dict[str, Detail]:
     """Score queries (Q, bytes) by every protocol that can be measured, by name, as in PROTOCOLS.
 
@@ -74,7 +81,7 @@ def score_protocols(
         sides[ASYM_TARGETS] = (targets.codes, targets.names)
     return {
         name: evaluate_in_detail(
-            *queries, *sides[name], name == SYMMETRIC, precision_at, bits, threads
+            *queries, *sides[name], name == SYMMETRIC, precision_at, bits, threads, recall_at
         )
         for name in PROTOCOLS
         if name not in absent
@@ -115,6 +122,49 @@ def evaluate_photos(
     labels. Raises DataError for such leaks, photos without label, a single class, a split that is
     not there, or a bundle with damaged target codes.
     """
+    hashed = hash_sides(
+        hasher, photos, query_split, gallery_split, strict, progress, allow_leaks, notify
+    )
+    return score_sides(hasher, hashed, precision_at, threads)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Photos of an evaluation, hashed: the first `cut` of them ask, the others are the gallery.
+
+    undivided: they have no splits; all of them ask, each all others. skipped: why photos were left
+    out. splits: names of queries and gallery.
+    """
+
+    run: HashRun
+    cut: int
+    undivided: bool
+    skipped: list[str]
+    splits: tuple[str, str]
+
+    @property
+    def queries(self) -> tuple[UInt8Array, Labels]:
+        """Return codes (Q, bytes) and labels (Q,) of those that ask."""
+        return self.run.outputs.code[: self.cut], _labels(self.run)[: self.cut]
+
+    @property
+    def gallery(self) -> tuple[UInt8Array, Labels]:
+        """Return codes and labels of the gallery: where photos are undivided, of all."""
+        begin = 0 if self.undivided else self.cut
+        return self.run.outputs.code[begin:], _labels(self.run)[begin:]
+
+
+def hash_sides(
+    hasher: Hasher,
+    photos: Sequence[Photo],
+    query_split: str = "test",
+    gallery_split: str = "train",
+    strict: bool = False,
+    progress: Progress = no_progress,
+    allow_leaks: bool = False,
+    notify: Notify = silent,
+) -> Sides:
+    """Hash queries and gallery; arguments and errors as in `evaluate_photos`."""
     # Here, so that scoring codes needs NumPy alone
     from fgdeploy.hasher import hash_all
     from fgdeploy.photos import of_split, skipped_of
@@ -127,29 +177,46 @@ def evaluate_photos(
         )
     if len({photo.label for photo in photos}) < 2:
         raise DataError("all photos are of one class; every ranking is perfect, nothing to measure")
-    left_out = skipped_of(photos)
+    splits = query_split, gallery_split
     if not any(photo.split for photo in photos):
         check_repeats(photos, allow_leaks, notify)
         run = hash_all(hasher, photos, strict, progress)
-        side = (run.outputs.code, _labels(run))
-        detail = evaluate_in_detail(*side, *side, True, precision_at, hasher.bits, threads)
-        words = f"each of {counted(detail.scores.queries, 'photo')} against all others"
-        accuracy, why = _accuracy(hasher, run, len(run.photos))
-        return Evaluation({SYMMETRIC: detail}, words, run.skipped, why, accuracy)
+        return Sides(run, len(run.photos), True, run.skipped, splits)
     sides = of_split(photos, query_split), of_split(photos, gallery_split)
     if query_split == gallery_split:
         raise DataError(f"queries and gallery are both {query_split!r}; choose two splits")
     check_repeats([*sides[0], *sides[1]], allow_leaks, notify)
-    targets = targets_of(hasher.bundle)
+    targets_of(hasher.bundle)  # damaged ones are refused before hours of hashing
     run = hash_all(hasher, [*sides[0], *sides[1]], strict, progress)
     cut = sum(photo.split == query_split for photo in run.photos)
-    names, codes = _labels(run), run.outputs.code
-    queries, gallery = (codes[:cut], names[:cut]), (codes[cut:], names[cut:])
-    protocols = score_protocols(*queries, *gallery, targets, precision_at, hasher.bits, threads)
-    words = f"{cut} {query_split} photos against {len(codes) - cut} {gallery_split} photos"
-    accuracy, why = _accuracy(hasher, run, cut)
-    absent = why_absent(names[:cut], targets) | why
-    return Evaluation(protocols, words, [*left_out, *run.skipped], absent, accuracy)
+    return Sides(run, cut, False, [*skipped_of(photos), *run.skipped], splits)
+
+
+def score_sides(
+    hasher: Hasher,
+    sides: Sides,
+    precision_at: Sequence[int] = (10,),
+    threads: int | None = None,
+    recall_at: Sequence[int] = RECALL_AT,
+) -> Evaluation:
+    """Score what `hash_sides` gave, by every protocol that can be measured."""
+    accuracy, why = _accuracy(hasher, sides.run, sides.cut)
+    codes, names = sides.queries
+    if sides.undivided:
+        detail = evaluate_in_detail(
+            codes, names, codes, names, True, precision_at, hasher.bits, threads, recall_at
+        )
+        words = f"each of {counted(detail.scores.queries, 'photo')} against all others"
+        return Evaluation({SYMMETRIC: detail}, words, sides.skipped, why, accuracy)
+    targets = targets_of(hasher.bundle)
+    protocols = score_protocols(
+        codes, names, *sides.gallery, targets, precision_at, hasher.bits, threads, recall_at
+    )
+    query_split, gallery_split = sides.splits
+    rest = len(sides.run.photos) - sides.cut
+    words = f"{sides.cut} {query_split} photos against {rest} {gallery_split} photos"
+    absent = why_absent(names, targets) | why
+    return Evaluation(protocols, words, sides.skipped, absent, accuracy)
 
 
 def _accuracy(hasher: Hasher, run: HashRun, cut: int) -> tuple[Accuracy | None, dict[str, str]]:

@@ -82,14 +82,14 @@ def check_drawing() -> None:
     figure_type(_NEED)
 
 
-def figure_type(need: str) -> type[Figure]:
-    """Return matplotlib's Figure, which needs no window. need: as in MissingDependency, raised."""
+def figure_type(need: str, extra: str = "train") -> type[Figure]:
+    """Return matplotlib's Figure, which needs no window. Raises MissingDependency of these."""
     try:
         # It lists the fonts of the machine, by default into a file in the home folder.
         with privacy.throwaway_folder("matplotlib", "MPLCONFIGDIR"):
             from matplotlib.figure import Figure
     except ImportError:
-        raise MissingDependency("matplotlib", "train", need) from None
+        raise MissingDependency("matplotlib", extra, need) from None
     return Figure
 
 

@@ -23,6 +23,7 @@ CALLS: dict[str, tuple[tuple[str, ...], ...]] = {
     "build-engine": ((BUNDLE, "--backend", "onnxruntime", "--data", PHOTOS),),
     "tune": (("--data", PHOTOS, "--latency", "8ms", "--engine", "missing:fp32"),),
     "inspect": ((BUNDLE,), (BUNDLE, "--json")),
+    "report": ((BUNDLE, "-o", "new.html"), (BUNDLE, "--data", PHOTOS, "--no-timing", "--json")),
     "card": ((BUNDLE, "--json"), (BUNDLE, "--license", "MIT")),
     "doctor": (("--json",),),
     "parity": ((BUNDLE, PHOTOS, "--reference", "onnxruntime"),),

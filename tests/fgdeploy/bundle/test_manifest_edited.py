@@ -12,9 +12,9 @@ import pytest
 from fgdeploy.bundle import MANIFEST, Manifest, open_bundle
 from fgdeploy.bundle.fingerprint import GRAPH_NOTE, fingerprint
 from fgdeploy.bundle.manifest import digest
-from fgdeploy.cli.inspect import proof_line, sections
 from fgdeploy.core import json_schema
 from fgdeploy.core.errors import BundleError
+from fgdeploy.report.describing import proof_line, sections
 from tests.checks import refused
 from tests.conftest import toy_manifest
 from tests.fgdeploy.bundle.edits import edit, put, relist

@@ -22,6 +22,7 @@ COMMANDS = [
     ["export"],
     ["inspect"],
     ["card"],
+    ["report"],
     ["doctor"],
     ["calibrate"],
     ["build-engine"],

@@ -41,6 +41,7 @@ def test_every_command_that_takes_a_list_knows_its_columns() -> None:
         "eval",
         "classify",
         "explain",
+        "report",
     }
     for option, others in (("label_column", set()), ("bit_depth", {"search"})):
         taking = {
