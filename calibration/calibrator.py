@@ -72,6 +72,7 @@ def calibrate(
     DataError for photos that cannot calibrate, such as alike ones, ParityError if even repair does
     not meet the limits or FP8 misses them, ExportError, BundleError or OSError.
     """
+    bundle.check_open_to_changes()  # before an hour of work
     has_fp8 = GRAPHS["fp8"] in bundle.manifest.files
     with_fp8 = with_fp8 or has_fp8
     held = None if again else cache.read(bundle)

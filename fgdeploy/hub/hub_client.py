@@ -84,6 +84,10 @@ def said(address: HubAddress, error: Exception) -> RemoteError:
         return NoNetworkError(f"{address}: the hub answers {status}; try again later")
     if status is not None:
         return RemoteError(f"{address}: the hub refuses with {status} ({_line(error)})")
+    if "xet-write-token" in str(error) and status is None:
+        return RemoteError(
+            f"{address}: this hub does not take files through Xet; set HF_HUB_DISABLE_XET=1"
+        )
     if _is_network(error, errors):
         return NoNetworkError(
             f"{address}: the hub cannot be reached, or broke off ({_line(error)}); try again: what "

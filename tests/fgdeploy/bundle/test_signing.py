@@ -333,6 +333,9 @@ def test_an_owners_bundle_is_not_changed(signed: Path, mine: Owner) -> None:
     with refused(BundleError, "is signed, and a change would break that"):
         open_bundle(signed, mine.public).record_parity({"photos": 3})
     assert open_bundle(signed, mine.public).manifest.parity is None
+    calibrator = pytest.importorskip("fgdeploy.calibration.calibrator")
+    with refused(BundleError, "is signed, and a change would break that"):  # before any work
+        calibrator.calibrate(open_bundle(signed, mine.public), [], None)
 
 
 # --- keys that are none

@@ -178,6 +178,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         route = {"revision": self._info, "tree": self._tree, "resolve": self._resolve}
         route |= {"preupload": self._preupload, "commit": self._commit}
+        if what not in route:  # such as xet-write-token
+            self._send(404, {"error": "no such route"})
+            return
         route[what](name, found, commit, "/".join(rest[2:]), body)
 
     def _info(self, name: str, found: Repository, commit: str, rest: str, body: bytes) -> None:

@@ -22,7 +22,7 @@ from fgdeploy.core.errors import (
     RemoteError,
     UsageError,
 )
-from fgdeploy.hub import opened, pull, pulling, push
+from fgdeploy.hub import HubAddress, hub_client, opened, pull, pulling, push
 from tests.checks import refused
 from tests.fgdeploy.bundle.packs import add_engine, contents, names
 from tests.fgdeploy.hub.hub_stand_in import StandIn
@@ -341,3 +341,9 @@ def test_signed_on_a_hub(hub: StandIn, own_bundle: Path, tmp_path: Path) -> None
     with refused(BundleError, "was not signed with the key of .*other/pub.pem"):
         opened(ADDRESS, verify=other.public)
     assert hub.fetched() == []  # it is whole, so nothing is fetched again
+
+
+def test_a_hub_without_xet_is_said(hub: StandIn, own_bundle: Path) -> None:
+    words = "HTTP status client error (404 Not Found) /api/models/birds/eet/xet-write-token/main"
+    found = hub_client.said(HubAddress.parse(ADDRESS), OSError(words))
+    assert str(found).endswith("does not take files through Xet; set HF_HUB_DISABLE_XET=1")
