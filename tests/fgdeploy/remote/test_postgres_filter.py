@@ -64,3 +64,24 @@ def test_a_value_is_never_part_of_the_statement(both: tuple[Index, Any], value: 
         query = f"SELECT id FROM items WHERE {condition.sql} ORDER BY id"
         found = [row[0] for row in both[1].execute(query, condition.params)]
         assert found == both[0].matching(where, [value]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("where", "labels"),
+    [
+        ("label LIKE 'A!_B' ESCAPE '!'", {"a_b"}),
+        ("label GLOB 'a_b'", {"a_b"}),
+        ("label LIKE 'a!%b' ESCAPE '!'", {"a%b"}),
+        ("label GLOB 'a%b' OR label GLOB '[[]a]'", {"a%b", "[a]"}),
+        ("label GLOB 'a[*]b'", {"a*b"}),
+        ("label LIKE 'a\\b'", {"a\\b"}),
+        ("label = 'ÖWL' OR lower(label) = 'Öwl'", {"ÖWL"}),
+    ],
+)
+def test_signs_of_patterns_stand_for_themselves(
+    both: tuple[Index, Any], where: str, labels: set[str]
+) -> None:
+    condition = PostgresFilter(parse(where))
+    found = both[1].execute(f"SELECT label FROM items WHERE {condition.sql}", condition.params)
+    assert {row[0] for row in found} == labels
+    assert {item.label for item in both[0].items(where)} == labels
