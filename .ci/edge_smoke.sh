@@ -113,6 +113,9 @@ with subprocess.Popen(command, env={"HOME": home}, **output) as service:
         image.add_header("Content-Type", "image/jpeg")
         answer = json.load(urllib.request.urlopen(image, timeout=30))
         assert answer["code"] in {one["code"] for one in seen}, answer
+        for path, kind in (("/", "text/html"), ("/page/app.js", "text/javascript")):
+            with urllib.request.urlopen(at[0] + path, timeout=30) as page:
+                assert page.headers["Content-Type"].startswith(kind) and page.read(), path
         service.send_signal(signal.SIGTERM)
         assert service.wait(10) == 0, service.returncode
     finally:

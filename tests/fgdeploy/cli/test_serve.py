@@ -22,6 +22,13 @@ def test_beyond_this_machine_a_key_is_needed(run: Run, bundle: Path) -> None:
     )
 
 
+def test_a_checkpoint_is_for_explaining(run: Run, bundle: Path) -> None:
+    words = "--checkpoint best.pth is for --explain; give both or none"
+    fails(run("serve", "-b", bundle, "--checkpoint", "best.pth"), 2, words)
+    missing = run("serve", "-b", bundle, "--port", 0, "--explain", "--checkpoint", "best.pth")
+    fails(missing, 1, "best.pth")
+
+
 def test_a_port_that_is_taken(run: Run, bundle: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 import pytest
+from fastapi import FastAPI
 
 from fgdeploy.core.errors import EngineError, IndexStoreError
 from fgdeploy.serve.service import HashedUpload
-from tests.fgdeploy.serve.asking import photo, told
+from tests.fgdeploy.serve.asking import Inside, photo, told
 from tests.fgdeploy.serve.conftest import Served
 
 KEY = "0123456789abcdef"
@@ -78,6 +79,16 @@ def test_the_page_needs_no_key_and_can_be_switched_off(serve: Callable[..., Serv
         told(served.ask("GET", path), 404, "unknown_route")
     assert "/" not in served.ask("GET", "/openapi.json").json()["paths"]
     assert served.ask("GET", "/labels").status_code == 200
+
+
+def test_the_page_in_another_application(serve: Callable[..., Served]) -> None:
+    whole = FastAPI()
+    whole.mount("/birds", serve(api_key=KEY).ask.app)
+    ask = Inside(whole)
+    assert ask("GET", "/birds/").status_code == 200
+    assert ask("GET", "/birds/page/app.js").status_code == 200
+    told(ask("GET", "/birds/items"), 401, "api_key")
+    assert ask("GET", "/birds/items", x_api_key=KEY).status_code == 200
 
 
 def test_its_own_pages_may(served: Served) -> None:
