@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-runtime test-making check docs wheel setup clean
+.PHONY: help demo test test-runtime test-making check docs site wheel setup clean
 .DEFAULT_GOAL := help
 
 help: ## Say what can be made.
@@ -47,10 +47,13 @@ check: $(READY) ## Lint, format check and types.
 docs: $(READY) ## Write docs/cli.md from the commands.
 	PYTHONPATH=. $(PY) docs/make_cli.py
 
+site: $(READY) ## Build the documentation's site into site/, every link checked.
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
 wheel: $(READY) ## Build wheel and sdist, and check what is in them.
 	rm -rf dist build
 	$(PY) -m build --outdir dist .
 	$(PY) .ci/check_dist.py dist
 
 clean: ## Remove everything that make made.
-	rm -rf $(VENV) build dist demo *.egg-info
+	rm -rf $(VENV) build dist demo site *.egg-info
