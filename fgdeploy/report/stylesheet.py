@@ -31,8 +31,9 @@ table { border-collapse: collapse; font-size: .9rem; min-width: 50% }
 caption { text-align: left; padding: .2rem 0 }
 th, td { text-align: left; padding: .22rem 1.1rem .22rem 0; border-bottom: 1px solid var(--rule);
   vertical-align: top; overflow-wrap: anywhere }
-th { font-weight: 600 } tbody th { font-weight: 400; max-width: 22rem }
-.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+th { font-weight: 600 } thead th { vertical-align: bottom; overflow-wrap: normal }
+tbody th { font-weight: 400; min-width: 9rem; max-width: 22rem }
+.n { text-align: right; font-variant-numeric: tabular-nums } td.n { white-space: nowrap }
 .bar { position: relative; min-width: 9rem } .bar b { position: relative; font-weight: 400 }
 .bar span { position: absolute; left: 0; top: .25rem; bottom: .25rem; border-radius: .15rem;
   background: var(--accent); opacity: .28 }
@@ -54,7 +55,8 @@ pre { background: var(--tint); padding: .6rem .8rem; overflow-x: auto; white-spa
     --grid: #ddd; --tint: #f2f2f2; --accent: #1f5fbf; --right: #15803d; --wrong: #b91c1c;
     --line0: #1f5fbf; --line1: #c2410c; --line2: #15803d; --line3: #7e22ce; --line4: #a16207;
     --line5: #0e7490 }
-  body { font-size: 10pt } main { max-width: none; padding: 0 } nav { display: none }
+  body { font-size: 10pt } table { font-size: 8.5pt } nav { display: none }
+  main { max-width: none; padding: 0 }
   h2 { break-after: avoid } tr, figure, .fail, dl, .note { break-inside: avoid }
   thead { display: table-header-group } .wide { overflow: visible }
   #failures, #licences { break-before: page }
