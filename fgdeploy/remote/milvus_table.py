@@ -95,6 +95,18 @@ class MilvusTable(RemoteTable):
     def create(self, record: PushRecord) -> PushRecord:
         """Make the collection with binary vectors, or where the server has none, with floats."""
         self._bits, self._loaded = 8 * code_bytes(record.bits), False
+        made = self._of_best_form(record)
+        try:
+            self.write_record(made)
+        except MilvusRefusal:
+            self.drop()
+            raise RemoteError(
+                f"{self.name}: it cannot change a collection's properties, where a push notes how "
+                "far it is; expected Milvus 2.3 or Milvus Lite 3, or newer"
+            ) from None
+        return made
+
+    def _of_best_form(self, record: PushRecord) -> PushRecord:
         try:
             return self._made(record, BINARY)
         except MilvusRefusal as error:

@@ -1,0 +1,178 @@
+"""Servers that are away, silent, too old, guarded or killed: one line each, no password in it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fgdeploy.core.errors import MissingDependency, RemoteError, UsageError
+from fgdeploy.remote import milvus_link
+from fgdeploy.remote.adapters import connect, table_at
+from fgdeploy.remote.milvus_link import MilvusLink
+from fgdeploy.remote.milvus_table import MilvusTable
+from fgdeploy.remote.push_record import PushRecord
+from fgdeploy.remote.pushing import push, row_of
+from fgdeploy.retrieval import Index
+from tests.checks import refused
+from tests.fgdeploy.remote.conftest import MODEL
+from tests.fgdeploy.remote.milvus_server import MilvusOfTests
+
+
+@pytest.fixture(autouse=True)
+def _client() -> None:
+    pytest.importorskip("pymilvus", exc_type=ImportError)
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """Give the port of a server that takes connections and says nothing."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(8)
+        yield int(listening.getsockname()[1])
+
+
+def test_no_server_and_a_silent_one(silent: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILVUS_TOKEN", "root:hunter2")
+    for place in ("127.0.0.1:1", f"127.0.0.1:{silent}", "nowhere.invalid"):
+        start = time.monotonic()
+        with pytest.raises(RemoteError) as caught:
+            connect(f"milvus://{place}/birds")
+        assert time.monotonic() - start < 30
+        assert str(caught.value) == (
+            f"milvus://{place}/birds does not answer (connecting); is the server up, and the "
+            "address right?"
+        )
+
+
+def test_a_server_that_is_too_old_or_unknown_is_told(
+    milvus: MilvusOfTests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, call = f"{milvus.address}/none", MilvusLink.call
+
+    def old(self: MilvusLink, method: str, *arguments: object, **options: object) -> object:
+        return "v2.2.16" if method == "get_server_version" else call(self, method, *arguments)
+
+    monkeypatch.setattr(MilvusLink, "call", old)
+    with refused(RemoteError, r"is Milvus v2\.2\.16; expected 2\.3 or newer"):
+        connect(address)
+    monkeypatch.undo()
+    with refused(RemoteError, "nothing is at"):
+        connect(address)
+    with refused(RemoteError, r"nothing is at .*\?db=nowhere; fill it"):
+        connect(f"{address}?db=nowhere")
+    with refused(RemoteError, "secure=true does not answer"):
+        connect(f"{address}?secure=true")
+
+
+def test_a_password_is_in_no_message(
+    milvus: MilvusOfTests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MILVUS_TOKEN", "root:hunter2")
+    with table_at(f"{milvus.address}/none") as table:
+        assert isinstance(table, MilvusTable)
+        link = table._link
+        assert "hunter2" not in repr(link.place)
+        for error in (Exception("root:hunter2 is wrong"), Exception("auth check failure hunter2")):
+            told = link._failed("search", error)
+            assert "hunter2" not in str(told)
+        assert "set MILVUS_TOKEN" in str(told)
+
+
+def test_a_server_that_is_killed_in_a_push(
+    milvus: MilvusOfTests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was acknowledged stays, and the same push goes on: nothing twice, nothing lost."""
+    monkeypatch.setattr(milvus_link, "CALL_S", 3.0)
+    address, batch = f"{milvus.address}/killed", 2000
+    codes = np.random.default_rng(0).integers(0, 256, (30_000, 8), dtype=np.uint8)
+    with Index.create(tmp_path / "gallery.fgi", MODEL, 64) as index:
+        index.add_codes(codes)
+        ended: list[threading.Thread] = []
+
+        def told(done: int, total: int) -> None:
+            if done >= 4 * batch and not ended:
+                ended.append(threading.Thread(target=milvus.kill))
+                ended[0].start()
+
+        try:
+            with table_at(address) as table, refused(RemoteError, "run it again to go on$"):
+                push(index, table, batch=batch, progress=told)
+        finally:
+            for thread in ended:
+                thread.join(timeout=60)
+            milvus.start()
+        monkeypatch.undo()
+        with refused(RemoteError, "the push to .* has not ended, so answers would be missing"):
+            connect(address)
+        with table_at(address) as table:
+            done = push(index, table, batch=batch)
+            assert done.items == 30_000
+            assert 0 < done.sent <= 30_000 - 4 * batch
+            assert len(table) == 30_000
+            numbers = [1, 7999, 8001, 30_000]
+            assert table.rows(numbers) == {row[0]: row for row in map(row_of, index.get(numbers))}
+        with connect(address) as remote:
+            assert remote.search(codes[:3], 50) == index.search(codes[:3], 50)
+
+
+def test_what_cannot_note_how_far_a_push_is_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Milvus Lite 2.5.1, which has no alter_collection_properties."""
+    pytest.importorskip("milvus_lite", exc_type=ImportError)
+
+    def refuse(self: MilvusTable, record: PushRecord) -> None:
+        raise milvus_link.MilvusRefusal("not implemented")
+
+    monkeypatch.setattr(MilvusTable, "write_record", refuse)
+    with (
+        Index.create(tmp_path / "gallery.fgi", MODEL, 64) as index,
+        table_at(f"milvus+lite://{tmp_path}/x.db/birds") as table,
+    ):
+        with refused(RemoteError, "cannot change a collection's properties"):
+            push(index, table)
+        assert table.record() is None
+
+
+def test_without_pymilvus_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with refused(MissingDependency, r"pymilvus, which is not installed; run: pip.*\[milvus\]"):
+        connect("milvus://127.0.0.1:1/birds")
+
+
+def test_a_file_that_is_not_there_is_not_made_by_a_search(tmp_path: Path) -> None:
+    pytest.importorskip("milvus_lite", exc_type=ImportError)
+    with refused(RemoteError, "nothing is at milvus.lite://"):
+        connect(f"milvus+lite://{tmp_path}/none.db/birds")
+    assert list(tmp_path.iterdir()) == []
+    with (
+        Index.create(tmp_path / "gallery.fgi", MODEL, 64) as index,
+        table_at(f"milvus+lite://{tmp_path}/no/x.db/birds") as table,
+        refused(RemoteError, "no folder .*/no; make it first"),
+    ):
+        push(index, table)
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("milvus://localhost", "expected the name of a collection at its end"),
+        ("milvus://localhost/a-b", "expected the name of a collection at its end"),
+        ("milvus:///birds", "no host; expected milvus://HOST"),
+        ("milvus://localhost/birds?secure=yes", "secure is true or false"),
+        ("milvus://localhost/birds?table=x", "unknown option 'table'; expected db, secure"),
+        ("milvus://anna@localhost/birds", "a user stands in the environment"),
+        ("milvus+lite:///tmp/gallery/birds", "expected a file NAME.db before /COLLECTION"),
+        ("mongo://localhost/birds", "no server is known by mongo://; expected one of milvus://"),
+    ],
+)
+def test_addresses_that_can_never_be_right(address: str, words: str) -> None:
+    with refused(UsageError, words):
+        table_at(address)
