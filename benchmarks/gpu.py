@@ -1,6 +1,7 @@
 """EET and the dense ViT on a GPU: timm, ONNX Runtime as it was run before, and the engine.
 
     python benchmarks/gpu.py                   # about 5 minutes with one GPU; exports two bundles
+    python benchmarks/gpu.py --scan 10000000   # the Hamming scan instead, half a minute
     python benchmarks/gpu.py --cpu --backbone test_vit --size 64 --batches 1 2 --seconds 0.05
 
 Each contender has a process of its own; they take turns, round by round. Frames start on the host
@@ -199,6 +200,39 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[tuple[str, int], fl
     return {key: statistics.median(times) for key, times in found.items()}
 
 
+def scan(rows: int, cpu: bool) -> None:
+    """Print the Hamming scan of random 64-bit codes: on the GPU by FAISS, and compiled."""
+    from fgdeploy.core import machine
+    from fgdeploy.retrieval.scan import gpu_scan
+    from fgdeploy.retrieval.scan.search import search_codes
+
+    if cpu:  # FAISS on the CPU in its place, to see that it runs
+        import faiss
+
+        gpu_scan._empty_index = faiss.IndexBinaryFlat
+    codes = np.random.default_rng(0).integers(0, 256, (rows, 8), dtype=np.uint8)
+    held = gpu_scan.GpuCodes(codes)
+    gpus = machine.gpus()
+    print(f"{rows:,} codes of 64 bits, k = 10, {gpus[0].name if gpus else 'no GPU'}")
+    print("| queries | FAISS, ms | compiled, ms |")
+    print("|---|---|---|")
+    for count in (1, 64, 1024):
+        queries = np.random.default_rng(count).integers(0, 256, (count, 8), dtype=np.uint8)
+        ways = (
+            lambda queries=queries: held.nearest(queries, 10),
+            lambda queries=queries: search_codes(queries, codes, 10, kernel="numba"),
+        )
+        one, other = (way() for way in ways)
+        assert all((a == b).all() for a, b in zip(one, other, strict=True))
+        times: list[list[float]] = [[], []]
+        for _ in range(5):  # in turns
+            for way, taken in zip(ways, times, strict=True):
+                began = time.perf_counter()
+                way()
+                taken.append(1000 * (time.perf_counter() - began))
+        print(f"| {count} | " + " | ".join(f"{statistics.median(t):.3f}" for t in times) + " |")
+
+
 def main() -> None:
     """Print the table and which targets are met."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -208,7 +242,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.5, help="of each contender in a round")
     parser.add_argument("--cpu", action="store_true", help="without a GPU, to see that it runs")
+    parser.add_argument("--scan", type=int, help="time the Hamming scan of so many codes, only")
     given = parser.parse_args()
+    if given.scan:
+        scan(given.scan, given.cpu)
+        return
     from fgdeploy.core import machine
 
     gpus = machine.gpus()

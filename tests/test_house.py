@@ -228,6 +228,7 @@ def test_extras_are_those_that_errors_name() -> None:
         "tensorrt-rtx",
         "heif",
         "search",
+        "search-gpu",
         "camera",
         "serve",
         "milvus",

@@ -1,7 +1,8 @@
 """Exact Hamming search over packed codes; order is always (distance, row).
 
 The compiled scan (numba) and the NumPy scan give the same answers. "auto" takes NumPy for small
-work, as importing numba takes longer than the search, and where numba is not installed.
+work, as importing numba takes longer than the search, and where numba is not installed. "faiss-gpu"
+scans on a GPU, only where asked for.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from fgdeploy.core.codes import MAX_BITS, UInt8Array
 from fgdeploy.core.errors import MissingDependency, UsageError
 from fgdeploy.core.numbers import as_whole
 from fgdeploy.core.text import shown
-from fgdeploy.retrieval.scan import ahead, scan_numpy
+from fgdeploy.retrieval.scan import ahead, gpu_scan, scan_numpy
 from fgdeploy.retrieval.scan.buckets import MAX_BYTES, Buckets
 
-KERNELS = ("auto", "numba", "numpy")
+KERNELS = ("auto", "numba", "numpy", "faiss-gpu")
 # Bytes of codes times queries after which the compiled scan is made ready. Counted over the
 # process: one that searches little does without numba.
 _WORTH_NUMBA = 1 << 28
@@ -68,9 +69,9 @@ def search_codes(
     """Return the k nearest rows of `codes` (N, bytes) for each query (Q, bytes).
 
     allowed: bool (N,), the rows that may be answers; default all. threads: default one for each
-    core. kernel: "numba", "numpy", or "auto". Returns rows int64 and distances uint16, both
-    (Q, min(k, allowed rows)), ordered by (distance, row). Raises UsageError for k below 1, or codes
-    that are not uint8 of one width up to 64 bytes.
+    core. kernel: "numba", "numpy", "faiss-gpu" (k up to 2048), or "auto". Returns rows int64 and
+    distances uint16, both (Q, min(k, allowed rows)), ordered by (distance, row). Raises UsageError
+    for k below 1, or codes that are not uint8 of one width up to 64 bytes.
     """
     _check(queries, codes, allowed)
     admitted = None if allowed is None else Allowed(allowed)
@@ -103,8 +104,12 @@ def nearest(
     if top == 0 or len(queries) == 0:
         empty = (len(queries), top)
         return np.empty(empty, np.int64), np.empty(empty, np.uint16)
-    if chosen(kernel, codes.size * len(queries), codes.shape[1]) == "numpy":
-        return scan_numpy.nearest(queries, codes, top, None if allowed is None else allowed.mask)
+    mask = None if allowed is None else allowed.mask
+    scan = chosen(kernel, codes.size * len(queries), codes.shape[1])
+    if scan == "numpy":
+        return scan_numpy.nearest(queries, codes, top, mask)
+    if scan == "faiss-gpu":
+        return gpu_scan.nearest(queries, codes, top, mask)
     from fgdeploy.retrieval.scan import scan_numba
 
     whole = np.ascontiguousarray(codes)
@@ -141,6 +146,10 @@ def within(
     kernel: str = "auto",
 ) -> Found:
     """Return rows, ascending, and distances as `search_radius`, on arguments that were checked."""
+    if kernel == "faiss-gpu":
+        raise UsageError(
+            "kernel 'faiss-gpu' finds the k nearest, not a radius; take another kernel"
+        )
     if len(codes) == 0:
         return np.empty(0, np.int64), np.empty(0, np.uint16)
     if chosen(kernel, codes.size, codes.shape[1]) == "numpy":
@@ -154,7 +163,7 @@ def within(
 
 
 def chosen(kernel: str, work: int, width: int) -> str:
-    """Return "numba" or "numpy" for `work` bytes of codes times queries, of `width` bytes a code.
+    """Return the kernel for `work` bytes of codes times queries, of `width` bytes a code.
 
     Raises UsageError for a kernel that does not exist, MissingDependency for one not installed.
     """

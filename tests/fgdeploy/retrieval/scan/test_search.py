@@ -213,7 +213,7 @@ def test_threads_that_are_not_a_number_from_one_on(threads: int) -> None:
 
 def test_a_kernel_that_does_not_exist() -> None:
     codes = np.zeros((3, 8), np.uint8)
-    words = "^no kernel 'cuda'; choose one of auto, numba, numpy$"
+    words = "^no kernel 'cuda'; choose one of auto, numba, numpy, faiss-gpu$"
     with refused(UsageError, words):
         search_codes(codes, codes, 1, kernel="cuda")
     with refused(UsageError, words):
