@@ -89,12 +89,15 @@ def search(
     bit_depth: lists.BitDepthOption = None,
 ) -> None:
     """Rank the items of an index by Hamming distance to photos, items or codes."""
+    from fgdeploy.core import numbers
     from fgdeploy.core.errors import UsageError
     from fgdeploy.gallery.gallery_opening import open_gallery
 
     others = bool(ids or codes or code_file)
     _check(bool(photos), others, k, radius, rerank, html)
     _check_pool(pool, rerank, k)
+    for name in ids or []:
+        numbers.whole(name.rpartition(":")[2], "--id")
     if exclude_self and not (photos or ids or code_file):
         raise UsageError("--exclude-self is for photos, and --code is none; leave it out")
     with ExitStack() as stack:
