@@ -205,7 +205,10 @@ def _judge(
 
 def _changed(world: World, words: str, given: dict[str, Any]) -> str | None:
     """Return what a command changed that only reads it."""
-    for folder, may in ((INDEX, ("index ",)), (BUNDLE, ("calibrate", "build-engine", "parity"))):
+    for folder, may in (
+        (INDEX, ("index ",)),
+        (BUNDLE, ("calibrate", "build-engine", "card", "parity")),
+    ):
         for file in (world.folder / "template" / folder).iterdir():
             there = world.room / folder / file.name
             if not words.startswith(may) and there.read_bytes() != file.read_bytes():
