@@ -42,6 +42,8 @@ class MilvusLink(Closing):
                 db_name=place.database,
                 timeout=CONNECT_S,
                 dedicated=True,
+                # Else a server that was away is not tried anew for up to 2 minutes in this process.
+                grpc_options={"grpc.use_local_subchannel_pool": 1},
             )
         except Exception as error:
             raise self._failed("connecting", error) from None

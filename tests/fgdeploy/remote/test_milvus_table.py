@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,17 @@ from tests.checks import refused
 from tests.fgdeploy.remote.conftest import BITS, MODEL, some_items
 
 _NUMBERS = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _files_left_open() -> Iterator[None]:
+    """Milvus Lite leaves files of a collection that is dropped to the garbage collector."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 FORMS = {"server": BINARY.words, "lite": SIGNS.words}
 
 
