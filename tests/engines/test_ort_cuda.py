@@ -113,6 +113,7 @@ def test_sizes_it_was_built_for_replay_and_others_do_not(
     (settings,) = standin.settings
     assert settings == {**ort_session.SETTINGS, "enable_cuda_graph": "1"}
     assert settings["use_tf32"] == "0" and settings["enable_skip_layer_norm_strict_mode"] == "1"
+    assert settings["sdpa_kernel"] == "3"  # without cuDNN's attention
 
 
 def test_one_thread_runs_whatever_thread_asks(own_bundle: Path, standin: Standin) -> None:
@@ -209,7 +210,8 @@ def test_pages_are_held_and_let_go(monkeypatch: pytest.MonkeyPatch, answer: int)
     assert runtime.calls == (taken if answer else [*taken, ("unregister", address)])
 
 
-def test_without_cuda_the_memory_is_not_pinned() -> None:
+def test_without_cuda_the_memory_is_not_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort_session, "_runtime", lambda: None)
     held = ort_session.Pinned((2, 3))
     assert held.array.shape == (2, 3) and not held.pinned
     held.free()
