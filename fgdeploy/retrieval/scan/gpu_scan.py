@@ -1,4 +1,4 @@
-"""The exact scan on an NVIDIA GPU, by FAISS's `GpuIndexBinaryFlat`. It has never run on a GPU here.
+"""The exact scan on an NVIDIA GPU, by FAISS's `GpuIndexBinaryFlat`.
 
 FAISS finds the k smallest distances and promises no order among equal ones, nor which of them it
 returns where they reach beyond k. So more is fetched until the k-th distance is surely complete.
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fgdeploy.core.codes import UInt8Array
 from fgdeploy.core.errors import EngineError, MissingDependency, UsageError
-from fgdeploy.core.text import counted
+from fgdeploy.core.text import counted, one_line
 from fgdeploy.retrieval.scan import scan_numpy
 
 MOST_K = 2048  # that FAISS selects on a GPU
@@ -102,6 +102,8 @@ def _empty_index(bits: int) -> Any:
         import faiss
     except ImportError:
         raise missing from None
+    except RuntimeError as error:  # which FAISS raises where NVIDIA's libraries do not load
+        raise EngineError(f"faiss cannot be imported: {one_line(str(error))}") from error
     if not hasattr(faiss, "GpuIndexBinaryFlat"):  # which faiss-cpu has not
         raise missing
     if faiss.get_num_gpus() < 1:

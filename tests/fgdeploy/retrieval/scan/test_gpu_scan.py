@@ -1,9 +1,10 @@
-"""The scan on a GPU, with FAISS's index of the CPU and a contrary one in its place: no GPU here."""
+"""The scan on a GPU, with FAISS's index of the CPU and a contrary one in its place; and on one."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -121,6 +122,15 @@ def test_there_is_no_other_scan_in_its_place(
     monkeypatch.setitem(sys.modules, "faiss", faiss)
     codes = _random(10, 8)
     with refused(kind, words):
+        search_codes(codes, codes, 1, kernel="faiss-gpu")
+
+
+def test_faiss_without_nvidias_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "faiss.py").write_text("raise RuntimeError('nvidia-cublas-cu12 is missing')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "faiss", raising=False)
+    codes = _random(10, 8)
+    with refused(EngineError, "faiss cannot be imported: .*nvidia-cublas-cu12 is missing"):
         search_codes(codes, codes, 1, kernel="faiss-gpu")
 
 
