@@ -1,6 +1,6 @@
 """EET and the dense ViT on a GPU: timm, ONNX Runtime as it was run before, and the engine.
 
-    python benchmarks/gpu.py                   # about 5 minutes with one GPU; exports two bundles
+    python benchmarks/gpu.py                   # 90 seconds with one GPU; exports two bundles
     python benchmarks/gpu.py --scan 10000000   # the Hamming scan instead, half a minute
     python benchmarks/gpu.py --cpu --backbone test_vit --size 64 --batches 1 2 --seconds 0.05
 
