@@ -24,18 +24,25 @@ class FileRun:
     """What one run did.
 
     photos: in the file; earlier: of these, hashed by a run that was interrupted; skipped: why
-    others are not in it; seconds: of hashing.
+    others are not in it; seconds: of hashing; engine: what it was done with, in words.
     """
 
     photos: int
     earlier: int
     skipped: list[str]
     seconds: float
+    bits: int
+    fingerprint: str
+    engine: str
 
     @property
     def per_second(self) -> float:
         """Return the photos that this run hashed in a second."""
         return (self.photos - self.earlier) / max(self.seconds, 1e-9)
+
+    def extras(self) -> dict[str, int]:
+        """Return what else a way of hashing counts, by name."""
+        return {}
 
 
 def hash_to_file(
@@ -81,10 +88,13 @@ def hash_to_file(
                 part.remove()
             raise
         part.remove()
-    return FileRun(int(table.done.sum()), earlier, skipped, seconds)
+    made_by = (hasher.bits, hasher.fingerprint, hasher.engine.describe())
+    return FileRun(int(table.done.sum()), earlier, skipped, seconds, *made_by)
 
 
-def about(source: Path | str, fingerprint: str, engine: str, bit_depth: int) -> Mapping[str, str]:
+def about(
+    source: Path | str, fingerprint: str, engine: str, bit_depth: int | None
+) -> Mapping[str, str]:
     """Return what an unfinished work is, in words; source: a path, or an address."""
     return {
         "photos of": source if isinstance(source, str) else os.path.abspath(source),
