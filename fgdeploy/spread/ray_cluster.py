@@ -20,7 +20,7 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing about this work is sent anywhere
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ side writes to our stderr
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
+    "RAY_worker_niceness": "0",  # by default its workers give way to all else, and starve
 }
 _LOGGERS = ("ray", "ray.data")
 
