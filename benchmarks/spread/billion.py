@@ -1,10 +1,10 @@
-"""Exact search over shards of codes, scanned in turn and merged by (distance, id): rate, memory, recall.
+"""Exact search over shards of codes, scanned in turn and merged by (distance, id).
 
     python benchmarks/spread/billion.py [--codes 100000000] [--shards 8] [--queries 64] [-k 100]
 
-Codes are random 64-bit ones with planted near copies and exact doubles, in files that are mapped into memory one
-after the other, as the shards of many machines would be each on its own. The merged answers are compared with one
-scan over all codes, every row. What is printed for 10^9 codes is computed from these measurements, not measured.
+Codes are random 64-bit ones with planted near copies, so that ties abound, in files that are mapped
+into memory one after the other. The merged answers are compared with one scan over all codes, row
+by row. What is printed for 10^9 codes is computed from what was measured.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from fgdeploy.core import machine
 from fgdeploy.retrieval import search_codes
+from fgdeploy.retrieval.scan.merge_found import merge_nearest
 
 Codes = npt.NDArray[np.uint8]
 _WIDTH = 8  # bytes
@@ -28,7 +29,7 @@ _BILLION = 1_000_000_000
 
 
 def write_codes(path: Path, count: int, queries: Codes, seed: int) -> None:
-    """Write random codes; each 1,000th is a query with up to eight bits flipped, so that ties abound."""
+    """Write random codes; each 1,000th is a query with up to eight bits flipped."""
     random = np.random.default_rng(seed)
     with open(path, "wb") as stream:
         for start in range(0, count, _PIECE):
@@ -36,7 +37,7 @@ def write_codes(path: Path, count: int, queries: Codes, seed: int) -> None:
             near = codes[::1000]
             near[:] = queries[random.integers(0, len(queries), len(near))]
             for _ in range(8):
-                flips = 1 << random.integers(0, 9, len(near))  # 256: none
+                flips = 1 << random.integers(0, 9, len(near))  # 256 flips none
                 byte = random.integers(0, _WIDTH, len(near))
                 near[np.arange(len(near)), byte] ^= flips.astype(np.uint8)
             stream.write(codes.tobytes())
@@ -47,16 +48,6 @@ def mapped(path: Path) -> Codes:
     return codes
 
 
-def merge(parts: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]], k: int) -> tuple[
-    npt.NDArray[np.int64], npt.NDArray[np.uint16]
-]:
-    """Return the k nearest of all parts, each (Q, k) ids and distances, by (distance, id)."""
-    ids = np.concatenate([part[0] for part in parts], axis=1)
-    distances = np.concatenate([part[1] for part in parts], axis=1)
-    order = np.lexsort((ids, distances), axis=1)[:, :k]
-    return np.take_along_axis(ids, order, 1), np.take_along_axis(distances, order, 1)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--codes", type=int, default=100_000_000)
@@ -65,7 +56,7 @@ def main() -> None:
     parser.add_argument("-k", type=int, default=100)
     given = parser.parse_args()
     queries = np.random.default_rng(0).integers(0, 256, (given.queries, _WIDTH), np.uint8)
-    search_codes(queries, queries, 1)  # compiles
+    search_codes(queries, queries, 1, kernel="numba")  # compiles
     with tempfile.TemporaryDirectory() as folder:
         sizes = np.diff(np.linspace(0, given.codes, given.shards + 1).astype(int))
         paths = [Path(folder) / f"{number}.codes" for number in range(given.shards)]
@@ -76,36 +67,44 @@ def main() -> None:
 
 def report(paths: list[Path], sizes: npt.NDArray[np.int64], queries: Codes, k: int) -> None:
     firsts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    total, cores = int(sizes.sum()), machine.cores()
-    rows = []
+    total = int(sizes.sum())
+    timed, answers = [], None
     for batch in (queries[:1], queries):
-        parts, spent = [], 0.0
+        parts, scanning = [], 0.0
         for path, first in zip(paths, firsts, strict=True):
             codes = mapped(path)
-            codes.max()  # in the page cache: what is measured is the scan
+            codes.max()  # into the page cache, as the scan is what is measured
             start = time.perf_counter()
-            found = search_codes(batch, codes, k)
-            spent += time.perf_counter() - start
-            parts.append((found.rows + first, found.distances))
+            rows, distances = search_codes(batch, codes, k, kernel="numba")
+            scanning += time.perf_counter() - start
+            parts.append((rows + first, distances))
         start = time.perf_counter()
-        ids, distances = merge(parts, k)
-        merging = time.perf_counter() - start
-        rows.append((len(batch), spent, merging))
+        answers = merge_nearest(parts, k)
+        timed.append((len(batch), scanning, time.perf_counter() - start))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    whole = search_codes(queries, np.concatenate([mapped(path) for path in paths]), k)
-    same = (whole.rows == ids).all(1) & (whole.distances == distances).all(1)
-    print(f"{total:,} codes of 64 bits in {len(paths)} shards, {cores} cores, k = {k}; peak {peak:,.0f} MiB")
-    print("| queries at once | scan of all shards, s | merge, ms | codes x queries/s | 10^9 codes, these cores, s | 10^9 codes, 10 such machines, queries/s |")
-    print("|---|---|---|---|---|---|")
-    for count, spent, merging in rows:
-        at_billion = spent * _BILLION / total
-        apart = count / (at_billion / 10 + merging)
-        print(
-            f"| {count} | {spent:.3f} | {1000 * merging:.2f} | {total * count / spent:.3g} | "
-            f"{at_billion:.2f} (computed) | {apart:.1f} (computed) |"
-        )
-    print(f"answers equal to one scan over all codes: {same.sum()} of {len(same)} queries, recall {same.mean():.3f}")
-    print(f"10^9 codes: {_BILLION * _WIDTH / 1e9:.0f} GB of codes in all, {_BILLION * _WIDTH / 1e10:.1f} GB on each of 10 machines (computed)")
+    print(
+        f"{total:,} codes in {len(paths)} shards, {machine.cores()} cores, k = {k}, "
+        f"{peak:,.0f} MiB at most"
+    )
+    print("| queries at once | scan of all shards, s | merge, ms | code pairs/s | queries/s |")
+    print("|---|---|---|---|---|")
+    for count, scanning, merging in timed:
+        pairs, rate = total * count / scanning, count / (scanning + merging)
+        print(f"| {count} | {scanning:.3f} | {1e3 * merging:.2f} | {pairs:.3g} | {rate:,.1f} |")
+    print("computed for 10^9 codes, 8 GB: the scan grows with the codes, the merge with the shards")
+    print("| queries at once | on these cores, queries/s | on 10 such machines, queries/s |")
+    print("|---|---|---|")
+    for count, scanning, merging in timed:
+        one = scanning * _BILLION / total
+        merged = merging * 10 / len(paths)
+        print(f"| {count} | {count / (one + merged):,.2f} | {count / (one / 10 + merged):,.2f} |")
+    whole = np.concatenate([mapped(path) for path in paths])
+    found = search_codes(queries, whole, k, kernel="numba")
+    assert answers is not None
+    same = np.all([(a == b).all(1) for a, b in zip(found, answers, strict=True)], axis=0)
+    print(
+        f"as one scan over all codes: {same.sum()} of {len(same)} queries, recall {same.mean():.3f}"
+    )
     if not same.all():
         raise SystemExit("the merge is not exact")
 

@@ -121,8 +121,6 @@ class HashActor:
         names = [os.fsdecode(name) for name in piece["name"].to_pylist()]
         try:
             self._hash(self._hasher, positions, self._sources(names), rows)
-        except _Ended:
-            pass
         except FgdeployError as error:
             rows.refuse(*_told(error))
         return rows.table()
@@ -132,7 +130,7 @@ class HashActor:
             facts, text = sources.met(place, error)
             rows.add(positions[place], facts, PHOTO, text=text)
             if self._task.strict:
-                raise _Ended
+                sources.ended = True  # not at once, as what was read before is to be hashed
 
         for hashed in hasher.stream(sources, skip):
             for place, code in zip(hashed.positions, hashed.outputs.code, strict=True):
@@ -144,16 +142,16 @@ class HashActor:
         return _Stored(names, self._store, self._task)
 
 
-class _Ended(Exception):
-    """A piece is left where it stands."""
-
-
 class _Sources:
-    """The photos of a piece, in order, and what is noted of each before it is read."""
+    """The photos of a piece, in order, and what is noted of each before it is read.
+
+    ended: give no more.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
         self.facts: list[Facts] = []
+        self.ended = False
 
     def __iter__(self) -> Iterator[Any]:
         raise NotImplementedError
@@ -166,6 +164,8 @@ class _Sources:
 class _Files(_Sources):
     def __iter__(self) -> Iterator[Path]:
         for name in self.names:
+            if self.ended:
+                return
             path = Path(name)
             self.facts.append(facts_of(path))
             yield path
@@ -181,6 +181,8 @@ class _Stored(_Sources):
 
     def __iter__(self) -> Iterator[StoredFile]:
         for file in self._made:
+            if self.ended:
+                return
             self.facts.append(NO_FACTS)
             self._files.append(file)
             yield file
