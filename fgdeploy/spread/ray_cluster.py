@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -88,7 +87,6 @@ def _connect(ray: Any, address: str | None) -> None:
 @contextlib.contextmanager
 def _mute() -> Iterator[None]:
     """Keep what Ray's C++ side says as it starts, which no setting does; what fails is raised."""
-    sys.stderr.flush()
     kept = os.dup(2)
     nothing = os.open(os.devnull, os.O_WRONLY)
     try:

@@ -238,7 +238,8 @@ class _Work:
         if not len(rest):
             return
         data = self.ray.data
-        pieces = data.from_arrow(list(self._pieces(rest)))
+        cut = list(self._pieces(rest))
+        pieces = data.from_arrow(cut)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # about how retries are said
             found = pieces.map_batches(
@@ -246,7 +247,7 @@ class _Work:
                 fn_constructor_args=(self.task, self.opened),
                 batch_size=None,
                 batch_format="pyarrow",
-                compute=data.ActorPoolStrategy(size=self.plan.actors),
+                compute=data.ActorPoolStrategy(size=min(self.plan.actors, len(cut))),
                 num_cpus=self.plan.cpus,
                 num_gpus=self.plan.gpus,
                 **_retries(pieces),
