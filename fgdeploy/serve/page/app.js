@@ -273,10 +273,17 @@ function sentence(words) {
 // Dialogs
 
 function answerOf(dialog) {
-  dialog.returnValue = "";
   dialog.showModal();
   return new Promise((done) => {
-    dialog.addEventListener("close", () => done(dialog.returnValue), { once: true });
+    const listening = new AbortController();
+    const answer = (value) => {
+      listening.abort();
+      done(value);
+    };
+    // Not "close": it comes late, and would answer for a dialog that was opened again meanwhile.
+    const { signal } = listening;
+    dialog.addEventListener("submit", (event) => answer(event.submitter?.value ?? ""), { signal });
+    dialog.addEventListener("cancel", () => answer(""), { signal });
   });
 }
 

@@ -232,6 +232,25 @@ def _tab_to(seen: Visit, selector: str, most: int = 40) -> None:
     pytest.fail(f"{selector} is not reached with the Tab key")
 
 
+def test_a_dialog_that_is_opened_again_at_once_is_answered_anew(browser: Any, site: Site) -> None:
+    with visit(browser, site.address) as seen:
+        seen.settled()
+        number = seen.page.evaluate(
+            """() => {
+                const card = document.querySelector(".card");
+                const all = "#removing [value=";
+                const press = (value) => document.querySelector(`${all}${value}]`).click();
+                card.querySelector(".remove").click();
+                press("cancel");
+                card.querySelector(".remove").click();
+                press("remove");
+                return Number(card.dataset.id);
+            }"""
+        )
+        seen.until(f"!document.querySelector('[data-id=\"{number}\"]')")
+        assert not site.service.index.by_id([number])
+
+
 def test_all_of_it_without_a_mouse(browser: Any, site: Site, tmp_path: Path) -> None:
     (tmp_path / "owl.jpg").write_bytes(photo(505))
     index = site.service.index
