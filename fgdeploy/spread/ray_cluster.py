@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_niceness": "0",  # by default its workers give way to all else, and starve
 }
+_CONNECT_S = 5.0
 _LOGGERS = ("ray", "ray.data")
 
 
@@ -62,7 +64,23 @@ def ray_cluster(address: str | None = None) -> Iterator[Any]:
             ray.shutdown()
 
 
+def _refuse_silent(address: str) -> None:
+    """Raise DataError where nothing listens, for which Ray waits more than a minute."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        return  # `auto` and others that Ray knows
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise DataError(
+            f"Ray at {address} does not answer ({one_line(str(error), 100)}); check it with: ray "
+            "status"
+        ) from None
+
+
 def _connect(ray: Any, address: str | None) -> None:
+    if address is not None:
+        _refuse_silent(address)
     common = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     local = {
         "num_cpus": machine.cores(),

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from fgdeploy.core.errors import DataError, ImageError, MissingDependency, Usage
 from fgdeploy.hash_to_file import hash_to_file
 from fgdeploy.hasher import load
 from fgdeploy.photos import read
+from fgdeploy.spread import ray_cluster as ray_cluster_module
 from fgdeploy.spread import ray_hashing
 from fgdeploy.spread.ray_cluster import ray_cluster
 from fgdeploy.spread.ray_hashing import Spreading, SpreadRun, hash_on_ray
@@ -272,6 +274,14 @@ def test_what_cannot_be_said() -> None:
         Spreading(shard=0)
     with refused(UsageError, r"ray://host:1: expected HOST:PORT"), ray_cluster("ray://host:1"):
         pass
+
+
+def test_a_cluster_that_is_not_there() -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # and listens not
+        address = f"127.0.0.1:{held.getsockname()[1]}"
+        with refused(DataError, f"Ray at {address} does not answer .*ray status"):
+            ray_cluster_module._connect(None, address)
 
 
 def test_without_ray(
