@@ -27,8 +27,9 @@ class HubAddress:
         found = _ADDRESS.fullmatch(os.fspath(text))
         doubled = found is None or ".." in found[0] or "--" in found[0]
         if found is None or doubled:
+            said = shown(os.fspath(text)) or "an empty name"
             raise UsageError(
-                f"{shown(os.fspath(text))} is no address of a hub; expected hf://OWNER/NAME or "
+                f"{said} is no address of a hub; expected hf://OWNER/NAME or "
                 "hf://OWNER/NAME@REVISION"
             )
         return cls(found[1], found[2])

@@ -36,6 +36,7 @@ def test_push_pull_and_hash(hub: StandIn, run: Run, bundle: Path, moths: Path) -
 def test_mistakes(hub: StandIn, run: Run, bundle: Path, moths: Path) -> None:
     fails(run("pull", "eet.fgd"), 2, "eet.fgd is no address of a hub; expected hf://OWNER/NAME")
     fails(run("push", bundle, "hf://birds"), 2, "is no address of a hub")
+    fails(run("pull", ""), 2, "an empty name is no address of a hub")
     fails(run("pull", "hf://birds/none"), 1, "hf://birds/none: no such repository, or it is pri")
     fails(run("pull", ADDRESS, "-o", "new"), 2, "-o new: a bundle's name ends in .fgd")
     fails(run("hash", moths, "-b", "hf://birds/none"), 1, "no such repository")
