@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-runtime test-making check docs site wheel setup clean
+.PHONY: help demo test test-runtime test-servers test-making check docs site wheel setup clean
 .DEFAULT_GOAL := help
 
 help: ## Say what can be made.
@@ -25,14 +25,18 @@ demo: $(READY) ## Run the whole way on generated images: export, hash, index, se
 # Trainings have a process of their own since one process crashed in them: OpenVINO's CPU plugin (2024.6 to
 # 2026.4.1, Linux) had left a freed signal stack behind, on which the next SIGCHLD (torch's DataLoader handles
 # it) was a segmentation fault. engines/ov_core.py loads the plugin in a thread that ends; more: docs/decisions.md.
-# Two at a time, as one pytest keeps one core busy.
+# Side by side, as one pytest keeps one core busy, and those with servers mostly wait for them.
 test: $(READY) ## Run every test.
-	@$(MAKE) --no-print-directory --jobs=2 test-runtime test-making
+	@$(MAKE) --no-print-directory --jobs=3 test-runtime test-making test-servers
 
 MAKING := calibration engines export models
+SERVERS := $(addprefix fgdeploy/,hub remote serve spread)
 
 test-runtime: $(READY)
-	$(PY) -m pytest $(addprefix --ignore=tests/,$(MAKING) training)
+	$(PY) -m pytest $(addprefix --ignore=tests/,$(MAKING) $(SERVERS) training)
+
+test-servers: $(READY)
+	$(PY) -m pytest $(addprefix tests/,$(SERVERS))
 
 test-making: $(READY)
 	$(PY) -m pytest $(addprefix tests/,$(MAKING))
