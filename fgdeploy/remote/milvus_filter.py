@@ -83,8 +83,6 @@ def _written(node: Node) -> str:
             return _of_missing(_column_under(term), not negated)
         case Compared(Column("id"), operator, int(value)):
             return _number(operator, value)
-        case Compared(Applied("%", Column("id"), (int(by),)), "=" | "<>" as operator, int(value)):
-            return f"(id % {abs(by)} {'==' if operator == '=' else '!='} {value})"
         case Compared(Column(name), operator, str(text)):
             return _text(name, operator, text)
         case Among(Column("id"), values, negated):
@@ -111,7 +109,8 @@ def _called(node: Node) -> str:
     """Return what of a node Milvus does not have."""
     for term in (getattr(node, "term", None), getattr(node, "value", None)):
         if isinstance(term, Applied):
-            return f"{term.name}()" if term.name != "%" else "% compared by more than = and <>"
+            # Milvus 2.3.5 takes the rest in floats: another answer for ids above 2**53.
+            return "%" if term.name == "%" else f"{term.name}()"
     return "a comparison of two columns"
 
 
