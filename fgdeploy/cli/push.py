@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -52,5 +53,5 @@ def push(
         show.say(
             f"pushed {gallery} to {table.name}: {counted(done.items, 'item')} there, "
             f"{done.sent:,} sent, {done.removed:,} removed, codes as {done.form}; next: fgdeploy "
-            f"search PHOTO --index '{table.name}'"
+            f"search PHOTO --index {shlex.quote(table.name)}"
         )

@@ -8,6 +8,7 @@ from fgdeploy.core.errors import UsageError
 from fgdeploy.core.text import shown
 from fgdeploy.remote.remote_index import RemoteIndex
 from fgdeploy.remote.remote_table import RemoteTable
+from fgdeploy.remote.server_address import is_address
 
 # scheme -> module with `open_table(address) -> RemoteTable`
 _MODULES = {
@@ -22,12 +23,12 @@ def table_at(address: str) -> RemoteTable:
 
     Raises UsageError for an address that can never be right, MissingDependency, RemoteError.
     """
+    known = ", ".join(f"{name}://" for name in _MODULES)
+    if not is_address(address):
+        raise UsageError(f"{shown(repr(address))} is no address; expected one of {known}")
     scheme = address.partition("://")[0].lower()
     if (module := _MODULES.get(scheme)) is None:
-        raise UsageError(
-            f"no server is known by {shown(scheme)}://; expected one of "
-            + ", ".join(f"{name}://" for name in _MODULES)
-        )
+        raise UsageError(f"no server is known by {shown(scheme)}://; expected one of {known}")
     table: RemoteTable = importlib.import_module(f"fgdeploy.remote.{module}").open_table(address)
     return table
 

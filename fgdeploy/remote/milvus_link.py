@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -128,6 +129,11 @@ class MilvusLink(Closing):
                 f"{self.place.text} does not answer ({what}); is the server up, and the address "
                 "right?"
             )
+        if self.place.file is not None and "Open local milvus failed" in text:
+            return RemoteError(
+                f"{self.place.text} cannot be opened: another process has it open, or it is not "
+                "what Milvus Lite made; end that process, or name another"
+            )
         return MilvusRefusal(f"{self.place.text}: {what}: {text}")
 
 
@@ -136,10 +142,14 @@ def _pymilvus(lite: bool) -> Any:
         raise MissingDependency("pymilvus", "milvus", "a gallery on Milvus")
     if lite and importlib.util.find_spec("milvus_lite") is None:
         raise MissingDependency("milvus-lite", "servers", "a gallery in a file of Milvus Lite")
+    # gRPC writes lines of its own about connections that fail, unless told so before its start.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import pymilvus
 
-    # It logs each refusal with its traceback, also those that are asked for; ours say it in a line.
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+    # They log each refusal with its traceback, also those that are asked for; ours say it in a
+    # line.
+    for name in ("pymilvus", "milvus_lite"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     return pymilvus
 
 

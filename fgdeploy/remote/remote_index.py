@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -42,12 +43,13 @@ class RemoteIndex(Closing):
         if record is None:
             raise RemoteError(
                 f"nothing is at {self.name}; fill it with: fgdeploy index push gallery.fgi --to "
-                f"{self.name}"
+                f"{shlex.quote(self.name)}"
             )
         if record.state == PARTIAL:
             raise RemoteError(
                 f"the push to {self.name} has not ended, so answers would be missing; go on with "
-                f"it by: fgdeploy index push gallery.fgi --to {self.name}"
+                f"it by: fgdeploy index push gallery.fgi --to "
+                f"{shlex.quote(self.name)}"
             )
         if record.state == UPDATING:
             _log.warning(

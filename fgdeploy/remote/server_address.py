@@ -79,4 +79,8 @@ def parse_address(text: str, form: str) -> ServerAddress:
     if mark and len(options) != len(query.split("&")):
         raise UsageError(f"{shown(text)}: expected ?NAME=VALUE&... at its end; expected {form}")
     user = unquote(parts.username) if parts.username else None
-    return ServerAddress(text, scheme, host, port, user, unquote(parts.path[1:]), options)
+    path = unquote(parts.path[1:])
+    if not all(part.isprintable() for part in (user or "", path, *options.values())):
+        # A client in C reads no further than %00: it would take another database.
+        raise UsageError(f"{shown(text)}: no name has a control character; expected {form}")
+    return ServerAddress(text, scheme, host, port, user, path, options)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,6 +124,41 @@ def test_a_file_that_is_not_there_is_not_made_by_a_search(tmp_path: Path) -> Non
         push(index, table)
 
 
+_OPEN_IT = """
+import sys
+from fgdeploy.core.errors import RemoteError
+from fgdeploy.remote.adapters import connect
+
+try:
+    connect(sys.argv[1])
+except RemoteError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("what", ["foreign", "open", "guarded"])
+def test_what_libraries_log_of_a_failure_is_not_shown(
+    what: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """In a process of its own, whose stderr is looked at: gRPC writes there by itself."""
+    pytest.importorskip("milvus_lite", exc_type=ImportError)
+    address, told = f"milvus+lite://{tmp_path}/x.db/birds", "cannot be opened: another process"
+    with contextlib.ExitStack() as stack:
+        if what == "foreign":
+            (tmp_path / "x.db").write_text("something else", encoding="utf-8")
+        elif what == "open":
+            index = stack.enter_context(Index.create(tmp_path / "gallery.fgi", MODEL, 64))
+            push(index, stack.enter_context(table_at(address)))
+        else:
+            server: MilvusOfTests = request.getfixturevalue("milvus")
+            address, told = f"{server.address}/birds?secure=true", "does not answer (connecting)"
+        ended = subprocess.run(
+            [sys.executable, "-c", _OPEN_IT, address], capture_output=True, text=True, timeout=60
+        )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith(f"{address} {told}") and ended.stdout.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("address", "words"),
     [
@@ -131,6 +169,8 @@ def test_a_file_that_is_not_there_is_not_made_by_a_search(tmp_path: Path) -> Non
         ("milvus://localhost/birds?table=x", "unknown option 'table'; expected db, secure"),
         ("milvus://anna@localhost/birds", "a user stands in the environment"),
         ("milvus+lite:///tmp/gallery/birds", "expected a file NAME.db before /COLLECTION"),
+        ("gallery.fgi", "'gallery.fgi' is no address; expected one of milvus://"),
+        ("", "'' is no address"),
         ("mongo://localhost/birds", "no server is known by mongo://; expected one of milvus://"),
     ],
 )

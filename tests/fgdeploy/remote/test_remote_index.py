@@ -67,6 +67,10 @@ def test_nothing_and_half_of_something_are_told_apart(
     table.write_record(record.in_state(PARTIAL))
     with refused(RemoteError, "the push to memory://here/birds has not ended"):
         RemoteIndex(table)
+    named = MemoryTable()
+    named.name = "memory://here/birds?a=1&b=2"
+    with refused(RemoteError, r"push gallery.fgi --to 'memory://here/birds\?a=1&b=2'$"):
+        RemoteIndex(named)
     table.write_record(record.in_state(UPDATING))
     RemoteIndex(table)
     assert "some items are as they were before" in caplog.text

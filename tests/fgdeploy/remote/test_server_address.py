@@ -47,7 +47,11 @@ def test_a_password_is_refused_and_not_shown(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["db://host:port/x", "db://host:99999/x", "db://[1/x", "db://h/a b", "db://h/x#y", "x"]
+    "text",
+    [
+        *("db://host:port/x", "db://host:99999/x", "db://[1/x", "db://h/a b", "db://h/x#y", "x"),
+        *("db://h/x%00y", "db://a%0ab@h/x", "db://h/x?table=a%7f", "db://h/%ff%fe%1b"),
+    ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     with refused(UsageError, "expected db://HOST/TABLE$"):
