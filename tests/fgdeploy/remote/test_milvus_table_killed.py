@@ -15,7 +15,7 @@ from fgdeploy.remote.pushing import push, row_of
 from fgdeploy.retrieval import Index
 from tests.checks import refused
 from tests.fgdeploy.remote.conftest import MODEL
-from tests.fgdeploy.remote.milvus_server import MilvusOfTests
+from tests.fgdeploy.remote.milvus_server import MilvusOfTests, NotBack
 
 
 def test_a_server_that_is_killed_in_a_push(
@@ -40,7 +40,10 @@ def test_a_server_that_is_killed_in_a_push(
         finally:
             for thread in ended:
                 thread.join(timeout=60)
+        try:
             milvus.start()
+        except NotBack as error:
+            pytest.skip(f"what a kill left of Milvus 2.3.5 does not start: {error}")
         monkeypatch.undo()
         with refused(RemoteError, "the push to .* has not ended, so answers would be missing"):
             connect(address)
