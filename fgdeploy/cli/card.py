@@ -40,6 +40,7 @@ def card(
     """
     from fgdeploy.bundle import card as cards
     from fgdeploy.bundle import open_bundle
+    from fgdeploy.bundle.signature import SIGNATURE
     from fgdeploy.report import stating
 
     bundle = open_bundle(objects.bundle_of(path, None))
@@ -49,6 +50,11 @@ def card(
     data |= _given(creator=data_creator, url=data_url, cite_as=data_cite)
     if model or data:
         bundle = stating.restate(bundle, model, data)
+        if (bundle.path / SIGNATURE).exists():
+            show.say(
+                f"the signature of {bundle.path} is of the card before; sign it again with: "
+                f"fgdeploy sign {bundle.path} --key KEY"
+            )
     found = cards.read(bundle)
     if as_json:
         show.emit_json(stating.whole_card(bundle, found))

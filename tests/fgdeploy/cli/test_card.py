@@ -36,6 +36,13 @@ def test_a_card_is_shown_stated_and_taken_back(run: Run, bundle: Path, tmp_path:
     }
 
 
+def test_a_signature_of_the_card_before_is_told(run: Run, bundle: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(bundle, tmp_path / "eet.fgd"))
+    assert "sign it again" not in run("card", own, "--license", "MIT").output
+    (own / "model.sig").write_text("{}")
+    assert "is of the card before; sign it again" in run("card", own, "--license", "BSD").output
+
+
 def test_what_cannot_be_stated(run: Run, bundle: Path, tmp_path: Path) -> None:
     own = Path(shutil.copytree(bundle, tmp_path / "eet.fgd"))
     before = (own / "card.json").read_bytes()
