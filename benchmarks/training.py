@@ -78,7 +78,8 @@ def main() -> None:
             named = [places.get(flag, flag) for flag in flags]
             minutes = _train(data, [*named, *more, *passed], keep / _slug(label))
             scores = json.loads((keep / _slug(label) / "scores.json").read_text())
-            for network, found in scores.items():
+            networks = [name for name in ("student", "teacher") if name in scores]
+            for network, found in ((name, scores[name]) for name in networks):
                 maps = " | ".join(f"{found[protocol]['map']:.4f}" for protocol in protocols)
                 recall = found["asym_sign"]["recall"]["1"]
                 print(

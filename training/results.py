@@ -6,15 +6,17 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fgdeploy.core import atomic, json_schema
 from fgdeploy.core.errors import CheckpointError
-from fgdeploy.core.json_schema import map_of, number, table
+from fgdeploy.core.json_schema import TEXT, map_of, maybe, number, table
 from fgdeploy.evaluation.targets import TARGETS_FILE
 from fgdeploy.photos import SPLIT_FILE
 from fgdeploy.training.division import Division
+from fgdeploy.training.reached import SHARES, Reached
 from fgdeploy.training.run_state import STATE_FILE
 
 LOG_FILE = "log.csv"
@@ -39,6 +41,9 @@ _PROTOCOL = table(
     }
 )
 _SCORES = map_of(map_of(_PROTOCOL))
+# Beside the networks in scores.json; runs of before have neither.
+REACHED, ADVICE = "training_photos", "advice"
+_BESIDE = table({}, {REACHED: map_of(SHARES), ADVICE: maybe(TEXT)})
 
 
 def check(folder: Path, data: Path, resume: bool, overwrite: bool) -> None:
@@ -112,15 +117,38 @@ def is_finished(folder: Path) -> bool:
     return (folder / SCORES_FILE).is_file() and not (folder / STATE_FILE).is_file()
 
 
-def read_finished(folder: Path) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """Return the scores and the log of a finished run. Raises CheckpointError."""
+@dataclass(frozen=True)
+class Finished:
+    """What came out of a training.
+
+    scores[network][protocol] holds map, tie_aware_map, recall, ...; history: a row for each epoch;
+    reached: by network; advice: what to try next, None where nothing stands out.
+    """
+
+    scores: dict[str, dict[str, dict[str, Any]]]
+    history: list[dict[str, float]]
+    reached: dict[str, Reached] = field(default_factory=dict)
+    advice: str | None = None
+
+
+def write_scores(folder: Path, done: Finished) -> None:
+    """Write scores.json; the log is written as the training goes."""
+    reached = {name: found.to_json() for name, found in done.reached.items()}
+    write_json(folder / SCORES_FILE, {**done.scores, REACHED: reached, ADVICE: done.advice})
+
+
+def read_finished(folder: Path) -> Finished:
+    """Return what a finished run left. Raises CheckpointError."""
     try:
-        scores = json_schema.parse((folder / SCORES_FILE).read_bytes())
-        _SCORES(scores, "")
-        for protocols in scores.values():
+        entry = json_schema.parse((folder / SCORES_FILE).read_bytes())
+        _BESIDE(entry, "")
+        shares, advice = entry.pop(REACHED, {}), entry.pop(ADVICE, None)
+        _SCORES(entry, "")
+        for protocols in entry.values():
             for values in protocols.values():
                 for name in ("recall", "precision"):  # JSON knows keys as strings only
                     values[name] = {int(k): v for k, v in values[name].items()}
+        reached = {name: Reached.from_json(found) for name, found in shares.items()}
         with (folder / LOG_FILE).open(encoding="utf-8", newline="") as stream:
             history = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(stream)]
     except (OSError, ValueError, TypeError) as error:  # a row of a log may be too long
@@ -128,7 +156,7 @@ def read_finished(folder: Path) -> tuple[dict[str, Any], list[dict[str, float]]]
             f"{folder} is finished, but its results cannot be read ({error}); pass --overwrite to "
             "train anew"
         ) from None
-    return scores, history
+    return Finished(entry, history, reached, advice)
 
 
 def write_json(path: Path, entry: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,19 +32,19 @@ from fgdeploy.models.network import Network
 from fgdeploy.models.weights import trained
 from fgdeploy.models.weights.trained import TrainedConfig
 from fgdeploy.photos import Photo
-from fgdeploy.training import data, division, objective, results, schedule
+from fgdeploy.training import advising, data, division, objective, results, schedule
 from fgdeploy.training import run_state as states
 from fgdeploy.training.data import Views
 from fgdeploy.training.loop import Hooks, Loop, Tick
 from fgdeploy.training.object_views import boxes_of
 from fgdeploy.training.objective import STUDENT, Objective, Setup
+from fgdeploy.training.outcome import LookBack, labels_of, look_back
 from fgdeploy.training.precision import choose as choose_precision
+from fgdeploy.training.results import Finished
 from fgdeploy.training.run_state import RunState
 from fgdeploy.training.target_codes import shared_codes
 from fgdeploy.training.teacher import frozen_teacher
 from fgdeploy.training.train_settings import TrainSettings
-
-Scores = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -57,16 +58,11 @@ class Reporter:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A finished training: the deployable weights, scores by network and protocol, what was left.
+class Trained(Finished):
+    """A finished training with its deployable weights, and why photos were left out."""
 
-    scores[network][protocol] holds map, tie_aware_map, recall, ...
-    """
-
-    weights: Path
-    scores: dict[str, Scores]
-    history: list[dict[str, float]]
-    skipped: tuple[str, ...]
+    weights: Path = Path(trained.WEIGHTS_FILE)
+    skipped: tuple[str, ...] = ()
 
 
 def train(
@@ -93,8 +89,8 @@ def train(
                 "pass --overwrite to train anew, or another -o"
             )
         reporter.notify(f"{folder} is finished already; nothing left to train")
-        scores, history = results.read_finished(folder)
-        return Trained(folder / trained.WEIGHTS_FILE, scores, history, ())
+        held = results.read_finished(folder)
+        return Trained(**vars(held), weights=folder / trained.WEIGHTS_FILE)
     run = _Run(settings, folder, resume, reporter)
     return run.finish(run.fit())
 
@@ -298,11 +294,11 @@ class _Run:
         codes = self.embedder.codes(self.objective.networks()[STUDENT], asked, progress)
         targets = self._targets()
         if targets is None:
-            found = score_protocols(codes, _names(asked), codes, _names(asked), None)
+            found = score_protocols(codes, labels_of(asked), codes, labels_of(asked), None)
             scores = found[SYMMETRIC].scores if SYMMETRIC in found else None
             kind = SYMMETRIC
         else:
-            scores = evaluate(codes, _names(asked), targets.codes, targets.names)
+            scores = evaluate(codes, labels_of(asked), targets.codes, targets.names)
             kind = ASYM_TARGETS
         if scores is None:
             return {}
@@ -313,36 +309,50 @@ class _Run:
         targets = self._targets()
         if targets is not None:
             targets.save(self.folder / TARGETS_FILE)
-        every: dict[str, Scores] = {}
-        for name, net in self.objective.networks().items():
-            details = self._protocols(name, net, targets)
-            every[name] = {
-                kind: dataclasses.asdict(detail.scores) for kind, detail in details.items()
-            }
-            if name == STUDENT and details:
-                report.write_report(self.folder, details)
+        outcomes = {
+            name: look_back(
+                self.embedder,
+                net,
+                name,
+                self.division,
+                targets,
+                self.settings.bits,
+                self.reporter.progress,
+            )
+            for name, net in self.objective.networks().items()
+        }
+        if outcomes[STUDENT].protocols:
+            report.write_report(self.folder, outcomes[STUDENT].protocols)
         weights = self.folder / trained.WEIGHTS_FILE
         for name, net in self.objective.networks().items():
             path = weights if name == STUDENT else self.folder / f"{name}.safetensors"
-            trained.save(path, net.state(), self._config(name, net, every[name]))
-        results.write_json(self.folder / results.SCORES_FILE, every)
+            trained.save(path, net.state(), self._config(name, net, outcomes[name]))
+        done = Finished(
+            {name: found.scores() for name, found in outcomes.items()},
+            state.history,
+            {name: one.reached for name, one in outcomes.items() if one.reached is not None},
+            self._advice(outcomes[STUDENT], targets, state),
+        )
+        results.write_scores(self.folder, done)
         (self.folder / states.STATE_FILE).unlink(missing_ok=True)
-        return Trained(weights, every, state.history, self.division.skipped)
+        return Trained(**vars(done), weights=weights, skipped=self.division.skipped)
 
-    def _protocols(self, name: str, net: Network, targets: Targets | None) -> dict[str, Any]:
-        division = self.division
-        if not division.test:
-            return {}
-        asking = self.embedder.codes(
-            net, division.test, self.reporter.progress(f"test photos, {name}")
+    def _advice(self, found: LookBack, targets: Targets | None, state: RunState) -> str | None:
+        counts = Counter(photo.label for photo in (*self.division.train, *self.division.test))
+        return advising.advise(
+            advising.Facts(
+                classes=len(self.division.classes),
+                bits=self.settings.bits,
+                fewest=min(counts.values()),
+                queries=len(self.division.test),
+                losses=advising.losses_of(state.history),
+                reached=found.reached,
+                to_targets=found.map_of(ASYM_TARGETS),
+                crowded=0 if targets is None else advising.crowded_classes(targets),
+            )
         )
-        asked = self.embedder.codes(
-            net, division.train, self.reporter.progress(f"training photos, {name}")
-        )
-        sides = (asking, _names(division.test), asked, _names(division.train))
-        return score_protocols(*sides, targets, bits=self.settings.bits)
 
-    def _config(self, name: str, net: Network, scores: Scores) -> TrainedConfig:
+    def _config(self, name: str, net: Network, found: LookBack) -> TrainedConfig:
         settings, recipe = self.settings, self.recipe
         facts = {
             "network": name,
@@ -357,8 +367,10 @@ class _Run:
             "precision": self.precision.name,
             "start": settings.weights if settings.weights in ("pretrained", "random") else "file",
             "photos": len(self.division.train),
-            "scores": {kind: values["map"] for kind, values in scores.items()},
+            "scores": {kind: detail.scores.map for kind, detail in found.protocols.items()},
         }
+        if found.reached is not None:
+            facts[results.REACHED] = found.reached.to_json()
         return TrainedConfig(
             method=self.assembly.method.name,
             backbone=self.assembly.source.backbone,
@@ -375,7 +387,3 @@ def _named(value: Callable[..., Any]) -> str:
     """Return what a class or function is called; its code is not looked at."""
     kind = value if hasattr(value, "__qualname__") else type(value)
     return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _names(which: Sequence[Photo]) -> npt.NDArray[np.str_]:
-    return np.array([photo.label for photo in which], dtype=np.str_)

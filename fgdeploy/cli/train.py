@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fgdeploy.cli.bars import TerminalBars
     from fgdeploy.photos import Columns
     from fgdeploy.training.loop import Tick
+    from fgdeploy.training.reached import Reached
     from fgdeploy.training.trainer import Trained
 
 
@@ -220,7 +221,13 @@ def _epoch_line(row: dict[str, float]) -> str:
 def _report(done: Trained, folder: Path, as_json: bool) -> None:
     if as_json:
         show.emit_json(
-            {"weights": str(done.weights), "scores": done.scores, "skipped": list(done.skipped)}
+            {
+                "weights": str(done.weights),
+                "scores": done.scores,
+                "training_photos": {name: one.to_json() for name, one in done.reached.items()},
+                "advice": done.advice,
+                "skipped": list(done.skipped),
+            }
         )
     elif any(done.scores.values()):
         rows = [
@@ -238,5 +245,17 @@ def _report(done: Trained, folder: Path, as_json: bool) -> None:
         show.rows(rows, header)
     else:
         show.say("no photos were held out, so there are no scores; see --holdout")
+    for network, found in done.reached.items():
+        show.say(f"training photos, {network}: {_reached_line(found)}")
+    if done.advice is not None:
+        show.say(f"advice: {done.advice}")
     show.say(f"wrote {done.weights}; next: fgdeploy export {folder} -o {folder.resolve().name}.fgd")
     show.report_skipped(list(done.skipped), told=True)
+
+
+def _reached_line(found: Reached) -> str:
+    words = f"{found.bits_equal:.1%} of bits and {found.codes_equal:.1%} of codes are the target's"
+    if found.gap is None:
+        return words
+    worse = "better" if found.gap < 0 else "worse"
+    return f"{words}; as a gallery they rank {abs(found.gap):.1%} {worse} than target codes"

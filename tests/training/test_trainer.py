@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -70,7 +71,15 @@ def test_a_training_leaves_weights_config_log_and_scores(
         logged = list(csv.DictReader(stream))
     assert [row["epoch"] for row in logged] == ["1", "2"]
     assert float(logged[1]["loss"]) == pytest.approx(rows[1]["loss"], rel=1e-4)
-    assert json.loads((tmp_path / "run" / "scores.json").read_text()).keys() == nets
+    held = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert held.keys() == nets | {"training_photos", "advice"}
+    assert held["training_photos"].keys() == nets
+    for name in nets:
+        found = held["training_photos"][name]
+        maps = [held[name][kind]["map"] for kind in ("asym_targets", "asym_sign")]
+        assert found["gap"] == pytest.approx(1 - maps[1] / maps[0])
+        assert found == done.reached[name].to_json()
+    assert held["advice"] == done.advice
 
 
 def test_the_loss_falls(small: Make, tmp_path: Path) -> None:
@@ -131,7 +140,38 @@ def test_the_config_says_what_was_trained(small: Make, tmp_path: Path) -> None:
     assert config.options == EETOptions((Stage(2, 8), Stage(4, 4)))
     assert len(config.classes) == 3
     assert config.training["photos"] == 12
+    assert config.training["training_photos"] == done.reached["student"].to_json()
     assert config.training["scores"]["asym_sign"] == done.scores["student"]["asym_sign"]["map"]
+
+
+def test_what_training_photos_reached_is_that_of_the_exported_model(
+    small: Make, tmp_path: Path
+) -> None:
+    from fgdeploy.hasher import hash_all, load
+    from fgdeploy.photos import of_split, read
+
+    settings = small(precision="fp32")
+    done = train(settings, tmp_path / "run")
+    bundle = export_bundle(ExportSettings(checkpoint=done.weights), tmp_path / "eet.fgd").bundle
+    with load(bundle.path, "onnxruntime") as hasher:
+        own = hash_all(hasher, of_split(read(settings.data), "train"), False).outputs.code
+    wrong = np.unpackbits(own ^ Targets.load(tmp_path / "run" / "targets.npz").codes, axis=1)
+    found = done.reached["student"]
+    assert found.bits_equal == pytest.approx(1 - wrong.mean())
+    assert found.codes_equal == pytest.approx((wrong.sum(axis=1) == 0).mean())
+
+
+def test_scores_of_before_are_read(small: Make, tmp_path: Path) -> None:
+    done = train(small(epochs=1), tmp_path / "run")
+    path = tmp_path / "run" / "scores.json"
+    held = json.loads(path.read_text())
+    path.write_text(json.dumps({"student": held["student"]}))
+    again = train(small(epochs=1), tmp_path / "run", resume=True)
+    assert again.scores == done.scores
+    assert again.reached == {} and again.advice is None
+    path.write_text(json.dumps({**held, "training_photos": {"student": {"bits_equal": 2}}}))
+    with refused(CheckpointError, "its results cannot be read"):
+        train(small(epochs=1), tmp_path / "run", resume=True)
 
 
 def test_a_seed_gives_the_same_weights(small: Make, tmp_path: Path) -> None:
@@ -150,7 +190,7 @@ def test_resuming_a_finished_run_changes_nothing(small: Make, tmp_path: Path) ->
     again = train(small(), tmp_path / "run", resume=True, reporter=Reporter(notify=said.append))
     assert any("finished already" in line for line in said)
     assert before == {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
-    assert again.scores == done.scores
+    assert again == dataclasses.replace(done, history=again.history)  # the log has six digits
     with refused(CheckpointError, "is finished, with other settings"):
         train(small(bits=24), tmp_path / "run", resume=True)
 

@@ -46,6 +46,10 @@ def test_train_then_export_then_eval(run: Run, table: Path) -> None:
     ]
     assert "eet, recipe fast: 9 photos of 3 classes, 16 bits, 1 epoch of 3 steps" in trained.stderr
     assert "epoch 1: loss" in trained.stderr
+    told = trained.stderr.splitlines()[-3:]
+    assert told[0].startswith("training photos, student: ")
+    assert " of bits and " in told[0] and "as a gallery they rank " in told[0]
+    assert told[1].startswith("advice: the codes of the training photos are not learned yet")
     assert trained.stderr.splitlines()[-1] == (
         "wrote eet-run/model.safetensors; next: fgdeploy export eet-run -o eet-run.fgd"
     )
@@ -63,6 +67,8 @@ def test_json(run: Run, table: Path) -> None:
     assert entry["weights"] == "r/model.safetensors"
     assert entry["skipped"] == []
     assert 0 <= entry["scores"]["student"]["asym_sign"]["map"] <= 1
+    assert 0 <= entry["training_photos"]["student"]["bits_equal"] <= 1
+    assert entry["advice"].endswith("--epochs 2")
 
 
 def test_a_folder_of_classes_holds_out_a_part(run: Run, moths: Path, tmp_path: Path) -> None:
