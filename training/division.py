@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fgdeploy import photos
-from fgdeploy.core.errors import DataError, ImageError
+from fgdeploy.core.errors import DataError, ImageError, UsageError
 from fgdeploy.core.progress import Notify, Progress, no_progress, silent
 from fgdeploy.core.text import counted, is_utf8
 from fgdeploy.evaluation.leaks import check_repeats
 from fgdeploy.photos import Columns, Photo, images
 from fgdeploy.photos.table import AS_NAMED
+from fgdeploy.training.train_settings import VAL_FRACTION
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Division:
 
 def divide(
     source: Path,
-    holdout: float,
+    val_fraction: float | None,
     seed: int,
     strict: bool,
     notify: Notify = silent,
@@ -49,7 +50,9 @@ def divide(
     """Read `source`, check that every photo decodes, and divide it into training and test.
 
     Splits named `train` and `test` are kept as they are. Photos without a split are divided
-    class by class: `holdout` of each, 0 to below 1, is asked with. Told to `notify`: classes
+    class by class: `val_fraction` of each, 0 to below 1, by default VAL_FRACTION, is asked with; of
+    two photos or more at least one, and never all. It is refused (UsageError) where all photos have
+    splits. Told to `notify`: classes
     that are empty or have a single photo, photos that cannot be read, and photos with two classes.
     strict: raise ImageError at the first that cannot be read. columns: what those of a CSV are
     called. Copies of training photos are not held out; where the splits themselves share photos,
@@ -80,7 +83,13 @@ def divide(
         notify(f"skipped: {reason}")
     if skipped:
         notify(f"{counted(len(skipped), 'photo')} skipped (--strict stops at the first)")
-    train, test = _without_copies(*_split(readable, holdout, seed), allow_leaks, notify)
+    if val_fraction is not None and all(photo.split for photo in readable):
+        raise UsageError(
+            f"--val-fraction {val_fraction}: {source} says itself which photos train and which "
+            "test; leave the option out, or give photos without splits"
+        )
+    part = VAL_FRACTION if val_fraction is None else val_fraction
+    train, test = _without_copies(*_split(readable, part, seed), allow_leaks, notify)
     counts = Counter(photo.label for photo in train)
     if len(counts) < 2:
         raise DataError(
@@ -148,7 +157,9 @@ def _readable(
     return kept, skipped
 
 
-def _split(readable: Sequence[Photo], holdout: float, seed: int) -> tuple[list[Photo], list[Photo]]:
+def _split(
+    readable: Sequence[Photo], val_fraction: float, seed: int
+) -> tuple[list[Photo], list[Photo]]:
     train = [photo for photo in readable if photo.split == "train"]
     test = [photo for photo in readable if photo.split == "test"]
     chooser = np.random.default_rng(seed)
@@ -158,7 +169,9 @@ def _split(readable: Sequence[Photo], holdout: float, seed: int) -> tuple[list[P
             undivided.setdefault(str(photo.label), []).append(photo)
     for _, members in sorted(undivided.items()):
         members.sort(key=lambda photo: str(photo.path))
-        held = min(round(holdout * len(members)), len(members) - 1)
+        # A class that is not asked with tells nothing, so a small part is one photo at least.
+        wanted = max(round(val_fraction * len(members)), val_fraction > 0)
+        held = min(wanted, len(members) - 1)
         asked = set(chooser.permutation(len(members))[:held].tolist())
         for index, photo in enumerate(members):
             (test if index in asked else train).append(photo)

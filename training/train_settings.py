@@ -16,6 +16,7 @@ from fgdeploy.photos import Columns
 from fgdeploy.photos.table import AS_NAMED
 
 WEIGHTS = ("pretrained", "random")
+VAL_FRACTION = 0.2
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -29,8 +30,8 @@ class TrainSettings:
     network of one that holds several, by name; renames: patterns for its names,
     PATTERN=REPLACEMENT. crop: middle part of a photo's short side that the deployed model sees;
     least_area: least part of a photo's area in a training view; both above 0 and up to 1. warmup:
-    steps. holdout: part of each class to evaluate with where `data` has no splits. without: parts
-    of the method to leave out, for comparison.
+    steps. val_fraction: part of each class to evaluate with, for `data` without splits; None is
+    VAL_FRACTION. without: parts of the method to leave out, for comparison.
     boxes: a file that says where the objects are, for recipes that look at them.
     teacher: trained weights to learn from, frozen. eval_photos: most test photos in the evaluation
     of an epoch; the last one takes all.
@@ -52,7 +53,7 @@ class TrainSettings:
     batch: int | None = None
     lr: float | None = None
     warmup: int | None = None
-    holdout: float = 0.2
+    val_fraction: float | None = None
     without: frozenset[str] = frozenset()
     teacher: Path | None = None
     precision: str = "auto"
@@ -76,8 +77,10 @@ class TrainSettings:
             raise UsageError("--batch 1: expected 2 or more, a batch of one has nothing to compare")
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise UsageError(f"--lr {self.lr}: expected a number above zero")
-        if not 0 <= self.holdout < 1:
-            raise UsageError(f"--holdout {self.holdout}: expected a part from 0 to below 1")
+        if self.val_fraction is not None and not 0 <= self.val_fraction < 1:
+            raise UsageError(
+                f"--val-fraction {self.val_fraction}: expected a part from 0 to below 1"
+            )
         for name, least in (("crop", 0.01), ("least_area", 1e-4)):
             value = getattr(self, name)
             if value is not None and not least <= value <= 1:
@@ -119,6 +122,9 @@ class TrainSettings:
         entry["data"] = str(self.data)
         entry["teacher"] = None if self.teacher is None else str(self.teacher)
         entry["without"] = sorted(self.without)
+        # As runs of before call it, so that these compare as the same.
+        given = entry.pop("val_fraction")
+        entry["holdout"] = VAL_FRACTION if given is None else given
         # Left out where they say nothing, so that older runs compare as the same.
         entry["boxes"] = None if self.boxes is None else str(self.boxes)
         for name in ("columns", "allow_leaks", "renames", "boxes"):

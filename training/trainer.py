@@ -118,7 +118,7 @@ class _Run:
             raise CheckpointError(f"no checkpoint at {settings.teacher}; check --teacher")
         self.division = division.divide(
             settings.data,
-            settings.holdout,
+            settings.val_fraction,
             settings.seed,
             settings.strict,
             reporter.notify,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fgdeploy.cli import lists, method_options, show
-from fgdeploy.core.errors import MissingDependency
+from fgdeploy.core.errors import MissingDependency, UsageError
 from fgdeploy.core.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -78,9 +78,13 @@ def train(
     warmup: Annotated[
         int | None, typer.Option(help="Steps of linear warm-up. Default: the recipe's.")
     ] = None,
-    holdout: Annotated[
-        float, typer.Option(help="Part of each class to evaluate with, where DATA has no splits.")
-    ] = 0.2,
+    val_fraction: Annotated[
+        float | None,
+        typer.Option(
+            help="Part of each class to evaluate with, where DATA has no splits. Default: 0.2."
+        ),
+    ] = None,
+    holdout: Annotated[float | None, typer.Option(hidden=True)] = None,
     teacher: Annotated[
         Path | None,
         typer.Option(help="Learn from this trained network, frozen (a run's teacher.safetensors)."),
@@ -146,7 +150,7 @@ def train(
         batch=batch,
         lr=lr,
         warmup=warmup,
-        holdout=holdout,
+        val_fraction=_one_part(val_fraction, holdout),
         without=frozenset(name.strip() for name in without.split(",") if name.strip()),
         teacher=teacher,
         precision=precision,
@@ -169,6 +173,13 @@ def train(
             show.say(f"the state is kept in {folder}; go on with the same command and --resume")
         raise
     _report(done, folder, as_json)
+
+
+def _one_part(val_fraction: float | None, holdout: float | None) -> float | None:
+    """Return the part that is held out; --holdout is what --val-fraction was called before."""
+    if val_fraction is not None and holdout is not None:
+        raise UsageError("--holdout is the older name of --val-fraction; give one of them")
+    return holdout if val_fraction is None else val_fraction
 
 
 class _Epochs:
@@ -244,7 +255,7 @@ def _report(done: Trained, folder: Path, as_json: bool) -> None:
         header = ("network", "protocol", "mAP", "ties averaged", "R@1", "R@2", "R@4", "R@8")
         show.rows(rows, header)
     else:
-        show.say("no photos were held out, so there are no scores; see --holdout")
+        show.say("no photos were held out, so there are no scores; see --val-fraction")
     for network, found in done.reached.items():
         show.say(f"training photos, {network}: {_reached_line(found)}")
     if done.advice is not None:

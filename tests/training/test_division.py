@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from fgdeploy.core.errors import DataError, ImageError
+from fgdeploy.core.errors import DataError, ImageError, UsageError
 from fgdeploy.training import division
 from tests.checks import refused
 
@@ -27,14 +28,14 @@ def _folder(root: Path, counts: dict[str, int]) -> Path:
 
 
 def _divide(
-    source: Path, holdout: float = 0.25, strict: bool = False
+    source: Path, val_fraction: float | None = None, strict: bool = False
 ) -> tuple[division.Division, list[str]]:
     said: list[str] = []
-    return division.divide(source, holdout, 0, strict, said.append), said
+    return division.divide(source, val_fraction, 0, strict, said.append), said
 
 
 def test_a_folder_is_divided_class_by_class(tmp_path: Path) -> None:
-    made, said = _divide(_folder(tmp_path / "set", {"a": 8, "b": 4, "c": 4}))
+    made, said = _divide(_folder(tmp_path / "set", {"a": 8, "b": 4, "c": 4}), 0.25)
     assert made.classes == ("a", "b", "c")
     per_class = {name: [p.label for p in made.test].count(name) for name in "abc"}
     assert per_class == {"a": 2, "b": 1, "c": 1}
@@ -51,9 +52,30 @@ def test_the_seed_decides_who_is_held_out(tmp_path: Path) -> None:
 
 
 def test_no_holdout_trains_on_everything(tmp_path: Path) -> None:
-    made, _ = _divide(_folder(tmp_path / "set", {"a": 3, "b": 3}), holdout=0)
+    made, _ = _divide(_folder(tmp_path / "set", {"a": 3, "b": 3}), val_fraction=0)
     assert len(made.train) == 6
     assert made.test == ()
+
+
+def test_a_small_part_is_one_photo_of_each_class_that_has_two(tmp_path: Path) -> None:
+    source = _folder(tmp_path / "set", {"a": 2, "b": 3, "c": 12, "lone": 1})
+    for part, held in ((None, {"a": 1, "b": 1, "c": 2}), (0.01, {"a": 1, "b": 1, "c": 1})):
+        made, _ = _divide(source, part)
+        assert Counter(photo.label for photo in made.test) == held
+    made, _ = _divide(source, 0.99)
+    assert Counter(photo.label for photo in made.train) == {"a": 1, "b": 1, "c": 1, "lone": 1}
+
+
+def test_a_part_for_photos_with_splits_is_refused(tmp_path: Path) -> None:
+    root = _folder(tmp_path / "set", {"a": 4, "b": 4})
+    rows = [f"{c}/0{i}.png,{c},{('train', 'test')[i % 2]}" for c in "ab" for i in range(4)]
+    (root / "split.csv").write_text("path,class,split\n" + "\n".join(rows))
+    for part in (0.0, 0.2):
+        with refused(UsageError, f"--val-fraction {part}: .*split.csv says itself which photos"):
+            _divide(root / "split.csv", part)
+    rows[0] = rows[0].removesuffix("train")  # one without: the part is of these
+    (root / "split.csv").write_text("path,class,split\n" + "\n".join(rows))
+    assert len(_divide(root / "split.csv", 0.5)[0].test) == 4
 
 
 def test_splits_of_a_csv_are_kept_and_others_left_out(tmp_path: Path) -> None:
@@ -69,7 +91,7 @@ def test_splits_of_a_csv_are_kept_and_others_left_out(tmp_path: Path) -> None:
 
 
 def test_a_class_with_one_photo_is_trained_on_and_named(tmp_path: Path) -> None:
-    made, said = _divide(_folder(tmp_path / "set", {"a": 4, "b": 4, "lone": 1}), holdout=0.5)
+    made, said = _divide(_folder(tmp_path / "set", {"a": 4, "b": 4, "lone": 1}), val_fraction=0.5)
     assert [p.label for p in made.train].count("lone") == 1
     assert [p.label for p in made.test].count("lone") == 0
     assert len(said) == 1
@@ -140,10 +162,10 @@ def _copy(root: Path, name: str, of: str) -> None:
 
 def test_copies_of_training_photos_are_not_held_out(tmp_path: Path) -> None:
     root = _folder(tmp_path / "set", {"a": 8, "b": 8})
-    alone, _ = _divide(root)
+    alone, _ = _divide(root, 0.25)
     for photo in alone.test:
         _copy(root, f"{photo.label}/copy-{photo.path.name}", f"{photo.label}/{photo.path.name}")
-    made, said = _divide(root)
+    made, said = _divide(root, 0.25)
     sides = [{p.path.read_bytes() for p in side} for side in (made.train, made.test)]
     assert not sides[0] & sides[1]
     (line,) = said
@@ -166,7 +188,7 @@ def test_splits_that_share_a_photo_are_refused_unless_told(tmp_path: Path) -> No
     ):
         _divide(root / "split.csv")
     said: list[str] = []
-    made = division.divide(root / "split.csv", 0, 0, False, said.append, allow_leaks=True)
+    made = division.divide(root / "split.csv", None, 0, False, said.append, allow_leaks=True)
     assert (len(made.train), len(made.test)) == (6, 1)
     assert said[0].startswith("warning: 1 photo is in more than one split: ")
 
@@ -174,7 +196,7 @@ def test_splits_that_share_a_photo_are_refused_unless_told(tmp_path: Path) -> No
 def test_a_photo_of_two_classes_is_named(tmp_path: Path) -> None:
     root = _folder(tmp_path / "set", {"a": 3, "b": 3})
     _copy(root, "b/copy.png", "a/00.png")
-    _, said = _divide(root, holdout=0)
+    _, said = _divide(root, val_fraction=0)
     assert len(said) == 1
     assert said[0].startswith("warning: 1 photo is in more than one class: ")
     assert said[0].endswith("copy.png (b); one of them is wrong")

@@ -23,7 +23,7 @@ from tests.training.conftest import Make
         ({"batch": 1}, "--batch 1"),
         ({"lr": 0.0}, "--lr 0.0"),
         ({"lr": math.nan}, "--lr nan"),
-        ({"holdout": 1.0}, "--holdout 1.0"),
+        ({"val_fraction": 1.0}, "--val-fraction 1.0"),
         ({"seed": -1}, "--seed -1"),
         ({"workers": -1}, "--workers -1"),
         ({"precision": "int8"}, "--precision 'int8'"),
@@ -32,6 +32,12 @@ from tests.training.conftest import Make
 def test_settings_that_can_never_be_right(small: Make, changes: Any, words: str) -> None:
     with refused(UsageError, words):
         small(**changes)
+
+
+def test_a_part_is_written_down_as_runs_of_before_call_it(small: Make) -> None:
+    for given, written in ((None, 0.2), (0.0, 0.0), (0.3, 0.3)):
+        entry = small(val_fraction=given).to_json()
+        assert entry["holdout"] == written and "val_fraction" not in entry
 
 
 def test_options_and_weights_reach_the_network(small: Make, tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ def test_the_split_is_written_down(small: Make, drawn: Path, tmp_path: Path) -> 
     root = tmp_path / "photos"
     shutil.copytree(drawn.parent, root)
     (root / "split.csv").unlink()
-    train(small(data=root, holdout=0.25, epochs=1), tmp_path / "run")
+    train(small(data=root, val_fraction=0.25, epochs=1), tmp_path / "run")
     listed = read(tmp_path / "run" / "split.csv")
     assert [photo.split for photo in listed].count("test") == 6
     assert len(listed) == 24
@@ -312,7 +312,7 @@ def test_more_classes_than_codes_is_a_warning(tmp_path: Path, small: Make) -> No
         pixels = chooser.integers(0, 255, (16, 16, 3)).astype(np.uint8)
         Image.fromarray(pixels).resize((64, 64)).save(root / f"{label:03d}" / "0.png")
     said: list[str] = []
-    settings = small(data=root, bits=8, epochs=1, batch=128, holdout=0)
+    settings = small(data=root, bits=8, epochs=1, batch=128, val_fraction=0)
     done = train(settings, tmp_path / "run", reporter=Reporter(notify=said.append))
     (warning,) = [line for line in said if line.startswith("warning")]
     assert "classes share a target code" in warning

@@ -75,12 +75,15 @@ def test_a_folder_of_classes_holds_out_a_part(run: Run, moths: Path, tmp_path: P
     root = tmp_path / "photos"
     shutil.copytree(moths, root)
     (root / "split.csv").unlink()
-    result = run("train", root, *SMALL, "--holdout", 0.5, "-o", "r")
+    result = run("train", root, *SMALL, "--val-fraction", 0.5, "-o", "r")
     assert result.exit_code == 0, result.output
     assert "9 photos of 3 classes" in result.stderr
     nothing = run("train", root, *SMALL, "--holdout", 0, "-o", "s")
     assert nothing.exit_code == 0, nothing.output
     assert "no photos were held out" in nothing.stderr
+    twice = run("train", root, *SMALL, "--val-fraction", 0.5, "--holdout", 0.5, "-o", "t")
+    assert "--holdout is the older name of --val-fraction" in _one_line(twice, 2)
+    assert "--holdout" not in run("train", "--help").stdout
 
 
 def test_unreadable_photos_end_with_3_or_stop(run: Run, moths: Path, tmp_path: Path) -> None:
