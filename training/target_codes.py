@@ -2,8 +2,7 @@
 
 Two ways. `label_codes` is EET's: alternating optimisation on the labels alone (arXiv 2504.16691,
 Eq. 13 to 16), which gives nearly one random code per class. `class_codes` looks at the features of
-the untrained network: no two classes get codes that are too near, and where there are more classes
-than bits, those that look alike are nearer than others.
+the untrained network: classes that look alike get codes that are nearer, but none too near.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ import numpy.typing as npt
 
 from fgdeploy.core.codes import check_bits
 from fgdeploy.core.errors import DataError
+from fgdeploy.training.code_distances import WantedDistances, settle
+from fgdeploy.training.discriminants import class_means
 
 Signs = npt.NDArray[np.int8]
 Labels = npt.NDArray[np.int64]
@@ -66,25 +67,23 @@ def class_codes(
     seed: int = 0,
     spacing: int | None = None,
 ) -> Signs:
-    """Return a code of -1 and +1 for every class, (C, bits), well apart from each other.
+    """Return a code of -1 and +1 for every class, (C, bits): the more alike, the nearer.
 
-    embeddings: (n, D) of the untrained network; labels: (n,), 0..C-1, every class present. The
-    class means, whitened by the spread within the classes (LDA), are rotated to the signs that
-    fit them best (ITQ, Gong et al., CVPR 2011), so that classes that look alike are nearer, where
-    there are more classes than bits; fewer classes have room to be all alike far. Then bits that
-    are least sure are flipped until every two codes differ in `spacing` bits or more, as far as
-    that can be done. Default spacing: `spacing_for`. Raises DataError without images.
+    embeddings: (n, D) of the untrained network; labels: (n,), 0..C-1, every class present. How
+    unlike classes are is the distance of their means in LDA coordinates (`discriminants`). Codes
+    start as the signs of the rotation that fits these means best (ITQ, Gong et al., CVPR 2011);
+    then single bits are flipped until the codes' distances follow those of the means, with
+    `spacing` or more bits between every two classes as far as that can be done (`settle`).
+    Default spacing: `spacing_for`. Raises DataError without images.
     """
     check_bits(bits)
     if len(labels) == 0:
         raise DataError("there are no training images to make class codes for; add photos")
-    classes = int(labels.max()) + 1
+    means = class_means(np.asarray(embeddings, np.float64), labels)
+    least = max(1, spacing_for(len(means), bits)) if spacing is None else spacing
     chooser = np.random.default_rng(seed)
-    means = _discriminative_means(np.asarray(embeddings, np.float64), labels, classes)
-    wanted = _balanced_directions(means, bits, chooser)
-    codes, leaning = _rotate_to_signs(wanted, chooser)
-    least = max(1, spacing_for(classes, bits)) if spacing is None else spacing
-    return _space_out(codes, leaning, least)
+    codes, leaning = _rotate_to_signs(_main_directions(means, bits, chooser), chooser)
+    return settle(codes, leaning, WantedDistances(means, bits, least))
 
 
 def spacing_for(classes: int, bits: int) -> int:
@@ -105,34 +104,19 @@ def spacing_for(classes: int, bits: int) -> int:
     return radius
 
 
-def _discriminative_means(rows: FloatArray, labels: Labels, classes: int) -> FloatArray:
-    """Return class means in coordinates where the spread within classes is one, (C, D)."""
-    counts = np.maximum(np.bincount(labels, minlength=classes), 1)[:, None]
-    means = np.zeros((classes, rows.shape[1]))
-    np.add.at(means, labels, rows)
-    means /= counts
-    within = rows - means[labels]
-    scatter = within.T @ within / len(rows)
-    # Shrunk towards a sphere: with few images the scatter alone is close to singular.
-    shrunk = scatter + 0.1 * (np.trace(scatter) / len(scatter) + 1e-12) * np.eye(len(scatter))
-    values, vectors = np.linalg.eigh(shrunk)
-    return np.asarray((means - means.mean(axis=0)) @ (vectors / np.sqrt(values)))
+def _main_directions(means: FloatArray, bits: int, chooser: np.random.Generator) -> FloatArray:
+    """Return the means' main directions, each as long as the means spread in it, (C, bits).
 
-
-def _balanced_directions(means: FloatArray, bits: int, chooser: np.random.Generator) -> FloatArray:
-    """Return `bits` columns of equal length that span the means' main directions, (C, bits).
-
-    Where the means have fewer directions than bits, further random mixtures of them follow.
+    Where the means have fewer directions than bits, columns of zeros follow, which a rotation
+    fills. Without any direction (one class, or means that are all the same): random numbers.
     """
     left, values, _ = np.linalg.svd(means, full_matrices=False)
-    rank = int((values > 1e-9 * max(float(values[0]), 1e-300)).sum())
-    main = left[:, : min(bits, rank)]
-    if main.shape[1] == bits:
-        return main
-    if rank == 0:  # one class, or means that are all the same
+    rank = min(bits, int((values > 1e-9 * max(float(values[0]), 1e-300)).sum()))
+    if rank == 0:
         return chooser.standard_normal((len(means), bits))
-    mixed = main @ chooser.standard_normal((main.shape[1], bits - main.shape[1]))
-    return np.concatenate([main, mixed / np.linalg.norm(mixed, axis=0)], axis=1)
+    found = np.zeros((len(means), bits))
+    found[:, :rank] = left[:, :rank] * values[:rank]
+    return found
 
 
 def _rotate_to_signs(
@@ -147,33 +131,6 @@ def _rotate_to_signs(
     turned = wanted @ rotation
     leaning = turned / max(float(np.abs(turned).mean()), 1e-300)
     return np.where(turned >= 0, 1, -1).astype(np.int8), np.asarray(leaning)
-
-
-def _space_out(codes: Signs, leaning: FloatArray, spacing: int, sweeps: int = 200) -> Signs:
-    """Flip single bits, the least sure first, until codes differ in `spacing` bits if they can.
-
-    Coordinate descent on sum over pairs of max(0, spacing - distance)^2, plus a small price for
-    leaving the side that the features lean to.
-    """
-    codes = codes.astype(np.int64)
-    bits = codes.shape[1]
-    for _ in range(sweeps):
-        moved = False
-        for row, code in enumerate(codes):
-            distance = (bits - codes @ code) // 2
-            distance[row] = bits + spacing  # itself
-            near = np.flatnonzero(distance <= spacing)  # others cannot come too near by one bit
-            now = np.square(spacing - distance[near]).sum()
-            after = distance[near, None] + codes[near] * code  # +1 where equal, else -1
-            then = np.square(np.maximum(spacing - after, 0)).sum(axis=0)
-            price = (then - now) + 0.2 * code * leaning[row]
-            best = int(price.argmin())
-            if price[best] < -1e-9:
-                codes[row, best] *= -1
-                moved = True
-        if not moved:
-            break
-    return codes.astype(np.int8)
 
 
 def shared_codes(codes: Signs, labels: Labels) -> int:

@@ -10,6 +10,7 @@ import pytest
 
 from fgdeploy.core.errors import UsageError
 from fgdeploy.training import target_codes
+from fgdeploy.training.discriminants import class_means
 from fgdeploy.training.target_codes import (
     Signs,
     class_codes,
@@ -87,14 +88,14 @@ def test_class_codes_keep_their_spacing_and_the_neighbourhoods(width: int, seed:
     assert between(codes).min() >= spacing_for(100, 32) >= 9
     assert shared_codes(codes, np.arange(100)) == 0
     # Unrelated codes would give 0 within 0.03.
-    assert rank_correlation(found.means, codes) > 0.1
+    assert rank_correlation(found.means, codes) > 0.35
     pairs = np.triu_indices(100, 1)
     alike = found.groups[pairs[0]] == found.groups[pairs[1]]
     far = between(codes)
-    assert far[alike].mean() < far[~alike].mean() - 0.8
+    assert far[alike].mean() < far[~alike].mean() - 5
     assert far[~alike].mean() == pytest.approx(16, abs=1)
     # A bit that is the same for nearly all classes tells nothing.
-    assert np.abs(codes.mean(axis=0)).max() < 0.3
+    assert np.abs(codes.mean(axis=0)).max() < 0.4
 
 
 def test_directions_that_vary_within_classes_do_not_count() -> None:
@@ -109,17 +110,17 @@ def test_directions_that_vary_within_classes_do_not_count() -> None:
         assert rank_correlation(means, class_codes(rows, labels, 12, seed)) > 0.3
 
 
-def test_the_spread_within_classes_is_whitened() -> None:
-    """In the new coordinates it is the identity, but for the shrinkage to the mean variance."""
-    found = features(10, 6, 0, each=50)
-    rows = found.rows @ np.diag([1, 2, 3, 4, 5, 6])
-    means = np.stack([rows[found.labels == label].mean(axis=0) for label in range(10)])
-    within = (rows - means[found.labels]).T @ (rows - means[found.labels]) / len(rows)
-    shrunk = within + 0.1 * np.trace(within) / 6 * np.eye(6)
-    got = target_codes._discriminative_means(rows, found.labels, 10)
-    # Whitening is known but for a rotation: inner products are not.
-    centred = means - means.mean(axis=0)
-    np.testing.assert_allclose(got @ got.T, centred @ np.linalg.inv(shrunk) @ centred.T, rtol=1e-8)
+@pytest.mark.parametrize(("classes", "bits"), [(20, 32), (24, 64), (40, 64)])
+def test_fewer_classes_than_bits_carry_how_alike_they_are(classes: int, bits: int) -> None:
+    for seed in range(3):
+        found = features(classes, 48, seed, groups=classes // 4)
+        codes = class_codes(found.rows, found.labels, bits, seed)
+        means = class_means(found.rows, found.labels)
+        assert rank_correlation(means, codes) > 0.5
+        assert between(codes).min() >= spacing_for(classes, bits)
+        assert np.abs(codes.mean(axis=0)).max() < 0.3
+        same = np.abs(codes.astype(float).T @ codes) / classes - np.eye(bits)
+        assert same.max() < 1  # no bit twice, nor a bit and its opposite
 
 
 def test_the_rotation_to_signs_gets_better_with_every_iteration() -> None:
@@ -148,22 +149,14 @@ def test_a_spacing_that_is_asked_for(spacing: int) -> None:
     assert between(codes).min() >= spacing
 
 
-def test_spacing_costs_as_few_bits_as_it_needs() -> None:
+def test_spacing_costs_likeness() -> None:
     found = features(100, 40, 0)
     free, near, far = (
         class_codes(found.rows, found.labels, 32, spacing=spacing) for spacing in (0, 8, 11)
     )
     assert between(free).min() < 8
-    assert 0 < (free != near).mean() < (free != far).mean() < 0.2
+    assert between(near).std() > between(far).std()  # what is held apart cannot differ as much
     assert rank_correlation(found.means, free) > rank_correlation(found.means, far)
-
-
-def test_spacing_out_flips_the_bits_that_are_least_sure() -> None:
-    codes = np.array([[1, 1, 1, 1], [1, 1, 1, 1], [-1, -1, -1, -1]], np.int8)
-    leaning = np.array([[0.9, 0.8, 0.1, 0.7], [0.9, 0.8, 0.7, 0.9], [-1.0, -1.0, -1.0, -1.0]])
-    spaced = target_codes._space_out(codes, leaning, 1)
-    np.testing.assert_array_equal(spaced, [[1, 1, -1, 1], [1, 1, 1, 1], [-1, -1, -1, -1]])
-    np.testing.assert_array_equal(target_codes._space_out(codes, leaning, 0), codes)
 
 
 def test_class_codes_are_decided_by_the_seed() -> None:
