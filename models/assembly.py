@@ -105,7 +105,8 @@ class Assembly:
         given = checkpoint.without_heads(tensors, parts)
         given = {name: value for name, value in given.items() if name not in encoder.unused}
         wanted, vit = encoder.state(), encoder.vit
-        if "pos_embed" in given and given["pos_embed"].shape != vit.pos_embed.shape:
+        held = vit.pos_embed
+        if "pos_embed" in given and held is not None and given["pos_embed"].shape != held.shape:
             given["pos_embed"] = checkpoint.resize_positions(given["pos_embed"], vit)
             notify(
                 f"position embedding of {self.source.name} resized to {self.source.size} pixels, "

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from fgdeploy.core.errors import UsageError
+from fgdeploy.models.backbone import rotary
 from fgdeploy.models.backbone.embedding import Embedding, Normalisation
 from fgdeploy.models.backbone.vit import ViT
 from fgdeploy.models.heads.base import Features
@@ -41,6 +43,18 @@ class Encoder(nn.Module):
         self.vit = vit
         self.embed = Embedding(vit, norm, suffix)
         self.walk = Walk(len(vit.blocks), steps or {})
+        self._check_places()
+
+    def _check_places(self) -> None:
+        if not rotary.is_in(self.vit):
+            return
+        for module in self.walk.modules():
+            if isinstance(module, Step) and not module.carries_places:
+                raise UsageError(
+                    f"the backbone's positions are rotary, and {type(module).__name__} makes rows "
+                    "of several patches, which have no one position; choose a method that keeps "
+                    "or drops rows, as the default does, or another --backbone"
+                )
 
     def forward(self, pixels: Tensor, observers: Sequence[Observer] = ()) -> Features:
         """Return the features of normalised pixels [B, 3, S, S]."""

@@ -135,7 +135,9 @@ def _listening(encoder: Any, seen: _Seen) -> Iterator[None]:
 
     def listen_in(block: Any, tell: Callable[[str, int], None]) -> None:
         for name, path in _PARTS.items():
-            part = block.get_submodule(path)
+            # Keys are made of all rows, so they tell of them where a norm lies behind attention.
+            behind = name == "tokens" and getattr(block, "post_norm", False)
+            part = block.get_submodule(_PARTS["keyval"] if behind else path)
             listen(part, lambda x, name=name: tell(name, int(x.shape[-2])))  # type: ignore[misc]
 
     state = encoder.state()

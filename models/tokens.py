@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fgdeploy.models.backbone import rotary
 from fgdeploy.models.backbone.blocks import Attended
 from fgdeploy.models.origins import Mix, Origin
 
@@ -29,7 +30,9 @@ class Tokens:
     (DynamicViT) and which are keys in training, 1 or 0 each, None for all of them. penalties:
     scalars that steps add to the loss in training; readouts: features [B, D] of the image from
     within, for heads that exist in training alone. origin: where the rows come from, while
-    somebody traces them (`tracing`), else None.
+    somebody traces them (`tracing`), else None. places: which patch each row is, from 1, and 0 for
+    a row without a position, [T] where it is the same in every image, else [B, T]; None where the
+    backbone's positions are not rotary; places_aside: of the rows in `aside`, [B, n] each.
     """
 
     x: Tensor
@@ -44,6 +47,8 @@ class Tokens:
     penalties: tuple[Tensor, ...] = ()
     readouts: tuple[Tensor, ...] = ()
     origin: Origin | None = None
+    places: Tensor | None = None
+    places_aside: tuple[Tensor, ...] = ()
 
     @property
     def count(self) -> int:
@@ -66,6 +71,21 @@ class Tokens:
             total = hidden if total is None else total + hidden
         return None if total is None else total[:, None, None, :]
 
+    @property
+    def cls_place(self) -> Tensor | None:
+        """Return the place of the first row alone, [1] or [B, 1]."""
+        return None if self.places is None else self.places[..., :1]
+
+    def places_of(self, rows: Tensor, prefix: int, suffix: int = 0, more: int = 0) -> Tensor | None:
+        """Return the places of the rows that `blocks.take_rows` takes, None without any.
+
+        more: rows without a position behind them.
+        """
+        if self.places is None:
+            return None
+        found = rotary.take_places(self.places, rows, prefix, suffix)
+        return rotary.unplaced_behind(found, more) if more else found
+
     def seeing(self, attended: Attended) -> Tokens:
         """Return the tokens with what their block attended, for observers and a rollout."""
         origin = None if self.origin is None else self.origin.attending(attended)
@@ -80,12 +100,17 @@ class Tokens:
         return None if self.origin is None else self.origin.through(mix, size)
 
     def followed_by(
-        self, rows: Tensor, policy: float = 0.0, origin: Origin | None = None
+        self,
+        rows: Tensor,
+        policy: float = 0.0,
+        origin: Origin | None = None,
+        places: Tensor | None = None,
     ) -> Tokens:
         """Return the tokens with more rows [B, n, D] behind them that are no patches.
 
         Each stands for one patch and counts as a key; policy: of each, where there is one; origin:
-        of all rows, where those behind have one (by default they are of no patch).
+        of all rows, where those behind have one (by default they are of no patch); places: [B, n],
+        of those behind (by default they have none).
         """
 
         def longer(values: Tensor | None, fill: float) -> Tensor | None:
@@ -100,12 +125,21 @@ class Tokens:
             mask=longer(self.mask, True),
             policy=longer(self.policy, policy),
             origin=origin or (self.origin and self.origin.followed_by(int(rows.shape[1]))),
+            places=self._places_with(places, int(rows.shape[1])),
         )
+
+    def _places_with(self, more: Tensor | None, count: int) -> Tensor | None:
+        if self.places is None:
+            return None
+        if more is None:
+            return rotary.unplaced_behind(self.places, count)
+        return torch.cat([self.places.expand(more.shape[0], -1), more], dim=1)
 
     def cls_alone(self, row: Tensor) -> Tokens:
         """Return the tokens with the CLS row alone, as [B, 1, D]."""
         origin = self.traced(lambda rows: rows[:, :1])
-        return self.having(row, prefix=1, suffix=0, size=None, mask=None, origin=origin)
+        changed = {"size": None, "mask": None, "origin": origin, "places": self.cls_place}
+        return self.having(row, prefix=1, suffix=0, **changed)
 
     def having(self, x: Tensor, **changes: Any) -> Tokens:
         """Return the tokens with other rows x; what else changes is given by name."""

@@ -8,7 +8,7 @@ block and change nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -28,11 +28,14 @@ class Step(Simplifiable):
     """What one block does with the tokens: (block, Tokens) -> Tokens. This one does what timm does.
 
     A step's own parameters are the network's: trained, saved, loaded and fingerprinted with it.
+    carries_places: it passes on which patches its rows are; False where rows become mixtures.
     """
+
+    carries_places: ClassVar[bool] = True
 
     def forward(self, block: Block, tokens: Tokens) -> Tokens:
         """Run the block on all rows."""
-        attended = blocks.attend(block, tokens.x, tokens.bias())
+        attended = blocks.attend(block, tokens.x, tokens.bias(), tokens.places)
         return tokens.seeing(attended).having(blocks.complete(block, attended))
 
 
@@ -115,8 +118,8 @@ class LastStep(Step):
 def cls_only(block: Block, tokens: Tokens, attention: bool) -> Tokens:
     """Run a block for the CLS row alone. attention: compute `attended` for all rows."""
     if attention:
-        attended = blocks.attend(block, tokens.x, tokens.bias())
+        attended = blocks.attend(block, tokens.x, tokens.bias(), tokens.places)
         merged = blocks.merge(block, attended.x[:, :1], attended.out[:, :1])
         return tokens.seeing(attended).cls_alone(blocks.feed_forward(block, merged))
-    row = blocks.run_cls_only(block, tokens.x, tokens.bias())
+    row = blocks.run_cls_only(block, tokens.x, tokens.bias(), tokens.places)
     return tokens.having(tokens.x, attended=None).cls_alone(row)

@@ -149,8 +149,10 @@ def _reductions() -> set[str]:
 
 # Within the models: backbone -> tokens -> walk -> encoder -> network -> methods -> assembly.
 _ORDER = (
-    {"backbone.plain", "backbone.variant", "weights.vit_pytorch_keys", "weights.substitute"},
-    {"simplify", "backbone.vit", "backbone.blocks", "reduce.stages", "weights.state_dicts"}
+    {"backbone.plain", "weights.vit_pytorch_keys", "weights.substitute", "simplify"},
+    {"backbone.rotary"},
+    {"backbone.variant", "backbone.eva_blocks"},
+    {"backbone.vit", "backbone.blocks", "reduce.stages", "weights.state_dicts"}
     | {"weights.arguments", "weights.told", "weights.name_patterns", "heads.class_head"},
     {"origins"},
     {"backbone.hub", "tokens", "weights.checkpoint", "options", "reduce.rates", "reduce.order"},

@@ -9,17 +9,21 @@ timm's `Block.forward` fuses these; here they stand alone:
 
 The last two work row by row, so they commute with taking rows. The functions call timm's own
 modules and own no parameters: a state dict keeps timm's names, and `plan` counts rows by these
-calls. Drop path and dropouts act as in timm.
+calls. Drop path and dropouts act as in timm. places: which patches rows are, where positions are
+rotary (`rotary`); blocks of other backbones leave them unread.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from fgdeploy.models.backbone.eva_blocks import EvaProjections
 
 # A timm Block; its class carries no types.
 Block = Any
@@ -67,40 +71,83 @@ class Attended:
         return softmax_products(self.q, self.k, self.bias)
 
 
-def project(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def enter_attention(block: Block, x: Tensor) -> Tensor:
+    """Return the rows y [B, T, D] that attention sees of rows x: norm1, if it lies before it."""
+    y: Tensor = x if getattr(block, "post_norm", False) else block.norm1(x)
+    return y
+
+
+def enter_mlp(block: Block, x: Tensor) -> Tensor:
+    """Return what the MLP sees of rows x [B, R, D]: norm2, if it lies before it."""
+    y: Tensor = x if getattr(block, "post_norm", False) else block.norm2(x)
+    return y
+
+
+def project(block: Block, x: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Return q, k and v [B, H, T, d] of the rows x [B, T, D], after norm1."""
-    return project_normed(block, block.norm1(x))
+    return project_normed(block, enter_attention(block, x), places)
 
 
-def project_normed(block: Block, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def project_normed(
+    block: Block, y: Tensor, places: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return q, k and v [B, H, T, d] of the rows y [B, T, D] that norm1 has seen."""
     attn = block.attn
-    q, k, v = (_heads(attn, part) for part in attn.qkv(y).chunk(3, dim=-1))
-    return attn.q_norm(q), attn.k_norm(k), v
+    q, k, v = (_heads(attn, part) for part in _products(attn, y, "qkv"))
+    return _turned(attn, attn.q_norm(q), places), _turned(attn, attn.k_norm(k), places), v
 
 
-def queries(block: Block, y: Tensor) -> Tensor:
-    """Return q [B, H, R, d] of some rows y [B, R, D] that norm1 has seen."""
-    attn, size = block.attn, block.attn.qkv.weight.shape[0] // 3
-    bias = attn.qkv.bias
-    rows = F.linear(y, attn.qkv.weight[:size], None if bias is None else bias[:size])
-    q: Tensor = attn.q_norm(_heads(attn, rows))
-    return q
+def queries(block: Block, y: Tensor, places: Tensor | None = None) -> Tensor:
+    """Return q [B, H, R, d] of some rows y [B, R, D] that norm1 has seen; places: of these."""
+    attn = block.attn
+    (rows,) = _products(attn, y, "q")
+    return _turned(attn, attn.q_norm(_heads(attn, rows)), places)
 
 
-def keys_values(block: Block, y: Tensor) -> tuple[Tensor, Tensor]:
+def keys_values(block: Block, y: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return k and v [B, H, T, d] of the rows y [B, T, D] that norm1 has seen."""
-    attn, size = block.attn, block.attn.qkv.weight.shape[0] // 3
-    bias = attn.qkv.bias
-    both = F.linear(y, attn.qkv.weight[size:], None if bias is None else bias[size:])
-    k, v = (_heads(attn, part) for part in both.chunk(2, dim=-1))
-    return attn.k_norm(k), v
+    attn = block.attn
+    k, v = (_heads(attn, part) for part in _products(attn, y, "kv"))
+    return _turned(attn, attn.k_norm(k), places), v
 
 
-def attend(block: Block, x: Tensor, bias: Tensor | None = None) -> Attended:
+def _products(attn: Block, y: Tensor, wanted: str) -> Sequence[Tensor]:
+    """Return y times the matrices of `wanted` (qkv, q or kv), each [B, R, H*d]."""
+    if isinstance(attn, EvaProjections):
+        return attn.products(y, wanted)
+    if wanted == "qkv":
+        parts: Sequence[Tensor] = attn.qkv(y).chunk(3, dim=-1)
+        return parts
+    size, bias = attn.qkv.weight.shape[0] // 3, attn.qkv.bias
+    taken = slice(size) if wanted == "q" else slice(size, None)
+    rows = F.linear(y, attn.qkv.weight[taken], None if bias is None else bias[taken])
+    return rows.chunk(len(wanted), dim=-1)
+
+
+def _turned(attn: Block, x: Tensor, places: Tensor | None) -> Tensor:
+    """Return queries or keys [B, H, R, d] with the positions of their rows, if these are rotary."""
+    turn = getattr(attn, "turn", None)
+    found: Tensor = x if turn is None else turn(x, places)
+    return found
+
+
+def attend(
+    block: Block, x: Tensor, bias: Tensor | None = None, places: Tensor | None = None
+) -> Attended:
     """Run norm1, q/k/v and attention; `bias`, as [B, H, T, T], is added before the softmax."""
-    q, k, v = project(block, x)
+    q, k, v = project(block, x, places)
     return Attended(x, q, k, v, attention(block, q, k, v, bias), bias)
+
+
+def has_bias(block: Block) -> bool:
+    """Return whether queries, keys and values have biases."""
+    attn = block.attn
+    return bool(attn.has_bias if isinstance(attn, EvaProjections) else attn.qkv.bias is not None)
+
+
+def linear_behind_attention(block: Block) -> bool:
+    """Return whether all between attention and its sum with the rows that came is linear."""
+    return isinstance(block.attn.norm, nn.Identity) and not getattr(block, "post_norm", False)
 
 
 def _heads(attn: Block, rows: Tensor) -> Tensor:
@@ -152,7 +199,7 @@ def merge(block: Block, x: Tensor, out: Tensor, more_bias: Tensor | None = None)
 
 def feed_forward(block: Block, x: Tensor) -> Tensor:
     """Add the MLP to the rows `x` [B, R, D]."""
-    y: Tensor = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+    y: Tensor = x + block.drop_path2(block.ls2(block.mlp(enter_mlp(block, x))))
     return y
 
 
@@ -161,11 +208,13 @@ def complete(block: Block, attended: Attended) -> Tensor:
     return feed_forward(block, merge(block, attended.x, attended.out))
 
 
-def run_cls_only(block: Block, x: Tensor, bias: Tensor | None = None) -> Tensor:
+def run_cls_only(
+    block: Block, x: Tensor, bias: Tensor | None = None, places: Tensor | None = None
+) -> Tensor:
     """Run a block for the CLS row alone and return it as [B, 1, D]; exact, keys use all rows."""
-    y = block.norm1(x)
-    q = queries(block, y[:, :1])
-    k, v = keys_values(block, y)
+    y = enter_attention(block, x)
+    q = queries(block, y[:, :1], None if places is None else places[..., :1])
+    k, v = keys_values(block, y, places)
     one = bias if bias is None or bias.shape[2] == 1 else bias[:, :, :1]
     return feed_forward(block, merge(block, x[:, :1], attention(block, q, k, v, one)))
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fgdeploy.models.backbone import rotary
+from fgdeploy.models.backbone.eva_blocks import is_eva
 from fgdeploy.models.backbone.vit import ViT
 from fgdeploy.models.simplify import Simplifiable, Simplification
 from fgdeploy.models.tokens import Tokens
@@ -91,22 +93,37 @@ class Embedding(Simplifiable):
         cls: [1, 1, D], the CLS token in place of the backbone's; its position stays.
         """
         vit = self.vit
-        x = _exchanged(vit._pos_embed(vit.patch_embed(pixels)), vit.cls_token, cls)
+        x = _exchanged(_placed(vit, vit.patch_embed(pixels)), vit.cls_token, cls)
         if self.suffix is not None:
             x = torch.cat([x, self.suffix.expand(x.shape[0], -1, -1)], dim=1)
-        return Tokens(vit.norm_pre(vit.patch_drop(x)), self._prefix, self._count)
-
-    @property
-    def _prefix(self) -> int:
-        return int(self.vit.num_prefix_tokens)
-
-    @property
-    def _count(self) -> int:
-        return 0 if self.suffix is None else int(self.suffix.shape[1])
+        prefix, suffix = (
+            int(vit.num_prefix_tokens),
+            0 if self.suffix is None else self.suffix.shape[1],
+        )
+        return Tokens(
+            vit.norm_pre(x), prefix, suffix, places=rotary.places(vit, prefix, suffix, x.device)
+        )
 
     def folded(self) -> nn.Module:
         """Return the embedding of raw pixels."""
         return FoldedEmbedding(self) if self.acts(FOLD_NORMALISATION) else self
+
+
+def _placed(vit: ViT, patches: Tensor) -> Tensor:
+    """Return CLS, registers and patches [B, N, D] with learned positions, where there are some."""
+    if not is_eva(vit):
+        placed: Tensor = vit.patch_drop(vit._pos_embed(patches))
+        return placed
+    tokens = (vit.cls_token, vit.reg_token)
+    before = [one.expand(patches.shape[0], -1, -1) for one in tokens if one is not None]
+    if vit.pos_embed is None:
+        x = torch.cat([*before, patches], dim=1)
+    elif vit.no_embed_class:
+        x = torch.cat([*before, patches + vit.pos_embed], dim=1)
+    else:
+        x = torch.cat([*before, patches], dim=1) + vit.pos_embed
+    dropped: Tensor = vit.pos_drop(x)
+    return dropped
 
 
 def _exchanged(x: Tensor, held: Tensor, cls: Tensor | None) -> Tensor:
@@ -121,6 +138,7 @@ class FoldedEmbedding(nn.Module):
     position: Tensor
     after: Tensor
     cls: Tensor
+    places: Tensor | None
 
     def __init__(self, plain: Embedding) -> None:
         super().__init__()
@@ -128,7 +146,7 @@ class FoldedEmbedding(nn.Module):
         self.conv = folded_convolution(vit.patch_embed.proj, plain.norm)
         with torch.no_grad():
             width, patches = int(vit.embed_dim), int(vit.patch_embed.num_patches)
-            fixed = vit._pos_embed(torch.zeros(1, patches, width).to(self.conv.weight))
+            fixed = _placed(vit, torch.zeros(1, patches, width).to(self.conv.weight))
             count = int(vit.num_prefix_tokens)
             rows = fixed[:, :0] if plain.suffix is None else plain.suffix.detach()
         self.register_buffer("before", fixed[:, :count].clone(), persistent=False)
@@ -137,6 +155,8 @@ class FoldedEmbedding(nn.Module):
         self.register_buffer("cls", vit.cls_token.detach(), persistent=False)
         self.norm = vit.patch_embed.norm
         self.norm_pre = vit.norm_pre
+        places = rotary.places(vit, count, rows.shape[1], rows.device)
+        self.register_buffer("places", places, persistent=False)
 
     def forward(self, pixels: Tensor, cls: Tensor | None = None) -> Tokens:
         """Return the embedded tokens; cls: as in `Embedding`."""
@@ -146,7 +166,7 @@ class FoldedEmbedding(nn.Module):
         if self.after.shape[1]:
             rows.append(self.after.expand(patches.shape[0], -1, -1))
         x = self.norm_pre(torch.cat(rows, dim=1))
-        return Tokens(x, self.before.shape[1], self.after.shape[1])
+        return Tokens(x, self.before.shape[1], self.after.shape[1], places=self.places)
 
 
 def folded_convolution(conv: nn.Conv2d, norm: Normalisation) -> nn.Conv2d:

@@ -58,7 +58,8 @@ def refusal(backbone: str, reason: str) -> UsageError:
 
 def why_not(model: Any) -> str | None:
     """Return in words why a model is no plain ViT with a class token, None if it is one."""
-    return next((_said(words, model) for words, is_so in _REASONS.items() if is_so(model)), None)
+    reasons = _OF_EVA if isinstance(model, timm.models.Eva) else _REASONS
+    return next((_said(words, model) for words, is_so in reasons.items() if is_so(model)), None)
 
 
 def _said(words: str, model: Any) -> str:
@@ -75,10 +76,6 @@ _other_block, _other_attention, _other_patches = _of("Block"), _of("Attention"),
 
 # In the order of asking: each may rely on those before it.
 _REASONS: dict[str, Callable[[Any], bool]] = {
-    "is of the family {model}, no plain ViT: its positions are rotations within attention, which a "
-    "plain ViT's blocks and merged tokens do not have": lambda model: (
-        getattr(model, "rope", None) is not None
-    ),
     "is of the family {model}, no plain ViT": lambda model: (
         not isinstance(model, timm.models.VisionTransformer) or not len(model.blocks)
     ),
@@ -87,5 +84,19 @@ _REASONS: dict[str, Callable[[Any], bool]] = {
     "has attention of the kind {attn}": lambda model: _other_attention(model.blocks[0].attn),
     "gates its attention": lambda model: getattr(model.blocks[0].attn, "gate", None) is not None,
     "has no position embedding": lambda model: model.pos_embed is None,
+    "does not cut pixels into patches": lambda model: _other_patches(model.patch_embed),
+}
+
+_ROTARY = ("RotaryEmbeddingCat", "RotaryEmbeddingDinoV3", "RotaryEmbeddingMixed")
+# The same of timm's Eva, whose blocks `eva_blocks` takes apart.
+_OF_EVA: dict[str, Callable[[Any], bool]] = {
+    "pools its patches and has no class token": lambda model: model.cls_token is None,
+    "has fewer heads of keys than of queries in some blocks (grouped-query attention)": (
+        lambda model: any(getattr(one.attn, "num_kv_groups", 1) > 1 for one in model.blocks)
+    ),
+    "gates its attention": lambda model: model.blocks[0].attn.gate is not None,
+    "has rotary positions of a kind that fgdeploy does not know": lambda model: (
+        model.rope is not None and type(model.rope).__name__ not in _ROTARY
+    ),
     "does not cut pixels into patches": lambda model: _other_patches(model.patch_embed),
 }

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fgdeploy.core.errors import UsageError
+from fgdeploy.models.backbone import rotary
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ def _set_stride(vit: Any, image_size: int, stride: int, seed: int) -> None:
 
     Positions of the larger grid are new random rows.
     """
+    if rotary.is_in(vit):
+        raise UsageError(
+            f"a stride of {stride}: patches that overlap have no rotary positions; choose a "
+            "--backbone with learned ones, such as vit_small_patch16_224"
+        )
     conv = vit.patch_embed.proj
     patch = int(conv.kernel_size[0])
     if not 1 <= stride <= patch:

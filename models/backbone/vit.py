@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fgdeploy.core.errors import CheckpointError, UsageError
 from fgdeploy.models.backbone import plain
+from fgdeploy.models.backbone.eva_blocks import dress, is_eva
 from fgdeploy.models.backbone.variant import Variant
 
 # A timm VisionTransformer; its class carries no types.
@@ -78,6 +79,8 @@ def create(
             f"patches divide, such as 224{', and heads that divide the width' if sizes else ''}"
         ) from None
     _check_plain(vit, backbone, image_size, variant.stride is not None)
+    if is_eva(vit):
+        dress(vit)
     _open_layer_scales(vit)
     variant.apply(vit, image_size, seed)
     return vit.eval()
@@ -87,9 +90,9 @@ def _open_layer_scales(vit: Any) -> None:
     """Let every block of a random model act: timm starts layer scales near zero, for training."""
     with torch.no_grad():
         for block in vit.blocks:
-            for scale in (block.ls1, block.ls2):
-                if hasattr(scale, "gamma"):
-                    scale.gamma.fill_(1.0)
+            for name, gamma in block.named_parameters():
+                if name in ("ls1.gamma", "ls2.gamma", "gamma_1", "gamma_2"):
+                    gamma.fill_(1.0)
 
 
 def _check_plain(vit: Any, backbone: str, image_size: int, strided: bool) -> None:

@@ -89,7 +89,7 @@ class AdapterStep(Step):
     def _complete(self, block: Block, n: Tensor, x: Tensor, out: Tensor) -> Tensor:
         """Finish the block on rows x [B, R, D]; n: norm1 of them; out: what they attended."""
         merged = blocks.merge(block, x, out) + block.drop_path1(self.adapter_attn(n))
-        m = block.norm2(merged)
+        m = blocks.enter_mlp(block, merged)
         fed = merged + block.drop_path2(block.ls2(block.mlp(m)))
         y: Tensor = fed + block.drop_path2(self.adapter_pwffn(m))
         return y
@@ -110,8 +110,9 @@ class LastAdapterStep(AdapterStep, LastStep):
             n, attended = _attended(block, tokens)
             out, seen = attended.out[:, :1], tokens.seeing(attended)
         else:
-            n = block.norm1(tokens.x)
-            q, (k, v) = blocks.queries(block, n[:, :1]), blocks.keys_values(block, n)
+            n = blocks.enter_attention(block, tokens.x)
+            q = blocks.queries(block, n[:, :1], tokens.cls_place)
+            k, v = blocks.keys_values(block, n, tokens.places)
             out = blocks.attention(block, q, k, v, tokens.bias())
             seen = tokens.having(tokens.x, attended=None)
         return seen.cls_alone(self._complete(block, n[:, :1], tokens.x[:, :1], out))
@@ -119,8 +120,8 @@ class LastAdapterStep(AdapterStep, LastStep):
 
 def _attended(block: Block, tokens: Tokens) -> tuple[Tensor, Attended]:
     """Return norm1 of all rows, and what they attended."""
-    n, bias = block.norm1(tokens.x), tokens.bias()
-    q, k, v = blocks.project_normed(block, n)
+    n, bias = blocks.enter_attention(block, tokens.x), tokens.bias()
+    q, k, v = blocks.project_normed(block, n, tokens.places)
     out = blocks.attention(block, q, k, v, bias)
     return n, Attended(tokens.x, q, k, v, out, bias)
 

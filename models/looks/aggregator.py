@@ -144,7 +144,7 @@ def _block(like: Block, shape: AggregatorShape) -> Block:
         shape.width,
         shape.heads,
         mlp_ratio=4.0,
-        qkv_bias=like.attn.qkv.bias is not None,
+        qkv_bias=blocks.has_bias(like),
         qk_norm=not isinstance(like.attn.q_norm, nn.Identity),
         proj_bias=like.attn.proj.bias is not None,
         init_values=1.0 if scaled else None,

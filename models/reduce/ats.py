@@ -86,7 +86,8 @@ class ATS(Step):
         x = blocks.feed_forward(block, blocks.merge(block, x, out))
         mask = torch.cat([torch.ones_like(new[:, :1]), new], dim=1)
         origin = tokens.traced(lambda part: blocks.take_rows(part, rows, 1) * mask.unsqueeze(2))
-        return tokens.having(x, prefix=1, suffix=0, mask=mask, origin=origin)
+        places = tokens.places_of(rows, 1)
+        return tokens.having(x, prefix=1, suffix=0, mask=mask, origin=origin, places=places)
 
     def _sampled(
         self, select: Samples, block: Block, tokens: Tokens
@@ -97,14 +98,15 @@ class ATS(Step):
         """
         bias = tokens.bias()
         if not self.acts(FEW_QUERIES):
-            seen = blocks.attend(block, tokens.x, bias)
+            seen = blocks.attend(block, tokens.x, bias, tokens.places)
             rows, new = select(seen.q, seen.k, seen.v, bias, tokens.mask)
             x, out = (blocks.take_rows(part, rows, 1) for part in (seen.x, seen.out))
             return x, out, rows, new, tokens.seeing(seen)
-        y = block.norm1(tokens.x)
-        k, v = blocks.keys_values(block, y)
-        rows, new = select(blocks.queries(block, y[:, :1]), k, v, bias, tokens.mask)
-        q = blocks.queries(block, blocks.take_rows(y, rows, 1))
+        y = blocks.enter_attention(block, tokens.x)
+        k, v = blocks.keys_values(block, y, tokens.places)
+        asking = blocks.queries(block, y[:, :1], tokens.cls_place)
+        rows, new = select(asking, k, v, bias, tokens.mask)
+        q = blocks.queries(block, blocks.take_rows(y, rows, 1), tokens.places_of(rows, 1))
         out = blocks.attention(block, q, k, v, bias)
         x = blocks.take_rows(tokens.x, rows, 1)
         return x, out, rows, new, tokens.having(tokens.x, attended=None)

@@ -99,14 +99,25 @@ class Cropr(Step):
         if self.keep >= tokens.count - 1:
             return tokens.having(x, readouts=readouts)
         kept, others = self.select(self.scorer(x.detach())[:, 1:], self.keep)
-        aside = tokens.aside
+        aside, places_aside = tokens.aside, tokens.places_aside
         origin = tokens.traced(lambda rows: blocks.take_rows(rows, kept, 1))
         if self.fuse:
             aside = (*aside, blocks.take_rows(x, others, 1)[:, 1:])
+            if (where := tokens.places_of(others, 1)) is not None:
+                places_aside = (*places_aside, where[:, 1:])
             if tokens.origin is not None and origin is not None:
                 origin = origin.aside_too(blocks.take_rows(tokens.origin.rows, others, 1)[:, 1:])
         x = blocks.take_rows(x, kept, 1)
-        return tokens.having(x, prefix=1, suffix=0, aside=aside, readouts=readouts, origin=origin)
+        return tokens.having(
+            x,
+            prefix=1,
+            suffix=0,
+            aside=aside,
+            readouts=readouts,
+            origin=origin,
+            places=tokens.places_of(kept, 1),
+            places_aside=places_aside,
+        )
 
 
 class Cut(nn.Module):
@@ -127,8 +138,10 @@ class FusingLast(LastStep):
         """Bring the rows back, then run the block."""
         if tokens.aside:
             origin = tokens.origin and tokens.origin.rejoining()
-            tokens = tokens.followed_by(torch.cat(tokens.aside, dim=1), origin=origin)
-            tokens = tokens.having(tokens.x, aside=())
+            places = torch.cat(tokens.places_aside, dim=1) if tokens.places_aside else None
+            rows = torch.cat(tokens.aside, dim=1)
+            tokens = tokens.followed_by(rows, origin=origin, places=places)
+            tokens = tokens.having(tokens.x, aside=(), places_aside=())
         return super().forward(block, tokens, all_rows, attention)
 
 

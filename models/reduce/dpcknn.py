@@ -120,6 +120,8 @@ class Cluster(nn.Module):
 class DPCKNN(Step):
     """Cluster all rows between prefix and suffix, then run the block."""
 
+    carries_places = False
+
     def __init__(self, cluster: Cluster) -> None:
         super().__init__()
         self.cluster = cluster

@@ -105,14 +105,22 @@ class DynamicViT(PolicyStep):
             policy = x.new_ones(x.shape[0], 1)
         if keep == 0:
             origin = tokens.traced(lambda rows: rows[:, :1])
-            return tokens.having(x[:, :1], prefix=1, suffix=0, policy=policy, origin=origin)
+            return tokens.having(
+                x[:, :1],
+                prefix=1,
+                suffix=0,
+                policy=policy,
+                origin=origin,
+                places=tokens.cls_place,
+            )
         chosen = self.select(self._scored(tokens), keep)
         if policy is not None:
             held = chosen.mask if tokens.policy is None else tokens.policy[:, 1:]
             policy = torch.cat([policy, held.gather(1, chosen.rows)], dim=1)
         x = blocks.take_rows(x, chosen.rows, 1)
         origin = tokens.traced(lambda rows: blocks.take_rows(rows, chosen.rows, 1))
-        return tokens.having(x, prefix=1, suffix=0, policy=policy, origin=origin)
+        places = tokens.places_of(chosen.rows, 1)
+        return tokens.having(x, prefix=1, suffix=0, policy=policy, origin=origin, places=places)
 
     def _drawn(self, tokens: Tokens) -> Tokens:
         logits = self._scored(tokens)

@@ -1,7 +1,9 @@
 """EViT: the rows that CLS attends to most stay, all others become one (arXiv 2202.07800).
 
 As ported in CLCA (arkel23/CLCA, models/evit.py): between attention and MLP, k = ceil(rate (T - 1))
-of the T rows that arrive; CLS stays, everything else may go, registers and cached rows too.
+of the T rows that arrive; CLS stays, everything else may go, registers and cached rows too. The
+fused row has no position: where positions are rotary it is not turned (ours; the paper's backbones
+have learned ones).
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fgdeploy.models.backbone import blocks
 from fgdeploy.models.backbone.blocks import Attended, Block
@@ -39,7 +41,7 @@ class EViT(Step):
 
     def forward(self, block: Block, tokens: Tokens) -> Tokens:
         """Run the block and return the tokens that stay."""
-        attended = blocks.attend(block, tokens.x, tokens.bias())
+        attended = blocks.attend(block, tokens.x, tokens.bias(), tokens.places)
         tokens = tokens.seeing(attended)
         keep = math.ceil(self.rate * (tokens.count - 1))
         if keep >= tokens.count - 1:
@@ -48,12 +50,13 @@ class EViT(Step):
         x = self._merged(block, attended, chosen, scores)
         x = blocks.feed_forward(block, x)
         origin = tokens.traced(lambda rows: _taken(rows, chosen, _fusing(chosen, scores)))
-        return tokens.having(x, prefix=1, suffix=0, origin=origin)
+        places = tokens.places_of(chosen.rows, 1, more=1)
+        return tokens.having(x, prefix=1, suffix=0, origin=origin, places=places)
 
     def _merged(self, block: Block, attended: Attended, chosen: Chosen, scores: Tensor) -> Tensor:
         """Return CLS, kept rows and fused row behind attention and proj."""
         weights = _fusing(chosen, scores)
-        linear = isinstance(block.attn.norm, nn.Identity)
+        linear = blocks.linear_behind_attention(block)
         if self.acts(FUSED_ROW) and linear:
             x, out = (_taken(part, chosen, weights) for part in (attended.x, attended.out))
             return blocks.merge(block, x, out, weights.sum(dim=2, keepdim=True) - 1)

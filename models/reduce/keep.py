@@ -34,7 +34,7 @@ class KeepBest(Step):
 
     def forward(self, block: Block, tokens: Tokens) -> Tokens:
         """Run the block and return the tokens that stay."""
-        attended = blocks.attend(block, tokens.x, tokens.bias())
+        attended = blocks.attend(block, tokens.x, tokens.bias(), tokens.places)
         tokens = tokens.seeing(attended)
         prefix, suffix = tokens.prefix, tokens.suffix
         rows = self.select(attended, prefix, suffix)
@@ -45,4 +45,5 @@ class KeepBest(Step):
         else:
             x = blocks.take_rows(blocks.complete(block, attended), rows, prefix, suffix)
         origin = tokens.traced(lambda part: blocks.take_rows(part, rows, prefix, suffix))
-        return tokens.having(x, origin=origin)
+        places = tokens.places_of(rows, prefix, suffix)
+        return tokens.having(x, origin=origin, places=places)

@@ -86,6 +86,7 @@ def _parts(weights: Tensor) -> Tensor:
 class MaMe(Step):
     """Leave `keep` of the `patches` rows between prefix and suffix."""
 
+    carries_places = False
     simplifications = (MERGE_EARLY,)
     targets: Tensor
     sources: Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fgdeploy.models.backbone import blocks
 from fgdeploy.models.backbone.blocks import Attended, Block
@@ -26,7 +26,7 @@ def merged(block: Block, attended: Attended, mean: Mean, early: bool) -> tuple[T
 
     early: before proj, where the block has no norm there.
     """
-    if not early or not isinstance(block.attn.norm, nn.Identity):
+    if not early or not blocks.linear_behind_attention(block):
         return mean(blocks.merge(block, attended.x, attended.out))
     width = attended.x.shape[2]
     rows, size = mean(torch.cat([attended.x, attended.out], dim=2))

@@ -27,6 +27,8 @@ class MixAll(Step):
     weights of `cluster` are there for checkpoints alone: no graph has them.
     """
 
+    carries_places = False
+
     def __init__(self, keep: int, cluster: Mixer) -> None:
         super().__init__()
         self.keep = keep

@@ -44,12 +44,14 @@ class PolicyLast(LastStep):
             return tokens.having(blocks.complete(block, attended), attended=attended)
         merged = blocks.merge(block, attended.x[:, :1], attended.out[:, :1])
         row = blocks.feed_forward(block, merged)
-        return tokens.having(row, prefix=1, suffix=0, policy=None, attended=attended)
+        return tokens.having(
+            row, prefix=1, suffix=0, policy=None, attended=attended, places=tokens.cls_place
+        )
 
 
 def attend_by(block: Block, tokens: Tokens) -> Attended:
     """Return a block's attention under the policy of the tokens, None for all ones."""
-    q, k, v = blocks.project(block, tokens.x)
+    q, k, v = blocks.project(block, tokens.x, tokens.places)
     scale = float(q.shape[-1]) ** -0.5
     policy = tokens.x.new_ones(tokens.x.shape[:2]) if tokens.policy is None else tokens.policy
     out = policy_softmax((q * scale) @ k.transpose(-2, -1), policy).to(v.dtype) @ v

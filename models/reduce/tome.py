@@ -64,6 +64,7 @@ class Match(nn.Module):
 class ToMe(Step):
     """Merge `count` rows away, but at most every even row."""
 
+    carries_places = False
     simplifications = (MERGE_BY_PRODUCT, MERGE_EARLY)
 
     def __init__(self, count: int) -> None:

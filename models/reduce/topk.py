@@ -33,24 +33,26 @@ class TopK(Step):
             return super().forward(block, tokens)
         if self.acts(FEW_QUERIES):
             return self._of_few(block, tokens, keep)
-        attended = blocks.attend(block, tokens.x, tokens.bias())
+        attended = blocks.attend(block, tokens.x, tokens.bias(), tokens.places)
         tokens = tokens.seeing(attended)
         chosen, _ = self.select(attended.q, attended.k, attended.bias, keep)
         x = blocks.take_rows(blocks.merge(block, attended.x, attended.out), chosen.rows, 1)
         x = blocks.feed_forward(block, x)
         origin = tokens.traced(lambda rows: blocks.take_rows(rows, chosen.rows, 1))
-        return tokens.having(x, prefix=1, suffix=0, origin=origin)
+        places = tokens.places_of(chosen.rows, 1)
+        return tokens.having(x, prefix=1, suffix=0, origin=origin, places=places)
 
     def _of_few(self, block: Block, tokens: Tokens, keep: int) -> Tokens:
         """Choose by the attention of CLS, and go on with the rows that stay."""
-        y, bias = block.norm1(tokens.x), tokens.bias()
-        k, v = blocks.keys_values(block, y)
-        chosen, _ = self.select(blocks.queries(block, y[:, :1]), k, bias, keep)
+        y, bias = blocks.enter_attention(block, tokens.x), tokens.bias()
+        k, v = blocks.keys_values(block, y, tokens.places)
+        chosen, _ = self.select(blocks.queries(block, y[:, :1], tokens.cls_place), k, bias, keep)
+        places = tokens.places_of(chosen.rows, 1)
         x, y = (blocks.take_rows(rows, chosen.rows, 1) for rows in (tokens.x, y))
-        out = blocks.attention(block, blocks.queries(block, y), k, v, bias)
+        out = blocks.attention(block, blocks.queries(block, y, places), k, v, bias)
         x = blocks.feed_forward(block, blocks.merge(block, x, out))
         origin = tokens.traced(lambda rows: blocks.take_rows(rows, chosen.rows, 1))
-        return tokens.having(x, prefix=1, suffix=0, attended=None, origin=origin)
+        return tokens.having(x, prefix=1, suffix=0, attended=None, origin=origin, places=places)
 
 
 def _make(slot: Slot, options: ReducedOptions) -> Step:

@@ -19,17 +19,19 @@ CHOOSE = r"; choose another --backbone, a plain ViT with a class token such as v
         ("resnet18", "is of the family ResNet, no plain ViT"),
         ("swin_tiny_patch4_window7_224", "is of the family SwinTransformer, no plain ViT"),
         ("convnext_atto", "is of the family ConvNeXt, no plain ViT"),
-        ("eva02_tiny_patch14_224", "is of the family Eva, no plain ViT: its positions are rot.*"),
         ("beit_base_patch16_224", "is of the family Beit, no plain ViT"),
+        ("vit_medium_patch16_rope_reg1_gap_256", "pools its patches and has no class token"),
         (
-            "vit_small_patch16_dinov3.lvd1689m",
-            "is of the family Eva, no plain ViT: its positions are rotations within attention, .*",
+            "vit_large_patch16_sapiens2",
+            r"has fewer heads of keys than of queries in some blocks .*",
         ),
         ("vit_small_patch16_18x2_224", "has blocks of the kind ParallelThingsBlock"),
         ("vit_tiny_r_s16_p8_224", "does not cut pixels into patches"),
         ("deit_tiny_distilled_patch16_224", None),
         ("vit_small_patch14_reg4_dinov2", None),  # register tokens pass as a prefix
         ("test_vit", None),
+        ("vit_small_patch16_dinov3.lvd1689m", None),  # rotary positions travel with the tokens
+        ("eva02_tiny_patch14_224", None),
     ],
 )
 def test_kinds(backbone: str, reason: str | None) -> None:

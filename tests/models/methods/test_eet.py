@@ -137,9 +137,9 @@ def test_kept_counts_at_224(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     original = blocks.attend
 
-    def spy(block: Any, x: torch.Tensor, bias: Any = None) -> Any:
+    def spy(block: Any, x: torch.Tensor, *rest: Any) -> Any:
         seen.append(x.shape[1])
-        return original(block, x, bias)
+        return original(block, x, *rest)
 
     monkeypatch.setattr(blocks, "attend", spy)
     published = simplified(pruned(net, SCHEDULE.stages(12, 196)), frozenset())
