@@ -208,6 +208,24 @@ def test_one_class_has_a_code() -> None:
     assert set(np.unique(codes)) <= {-1, 1}
 
 
+@pytest.mark.parametrize(("classes", "bits"), [(2, 8), (3, 64), (30, 32), (200, 16)])
+def test_one_photo_of_each_class(classes: int, bits: int) -> None:
+    """There is no spread within classes to whiten by."""
+    found = features(classes, 12, 0, each=1)
+    codes = class_codes(found.rows, found.labels, bits)
+    assert set(np.unique(codes)) == {-1, 1}
+    assert between(codes).min() >= spacing_for(classes, bits)
+    if classes > 3:
+        means = class_means(found.rows, found.labels)
+        assert rank_correlation(means, codes) > 0.3
+
+
+def test_labels_that_say_nothing_still_get_codes_well_apart() -> None:
+    rows = np.random.default_rng(0).standard_normal((40, 6))[np.arange(80) % 40]
+    codes = class_codes(rows, np.repeat(np.arange(2), 40), 16)  # each photo in both classes
+    assert between(codes).tolist() == [16]
+
+
 def test_more_classes_than_codes_share_some() -> None:
     found = features(300, 32, 0)
     codes = class_codes(found.rows, found.labels, 8)
