@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fgdeploy.models.backbone import blocks
@@ -89,3 +91,43 @@ def test_exported_attention_is_the_same(block: Any, monkeypatch: pytest.MonkeyPa
     written = [blocks.attend(block, x, given).out for given in (None, bias)]
     for one, two in zip(plain, written, strict=True):
         assert (one - two).abs().max() < 1e-13
+
+
+def _learned(block: Any, x: Tensor, bias: Tensor | None) -> list[Tensor]:
+    """Return q, k and v's attention and the gradients of its sum of squares, in float64."""
+    given = [part.detach().to(x.dtype).requires_grad_() for part in blocks.project(block, x)]
+    out = blocks.attention(block, *given, None if bias is None else bias.to(x.dtype))
+    out.double().square().sum().backward()
+    return [out.detach().double(), *(part.grad.double() for part in given if part.grad is not None)]
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_attention_learns_in_bfloat16_as_in_float64(block: Any, biased: bool) -> None:
+    bias = _bias() if biased else None
+    exact = _learned(block, _rows(block), bias)
+    rounded = _learned(copy.deepcopy(block).bfloat16(), _rows(block).bfloat16(), bias)
+    assert len(exact) == len(rounded) == 4
+    for one, two in zip(exact, rounded, strict=True):
+        assert (one - two).norm() < 0.03 * one.norm()
+
+
+def test_attention_is_fused_where_nothing_learns(
+    block: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Codes of a bfloat16 model do not change; nor does what learns in another precision."""
+    half = [part.detach().bfloat16() for part in blocks.project(block, _rows(block))]
+    single = [part.float().requires_grad_() for part in half]
+    monkeypatch.setattr(blocks, "softmax_products", None)
+    for q, k, v in (half, single):
+        fused = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        assert torch.equal(blocks.attention(block, q, k, v), fused)
+    with pytest.raises(TypeError):
+        blocks.attention(block, *(part.requires_grad_() for part in half))
+
+
+def test_attention_dropout_holds_in_bfloat16(block: Any) -> None:
+    q, k, v = (part.detach().bfloat16() for part in blocks.project(block, _rows(block)))
+    dropping = copy.deepcopy(block)
+    dropping.attn.attn_drop.p = 1.0
+    assert not blocks.attention(dropping.train(), q.requires_grad_(), k, v).any()
+    assert blocks.attention(dropping.eval(), q, k, v).any()
