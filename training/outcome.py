@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fgdeploy.core.codes import UInt8Array
 from fgdeploy.core.progress import Bars
 from fgdeploy.evaluation.metrics import Detail
 from fgdeploy.evaluation.protocol import ASYM_SIGN, ASYM_TARGETS, score_protocols
 from fgdeploy.evaluation.targets import Targets
+from fgdeploy.evaluation.worst_classes import CodedPhotos, WorstClass, find_worst
 from fgdeploy.models.embedder import Embedder
 from fgdeploy.models.network import Network
 from fgdeploy.photos import Photo
@@ -23,10 +25,14 @@ from fgdeploy.training.reached import Reached, compare_codes
 
 @dataclass(frozen=True)
 class LookBack:
-    """protocols: by name, none where no photos were held out; reached: None without targets."""
+    """protocols: by name, none where no photos were held out; reached: None without targets.
+
+    worst: the classes that are found worst by asym_sign.
+    """
 
     protocols: dict[str, Detail]
     reached: Reached | None
+    worst: Sequence[WorstClass] = ()
 
     def scores(self) -> dict[str, dict[str, Any]]:
         """Return the scores by protocol as JSON-ready values."""
@@ -51,16 +57,28 @@ def look_back(
     if not division.test and targets is None:
         return LookBack({}, None)
     own = embedder.codes(net, division.train, bars(f"training photos, {name}"))
-    protocols: dict[str, Detail] = {}
+    made = LookBack({}, None)
     if division.test:
         asking = embedder.codes(net, division.test, bars(f"test photos, {name}"))
-        sides = (asking, labels_of(division.test), own, labels_of(division.train))
-        protocols = score_protocols(*sides, targets, bits=bits)
-    made = LookBack(protocols, None)
+        made = _scored(_coded(asking, division.test), _coded(own, division.train), targets, bits)
     if targets is None:
         return made
     maps = made.map_of(ASYM_TARGETS), made.map_of(ASYM_SIGN)
-    return LookBack(protocols, compare_codes(own, targets, *maps))
+    return dataclasses.replace(made, reached=compare_codes(own, targets, *maps))
+
+
+def _coded(codes: UInt8Array, which: Sequence[Photo]) -> CodedPhotos:
+    return CodedPhotos(codes, labels_of(which), [str(photo.path.resolve()) for photo in which])
+
+
+def _scored(
+    asking: CodedPhotos, gallery: CodedPhotos, targets: Targets | None, bits: int
+) -> LookBack:
+    protocols = score_protocols(
+        asking.codes, asking.labels, gallery.codes, gallery.labels, targets, bits=bits
+    )
+    worst = find_worst(asking, gallery, protocols[ASYM_SIGN].classes)
+    return LookBack(protocols, None, worst)
 
 
 def labels_of(which: Sequence[Photo]) -> npt.NDArray[np.str_]:

@@ -14,6 +14,7 @@ from fgdeploy.core import atomic, json_schema
 from fgdeploy.core.errors import CheckpointError
 from fgdeploy.core.json_schema import TEXT, map_of, maybe, number, table
 from fgdeploy.evaluation.targets import TARGETS_FILE
+from fgdeploy.evaluation.worst_classes import FAILURES_FILE
 from fgdeploy.photos import SPLIT_FILE
 from fgdeploy.training.division import Division
 from fgdeploy.training.reached import SHARES, Reached
@@ -28,7 +29,7 @@ SETTINGS_FILE = "settings.json"
 _WRITTEN = (
     *(LOG_FILE, SCORES_FILE, SETTINGS_FILE, SPLIT_FILE, STATE_FILE, TARGETS_FILE),
     *("*.safetensors", "model.json", "teacher.json", "curve_*.csv", "per_class.csv"),
-    *("pr_curve.png", ".*.tmp"),
+    *("pr_curve.png", FAILURES_FILE, ".*.tmp"),
 )
 _MADE_BY = "fgdeploy train"
 

@@ -23,8 +23,9 @@ from fgdeploy.core.progress import Bars, Notify, no_bars, silent
 from fgdeploy.core.text import counted
 from fgdeploy.evaluation import report
 from fgdeploy.evaluation.metrics import evaluate
-from fgdeploy.evaluation.protocol import ASYM_TARGETS, SYMMETRIC, score_protocols
+from fgdeploy.evaluation.protocol import ASYM_SIGN, ASYM_TARGETS, SYMMETRIC, score_protocols
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets
+from fgdeploy.evaluation.worst_classes import FAILURES_FILE, write_failures
 from fgdeploy.models import assembly
 from fgdeploy.models.embedder import Embedder
 from fgdeploy.models.methods import registry
@@ -323,6 +324,7 @@ class _Run:
         }
         if outcomes[STUDENT].protocols:
             report.write_report(self.folder, outcomes[STUDENT].protocols)
+            write_failures(self.folder / FAILURES_FILE, ASYM_SIGN, outcomes[STUDENT].worst)
         weights = self.folder / trained.WEIGHTS_FILE
         for name, net in self.objective.networks().items():
             path = weights if name == STUDENT else self.folder / f"{name}.safetensors"

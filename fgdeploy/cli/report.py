@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 @lists.takes_list
 def report(
-    path: objects.BundleArgument = None,
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="BUNDLE",
+            help="The bundle, or the folder of a training. Default: the one *.fgd in this folder.",
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -65,6 +71,8 @@ def report(
 ) -> None:
     """Write one page about a bundle: card, ranking, engines, speed, failures, licences, hashes.
 
+    Of a training's folder: its scores, epochs, classes and failures, from what the training left.
+
     The page is one file without scripts; it prints, and asks no other host for anything. With
     --json all of it goes to stdout, and a page is written only where -o names one.
     """
@@ -75,8 +83,14 @@ def report(
     from fgdeploy.report import page_file
     from fgdeploy.report.bundle_report import command_of, make_report
     from fgdeploy.report.measuring import ReportSettings
+    from fgdeploy.report.run_report import is_run
 
     page = target or (None if as_json else Path("report.html"))
+    if path is not None and is_run(path):
+        if data is not None or index is not None or backend:
+            raise UsageError(f"{path} is a training; --data, --index and --backend are of bundles")
+        _report_run(path, page, pictures, as_json)
+        return
     if page is not None:
         page_file.check_page(page, with_plots=data is not None)
     if index is not None and data is None:
@@ -105,3 +119,19 @@ def report(
     if as_json:
         show.emit_json(made.to_json())
     show.report_skipped([] if made.measured is None else list(made.measured.skipped))
+
+
+def _report_run(folder: Path, page: Path | None, pictures: int, as_json: bool) -> None:
+    from fgdeploy.core import atomic
+    from fgdeploy.report import page_file
+    from fgdeploy.report.run_page import render_run
+    from fgdeploy.report.run_report import read_run
+
+    if page is not None:
+        page_file.check_page(page, with_plots=False)
+    made = read_run(folder)
+    if page is not None:
+        atomic.write_text(page, render_run(made, pictures))
+        show.say(f"wrote {page}")
+    if as_json:
+        show.emit_json(made.to_json())

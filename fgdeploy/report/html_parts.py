@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
 from fgdeploy.core.text import plain
+from fgdeploy.report.stylesheet import STYLE
+
+_FORBIDDEN = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def whole_page(title: str, head: str, inside: str) -> str:
+    """Return a page as HTML. title: plain words; head: below it; inside: sections."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_FORBIDDEN}">'
+        '<meta name="referrer" content="no-referrer">'
+        f"<title>{text(title)}</title><style>{STYLE}</style></head><body><main>"
+        f"<header><h1>{text(title)}</h1>{head}</header>{_contents(inside)}{inside}"
+        "</main></body></html>\n"
+    )
+
+
+def _contents(inside: str) -> str:
+    found = re.findall(r'<section id="([a-z]+)"><h2>(.*?)</h2>', inside)
+    items = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title in found)
+    return f'<nav aria-label="Contents"><ul>{items}</ul></nav>'
 
 
 def text(value: object) -> str:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import os
-from collections.abc import Callable
-from pathlib import Path
-
-from fgdeploy.core.errors import ImageError
 from fgdeploy.core.text import counted
 from fgdeploy.evaluation.metrics import Detail
-from fgdeploy.photos import thumbnail
 from fgdeploy.proof.pareto import Point
 from fgdeploy.proof.scoreboard import Scoreboard
-from fgdeploy.report import charts
+from fgdeploy.report import charts, photo_pictures
 from fgdeploy.report.failing import Failing, worst
-from fgdeploy.report.html_parts import Bar, facts, figure, paragraph, section, table, text
+from fgdeploy.report.html_parts import Bar, facts, figure, paragraph, section, table
 from fgdeploy.report.measuring import AT, EngineScores, Measurement
 
-_SIDE, _QUALITY = 136, 80  # of a picture, in pixels on its short side, and of JPEG
-_MOST_BYTES = 4 << 20  # of all pictures in a page
 _CLASSES = 200  # rows; a table of all would print a hundred pages
 
 
@@ -203,12 +194,12 @@ def failures(failing: Failing, headline: str) -> str:
             f" Here are {len(failing.shown):,}, from the classes with the lowest mAP on: first the "
             "query, then its nearest answers."
         )
-        picture = _pictures()
+        picture = photo_pictures.within_limit()
         shown = "".join(
             '<div class="fail">'
-            + _photo(picture, one.path, one.label, "query", "query")
+            + photo_pictures.captioned(picture, one.path, one.label, "query", "query")
             + "".join(
-                _photo(
+                photo_pictures.captioned(
                     picture,
                     answer.path,
                     answer.label,
@@ -236,43 +227,3 @@ def failures(failing: Failing, headline: str) -> str:
             names=2,
         ),
     )
-
-
-def _photo(
-    picture: Callable[[str | None], str], path: str | None, label: str, note: str, kind: str
-) -> str:
-    name = "" if path is None else Path(path).name
-    return (
-        f'<figure class="{kind}">{picture(path)}<figcaption>{text(note)}<br>{text(label)}<br>'
-        f"{text(name)}</figcaption></figure>"
-    )
-
-
-def _pictures() -> Callable[[str | None], str]:
-    """Return what makes a photo a small picture in the page, until these are too many bytes."""
-    held: dict[str, str] = {}
-    used = 0
-
-    def picture(path: str | None) -> str:
-        nonlocal used
-        if path is None or "://" in path:
-            return '<div class="gone">no photo here</div>'
-        if path not in held:
-            made = _picture(path) if used < _MOST_BYTES else '<div class="gone">left out</div>'
-            held[path] = made
-            used += len(made)
-        else:
-            used += len(held[path])
-        return held[path]
-
-    return picture
-
-
-def _picture(path: str) -> str:
-    try:
-        if not os.path.isfile(path):  # opening a pipe would wait for ever
-            raise ImageError("not a file")
-        content = base64.b64encode(thumbnail(path, side=_SIDE, quality=_QUALITY)).decode("ascii")
-    except ImageError:
-        return '<div class="gone">cannot be shown</div>'
-    return f'<img alt="{text(Path(path).name)}" src="data:image/jpeg;base64,{content}">'

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 from fgdeploy import __version__
 from fgdeploy.core.text import counted
 from fgdeploy.report import measured_sections, stating, surroundings
 from fgdeploy.report.bundle_report import BundleReport
 from fgdeploy.report.describing import sections
-from fgdeploy.report.html_parts import facts, paragraph, section, table, text
+from fgdeploy.report.html_parts import facts, paragraph, section, table, text, whole_page
 from fgdeploy.report.recorded import PARITY_HEADER
-from fgdeploy.report.stylesheet import STYLE
-
-_FORBIDDEN = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def render(report: BundleReport) -> str:
@@ -30,22 +25,7 @@ def render(report: BundleReport) -> str:
         _hashes(report),
         _origin(report),
     ]
-    inside = "".join(body)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_FORBIDDEN}">'
-        '<meta name="referrer" content="no-referrer">'
-        f"<title>{text(title)}</title><style>{STYLE}</style></head><body><main>"
-        f"<header><h1>{text(title)}</h1>{_head(report)}</header>{_contents(inside)}{inside}"
-        "</main></body></html>\n"
-    )
-
-
-def _contents(inside: str) -> str:
-    found = re.findall(r'<section id="([a-z]+)"><h2>(.*?)</h2>', inside)
-    items = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title in found)
-    return f'<nav aria-label="Contents"><ul>{items}</ul></nav>'
+    return whole_page(title, _head(report), "".join(body))
 
 
 def _head(report: BundleReport) -> str:

@@ -56,6 +56,7 @@ def test_a_training_leaves_weights_config_log_and_scores(
         "settings.json",
         "split.csv",
         "per_class.csv",
+        "failures.csv",
         "pr_curve.png",
         "curve_asym_targets.csv",
         "curve_asym_sign.csv",

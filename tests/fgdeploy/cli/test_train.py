@@ -53,6 +53,12 @@ def test_train_then_export_then_eval(run: Run, table: Path) -> None:
     assert trained.stderr.splitlines()[-1] == (
         "wrote eet-run/model.safetensors; next: fgdeploy export eet-run -o eet-run.fgd"
     )
+    page = run("report", "eet-run")
+    assert page.exit_code == 0, page.output
+    assert "Report of the training eet-run" in Path("report.html").read_text(encoding="utf-8")
+    assert json.loads(run("report", "eet-run", "--json").stdout)["headline"] == "asym_sign"
+    refused = _one_line(run("report", "eet-run", "--data", table), 2)
+    assert "eet-run is a training; --data, --index and --backend are of bundles" in refused
     exported = run("export", "--no-time", "eet-run/model.safetensors", "-o", "eet-run.fgd")
     assert exported.exit_code == 0, exported.output
     scored = run("eval", table, "--json")

@@ -19,7 +19,7 @@ from fgdeploy.evaluation.protocol import evaluate_photos
 from fgdeploy.hasher import load
 from fgdeploy.photos import read
 from fgdeploy.proof.scoreboard import BenchSettings, run_benchmark
-from fgdeploy.report import measured_sections, page
+from fgdeploy.report import measured_sections, page, photo_pictures
 from fgdeploy.report.bundle_report import BundleReport, make_report
 from fgdeploy.report.measuring import AT, ReportSettings
 from fgdeploy.report.stylesheet import STYLE
@@ -142,7 +142,7 @@ def test_pictures_are_small_and_bounded(
             assert image.format == "JPEG" and min(image.size) <= 136
     assert all(a["alt"] for tag, a in found.tags if tag == "img")
     assert len(page.render(measured)) < 1_500_000
-    monkeypatch.setattr(measured_sections, "_MOST_BYTES", 1)
+    monkeypatch.setattr(photo_pictures, "_MOST_BYTES", 1)
     few = _Reader(page.render(measured))
     assert sum(tag == "img" for tag, _ in few.tags) < len(sources)
     assert "left out" in "".join(few.texts)
