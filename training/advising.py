@@ -6,6 +6,7 @@ sure where those before it do not apply.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,11 @@ import numpy as np
 
 from fgdeploy.core.codes import hamming
 from fgdeploy.core.text import counted
+from fgdeploy.evaluation.protocol import ASYM_TARGETS
 from fgdeploy.evaluation.targets import Targets
+from fgdeploy.training.division import Division
+from fgdeploy.training.fold_scores import FoldScores
+from fgdeploy.training.outcome import LookBack
 from fgdeploy.training.reached import Reached
 
 # One bit in twenty wrong on photos that were trained on: 3 of 64, as far as good codes spread.
@@ -36,7 +41,8 @@ class Facts:
 
     queries: photos held out; losses: of each epoch; to_targets: mAP asym_targets, 0..1, None where
     nothing was held out; crowded: classes whose target code another class nearly has. reached: None
-    without target codes. fewest: photos of the smallest class, in training and held out.
+    without target codes. fewest: photos of the smallest class, in training and held out. folds:
+    whether the scores are those of folds, which held out every photo.
     """
 
     classes: int
@@ -47,6 +53,7 @@ class Facts:
     reached: Reached | None = None
     to_targets: float | None = None
     crowded: int = 0
+    folds: bool = False
 
 
 def advise(facts: Facts) -> str | None:
@@ -100,7 +107,7 @@ def _capacity(facts: Facts) -> str | None:
 
 def _folds(facts: Facts) -> str | None:
     """Ask for folds where few queries decide; each fold holds out a photo of every class."""
-    if not 0 < facts.queries < FEW_QUERIES or facts.fewest < 2:
+    if facts.folds or not 0 < facts.queries < FEW_QUERIES or facts.fewest < 2:
         return None
     return (
         f"{counted(facts.queries, 'photo')} held out say little (about "
@@ -131,6 +138,23 @@ def crowded_classes(targets: Targets) -> int:
     return int((distances.min(axis=1) <= targets.bits // 16).sum())
 
 
-def losses_of(history: Sequence[Mapping[str, float]]) -> list[float]:
-    """Return the loss of each epoch of a log."""
-    return [row["loss"] for row in history if "loss" in row]
+def gather(
+    division: Division,
+    targets: Targets | None,
+    history: Sequence[Mapping[str, float]],
+    found: LookBack,
+    folds: FoldScores | None,
+) -> Facts:
+    """Return the facts of a training. folds: the scores of folds, where `found` has none."""
+    counts = Counter(photo.label for photo in (*division.train, *division.test))
+    return Facts(
+        classes=len(division.classes),
+        bits=0 if targets is None else targets.bits,
+        fewest=min(counts.values()),
+        queries=len(division.test if folds is None else division.train),
+        losses=[row["loss"] for row in history if "loss" in row],
+        reached=found.reached,
+        to_targets=found.map_of(ASYM_TARGETS, folds),
+        crowded=0 if targets is None else crowded_classes(targets),
+        folds=folds is not None,
+    )

@@ -47,7 +47,7 @@ def divide(
     columns: Columns = AS_NAMED,
     allow_leaks: bool = False,
 ) -> Division:
-    """Read `source`, check that every photo decodes, and divide it into training and test.
+    """Divide the usable photos of `source` into training and test.
 
     Splits named `train` and `test` are kept as they are. Photos without a split are divided
     class by class: `val_fraction` of each, 0 to below 1, by default VAL_FRACTION, is asked with; of
@@ -59,30 +59,7 @@ def divide(
     by path or content, DataError is raised unless `allow_leaks`, as for data that nothing can be
     learnt from.
     """
-    listed = photos.read(source, None, columns, strict)
-    found = [photo for photo in listed if photo.split in (None, "train", "test")]
-    unused = Counter(photo.split for photo in listed if photo.split not in (None, "train", "test"))
-    for split, count in sorted(unused.items(), key=str):
-        notify(
-            f"{counted(count, 'photo')} of split {split!r} are not used; the splits are train "
-            "and test"
-        )
-    if odd := [photo for photo in found if not is_utf8(str(photo.path), photo.label)]:
-        raise DataError(
-            f"{str(odd[0].path)!a}: the name is not UTF-8, so it cannot be written down; rename it"
-        )
-    if unlabelled := sum(photo.label is None for photo in found):
-        raise DataError(
-            f"{source}: {counted(unlabelled, 'photo')} without a class; training needs one for each"
-        )
-    if source.is_dir():
-        _name_empty_folders(source, found, notify)
-    readable, skipped = _readable(found, strict, progress)
-    skipped = [*listed.skipped, *skipped]
-    for reason in skipped:
-        notify(f"skipped: {reason}")
-    if skipped:
-        notify(f"{counted(len(skipped), 'photo')} skipped (--strict stops at the first)")
+    readable, skipped = usable(source, strict, notify, progress, columns)
     if val_fraction is not None and all(photo.split for photo in readable):
         raise UsageError(
             f"--val-fraction {val_fraction}: {source} says itself which photos train and which "
@@ -111,6 +88,41 @@ def divide(
             "they have no target code"
         )
     return Division(tuple(train), tuple(test), tuple(sorted(map(str, counts))), tuple(skipped))
+
+
+def usable(
+    source: Path,
+    strict: bool,
+    notify: Notify = silent,
+    progress: Progress = no_progress,
+    columns: Columns = AS_NAMED,
+) -> tuple[list[Photo], list[str]]:
+    """Read `source`, and return the photos that decode and why others do not; as in `divide`."""
+    listed = photos.read(source, None, columns, strict)
+    found = [photo for photo in listed if photo.split in (None, "train", "test")]
+    unused = Counter(photo.split for photo in listed if photo.split not in (None, "train", "test"))
+    for split, count in sorted(unused.items(), key=str):
+        notify(
+            f"{counted(count, 'photo')} of split {split!r} are not used; the splits are train "
+            "and test"
+        )
+    if odd := [photo for photo in found if not is_utf8(str(photo.path), photo.label)]:
+        raise DataError(
+            f"{str(odd[0].path)!a}: the name is not UTF-8, so it cannot be written down; rename it"
+        )
+    if unlabelled := sum(photo.label is None for photo in found):
+        raise DataError(
+            f"{source}: {counted(unlabelled, 'photo')} without a class; training needs one for each"
+        )
+    if source.is_dir():
+        _name_empty_folders(source, found, notify)
+    readable, skipped = _readable(found, strict, progress)
+    skipped = [*listed.skipped, *skipped]
+    for reason in skipped:
+        notify(f"skipped: {reason}")
+    if skipped:
+        notify(f"{counted(len(skipped), 'photo')} skipped (--strict stops at the first)")
+    return readable, skipped
 
 
 def _some(names: Sequence[str]) -> str:

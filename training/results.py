@@ -17,12 +17,14 @@ from fgdeploy.evaluation.targets import TARGETS_FILE
 from fgdeploy.evaluation.worst_classes import FAILURES_FILE
 from fgdeploy.photos import SPLIT_FILE
 from fgdeploy.training.division import Division
+from fgdeploy.training.fold_scores import SCORES_OF_FOLDS, FoldScores
 from fgdeploy.training.reached import SHARES, Reached
 from fgdeploy.training.run_state import STATE_FILE
 
 LOG_FILE = "log.csv"
 SCORES_FILE = "scores.json"
 SETTINGS_FILE = "settings.json"
+FOLDS_FILE, FOLD_PREFIX = "folds.json", "fold-"  # of a training of folds: progress, and each
 
 
 # All that a run writes; --overwrite removes these and nothing else.
@@ -43,8 +45,8 @@ _PROTOCOL = table(
 )
 _SCORES = map_of(map_of(_PROTOCOL))
 # Beside the networks in scores.json; runs of before have neither.
-REACHED, ADVICE = "training_photos", "advice"
-_BESIDE = table({}, {REACHED: map_of(SHARES), ADVICE: maybe(TEXT)})
+REACHED, ADVICE, FOLDS = "training_photos", "advice", "folds"
+_BESIDE = table({}, {REACHED: map_of(SHARES), ADVICE: maybe(TEXT), FOLDS: SCORES_OF_FOLDS})
 
 
 def check(folder: Path, data: Path, resume: bool, overwrite: bool) -> None:
@@ -81,12 +83,26 @@ def _is_run(folder: Path) -> bool:
         return False
 
 
-def begin(folder: Path, settings: Mapping[str, Any], digest: str) -> None:
-    """Make the folder, remove what an earlier run left, and write what was asked for."""
-    folder.mkdir(exist_ok=True)
+def clear_folds(folder: Path) -> None:
+    """Remove what a training of folds left beside the files of its last run."""
+    for path in folder.glob(f"{FOLD_PREFIX}*"):
+        if path.is_dir() and not path.is_symlink() and _is_run(path):
+            _clear(path)
+            if not any(path.iterdir()):
+                path.rmdir()
+    (folder / FOLDS_FILE).unlink(missing_ok=True)
+
+
+def _clear(folder: Path) -> None:
     for pattern in _WRITTEN:
         for path in folder.glob(pattern):
             path.unlink()
+
+
+def begin(folder: Path, settings: Mapping[str, Any], digest: str) -> None:
+    """Make the folder, remove what an earlier run left, and write what was asked for."""
+    folder.mkdir(exist_ok=True)
+    _clear(folder)
     write_json(folder / SETTINGS_FILE, {"made_by": _MADE_BY, "digest": digest, **settings})
 
 
@@ -123,19 +139,24 @@ class Finished:
     """What came out of a training.
 
     scores[network][protocol] holds map, tie_aware_map, recall, ...; history: a row for each epoch;
-    reached: by network; advice: what to try next, None where nothing stands out.
+    reached: by network; advice: what to try next, None where nothing stands out. folds: the scores
+    of folds, whose photos the model learned from too; then it has no others.
     """
 
     scores: dict[str, dict[str, dict[str, Any]]]
     history: list[dict[str, float]]
     reached: dict[str, Reached] = field(default_factory=dict)
     advice: str | None = None
+    folds: FoldScores | None = None
 
 
 def write_scores(folder: Path, done: Finished) -> None:
     """Write scores.json; the log is written as the training goes."""
     reached = {name: found.to_json() for name, found in done.reached.items()}
-    write_json(folder / SCORES_FILE, {**done.scores, REACHED: reached, ADVICE: done.advice})
+    entry = {**done.scores, REACHED: reached, ADVICE: done.advice}
+    if done.folds is not None:
+        entry[FOLDS] = done.folds.to_json()
+    write_json(folder / SCORES_FILE, entry)
 
 
 def read_finished(folder: Path) -> Finished:
@@ -144,6 +165,7 @@ def read_finished(folder: Path) -> Finished:
         entry = json_schema.parse((folder / SCORES_FILE).read_bytes())
         _BESIDE(entry, "")
         shares, advice = entry.pop(REACHED, {}), entry.pop(ADVICE, None)
+        folds = FoldScores.from_json(entry.pop(FOLDS)) if FOLDS in entry else None
         _SCORES(entry, "")
         for protocols in entry.values():
             for values in protocols.values():
@@ -157,7 +179,7 @@ def read_finished(folder: Path) -> Finished:
             f"{folder} is finished, but its results cannot be read ({error}); pass --overwrite to "
             "train anew"
         ) from None
-    return Finished(entry, history, reached, advice)
+    return Finished(entry, history, reached, advice, folds)
 
 
 def write_json(path: Path, entry: Mapping[str, Any]) -> None:

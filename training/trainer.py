@@ -7,8 +7,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,7 @@ from fgdeploy.core.errors import CheckpointError, UsageError
 from fgdeploy.core.progress import Bars, Notify, no_bars, silent
 from fgdeploy.core.text import counted
 from fgdeploy.evaluation import report
-from fgdeploy.evaluation.metrics import evaluate
-from fgdeploy.evaluation.protocol import ASYM_SIGN, ASYM_TARGETS, SYMMETRIC, score_protocols
+from fgdeploy.evaluation.protocol import ASYM_SIGN
 from fgdeploy.evaluation.targets import TARGETS_FILE, Targets
 from fgdeploy.evaluation.worst_classes import FAILURES_FILE, write_failures
 from fgdeploy.models import assembly
@@ -32,14 +30,15 @@ from fgdeploy.models.methods import registry
 from fgdeploy.models.network import Network
 from fgdeploy.models.weights import trained
 from fgdeploy.models.weights.trained import TrainedConfig
-from fgdeploy.photos import Photo
 from fgdeploy.training import advising, data, division, objective, results, schedule
 from fgdeploy.training import run_state as states
 from fgdeploy.training.data import Views
+from fgdeploy.training.division import Division
+from fgdeploy.training.fold_scores import FoldScores
 from fgdeploy.training.loop import Hooks, Loop, Tick
 from fgdeploy.training.object_views import boxes_of
 from fgdeploy.training.objective import STUDENT, Objective, Setup
-from fgdeploy.training.outcome import LookBack, labels_of, look_back
+from fgdeploy.training.outcome import LookBack, look_back, quick_scores
 from fgdeploy.training.precision import choose as choose_precision
 from fgdeploy.training.results import Finished
 from fgdeploy.training.run_state import RunState
@@ -90,10 +89,50 @@ def train(
                 "pass --overwrite to train anew, or another -o"
             )
         reporter.notify(f"{folder} is finished already; nothing left to train")
-        held = results.read_finished(folder)
-        return Trained(**vars(held), weights=folder / trained.WEIGHTS_FILE)
-    run = _Run(settings, folder, resume, reporter)
-    return run.finish(run.fit())
+        return read_trained(folder)
+
+    def divide() -> Division:
+        return division.divide(
+            settings.data,
+            settings.val_fraction,
+            settings.seed,
+            settings.strict,
+            reporter.notify,
+            reporter.progress("checking photos"),
+            settings.columns,
+            settings.allow_leaks,
+        )
+
+    return train_on(divide, settings, folder, resume, reporter, lambda: results.clear_folds(folder))
+
+
+def read_trained(folder: Path) -> Trained:
+    """Return what a finished training left. Raises CheckpointError."""
+    held = results.read_finished(folder)
+    return Trained(**vars(held), weights=folder / trained.WEIGHTS_FILE)
+
+
+def train_on(
+    divide: Callable[[], Division],
+    settings: TrainSettings,
+    folder: Path,
+    resume: bool,
+    reporter: Reporter,
+    begin: Callable[[], None] | None = None,
+    folds: FoldScores | None = None,
+) -> Trained:
+    """Train on photos as `divide` gives them, asked once the settings are right; else as `train`.
+
+    begin: called before a new run writes anything, once all is known to be right. folds: the scores
+    of folds, for a training on all their photos.
+    """
+    run = _Run(divide, settings, folder, resume, reporter)
+    if not resume:
+        if begin is not None:
+            begin()
+        results.begin(folder, settings.to_json(), run.state.digest)
+    results.write_split(folder, run.division)
+    return run.finish(run.fit(), folds)
 
 
 class _Run:
@@ -101,6 +140,7 @@ class _Run:
 
     def __init__(
         self,
+        divide: Callable[[], Division],
         settings: TrainSettings,
         folder: Path,
         resume: bool,
@@ -117,16 +157,7 @@ class _Run:
         self.assembly = assembly.choose(settings.network(), reporter.notify, as_trained=False)
         if settings.teacher is not None and not trained.locate(settings.teacher).is_file():
             raise CheckpointError(f"no checkpoint at {settings.teacher}; check --teacher")
-        self.division = division.divide(
-            settings.data,
-            settings.val_fraction,
-            settings.seed,
-            settings.strict,
-            reporter.notify,
-            reporter.progress("checking photos"),
-            settings.columns,
-            settings.allow_leaks,
-        )
+        self.division = divide()
         self.labels = self.division.labels(self.division.train)
         self.recipe = schedule.fitted(published, settings, self.labels, reporter.notify)
         self.boxes = boxes_of(self.division, settings, self.recipe, reporter.notify)
@@ -145,9 +176,6 @@ class _Run:
         )
         self.objective = self._objective()
         self._check_space()
-        if not resume:
-            results.begin(folder, settings.to_json(), digest)
-        results.write_split(folder, self.division)
 
     def _digest(self) -> str:
         """Return a hash of all that decides the outcome: settings as resolved, weights, photos."""
@@ -222,7 +250,9 @@ class _Run:
         need = 4 * count * 8  # the state with two moments, its successor, and the weights
         state = self.folder / states.STATE_FILE
         need -= state.stat().st_size if state.is_file() else 0
-        place = self.folder if self.folder.is_dir() else self.folder.parent
+        place = next(
+            path for path in (self.folder, *self.folder.absolute().parents) if path.is_dir()
+        )
         free = shutil.disk_usage(place).free
         if free < need:
             raise CheckpointError(
@@ -263,7 +293,8 @@ class _Run:
         start = time.monotonic()
 
         def score(epoch: int) -> dict[str, float]:
-            row = self._quick_scores(asked) if asked else {}
+            net, bar = self.objective.networks()[STUDENT], self.reporter.progress("evaluating")
+            row = quick_scores(self.embedder, net, asked, self._targets(), bar) if asked else {}
             return {**row, "seconds": round(time.monotonic() - start, 1)}
 
         def save(state: RunState) -> None:
@@ -286,26 +317,7 @@ class _Run:
             bits=self.settings.bits,
         )
 
-    def _quick_scores(self, asked: Sequence[Photo]) -> dict[str, float]:
-        """Score the student by asym_targets, which needs no codes of the training photos.
-
-        Without target codes the photos are scored among themselves.
-        """
-        progress = self.reporter.progress("evaluating")
-        codes = self.embedder.codes(self.objective.networks()[STUDENT], asked, progress)
-        targets = self._targets()
-        if targets is None:
-            found = score_protocols(codes, labels_of(asked), codes, labels_of(asked), None)
-            scores = found[SYMMETRIC].scores if SYMMETRIC in found else None
-            kind = SYMMETRIC
-        else:
-            scores = evaluate(codes, labels_of(asked), targets.codes, targets.names)
-            kind = ASYM_TARGETS
-        if scores is None:
-            return {}
-        return {f"{kind}_map": scores.map, f"{kind}_recall_at_1": scores.recall[1]}
-
-    def finish(self, state: RunState) -> Trained:
+    def finish(self, state: RunState, folds: FoldScores | None) -> Trained:
         """Evaluate in full and write weights, targets, scores and curves."""
         targets = self._targets()
         if targets is not None:
@@ -319,6 +331,7 @@ class _Run:
                 targets,
                 self.settings.bits,
                 self.reporter.progress,
+                folds if name == STUDENT else None,
             )
             for name, net in self.objective.networks().items()
         }
@@ -328,33 +341,23 @@ class _Run:
         weights = self.folder / trained.WEIGHTS_FILE
         for name, net in self.objective.networks().items():
             path = weights if name == STUDENT else self.folder / f"{name}.safetensors"
-            trained.save(path, net.state(), self._config(name, net, outcomes[name]))
+            asked = folds if name == STUDENT else None
+            trained.save(path, net.state(), self._config(name, net, outcomes[name], asked))
+        facts = advising.gather(self.division, targets, state.history, outcomes[STUDENT], folds)
         done = Finished(
             {name: found.scores() for name, found in outcomes.items()},
             state.history,
             {name: one.reached for name, one in outcomes.items() if one.reached is not None},
-            self._advice(outcomes[STUDENT], targets, state),
+            advising.advise(facts),
+            folds,
         )
         results.write_scores(self.folder, done)
         (self.folder / states.STATE_FILE).unlink(missing_ok=True)
         return Trained(**vars(done), weights=weights, skipped=self.division.skipped)
 
-    def _advice(self, found: LookBack, targets: Targets | None, state: RunState) -> str | None:
-        counts = Counter(photo.label for photo in (*self.division.train, *self.division.test))
-        return advising.advise(
-            advising.Facts(
-                classes=len(self.division.classes),
-                bits=self.settings.bits,
-                fewest=min(counts.values()),
-                queries=len(self.division.test),
-                losses=advising.losses_of(state.history),
-                reached=found.reached,
-                to_targets=found.map_of(ASYM_TARGETS),
-                crowded=0 if targets is None else advising.crowded_classes(targets),
-            )
-        )
-
-    def _config(self, name: str, net: Network, found: LookBack) -> TrainedConfig:
+    def _config(
+        self, name: str, net: Network, found: LookBack, folds: FoldScores | None
+    ) -> TrainedConfig:
         settings, recipe = self.settings, self.recipe
         facts = {
             "network": name,
@@ -371,6 +374,9 @@ class _Run:
             "photos": len(self.division.train),
             "scores": {kind: detail.scores.map for kind, detail in found.protocols.items()},
         }
+        if folds is not None:
+            facts["folds"] = len(folds.each)
+            facts["scores"] = {kind: folds.mean(kind) for kind in folds.protocols}
         if found.reached is not None:
             facts[results.REACHED] = found.reached.to_json()
         return TrainedConfig(

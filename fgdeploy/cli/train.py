@@ -11,10 +11,12 @@ import typer
 from fgdeploy.cli import lists, method_options, show
 from fgdeploy.core.errors import MissingDependency, UsageError
 from fgdeploy.core.progress import Progress, no_progress
+from fgdeploy.core.text import counted
 
 if TYPE_CHECKING:
     from fgdeploy.cli.bars import TerminalBars
     from fgdeploy.photos import Columns
+    from fgdeploy.training.fold_scores import FoldScores
     from fgdeploy.training.loop import Tick
     from fgdeploy.training.reached import Reached
     from fgdeploy.training.trainer import Trained
@@ -85,6 +87,14 @@ def train(
         ),
     ] = None,
     holdout: Annotated[float | None, typer.Option(hidden=True)] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=100,
+            help="Train so many times, each photo held out once, then on all. Default: no folds.",
+        ),
+    ] = None,
     teacher: Annotated[
         Path | None,
         typer.Option(help="Learn from this trained network, frozen (a run's teacher.safetensors)."),
@@ -128,6 +138,7 @@ def train(
     options = method_options.parse(chosen, stages, transposed_mask)
     try:
         from fgdeploy.models.methods import registry
+        from fgdeploy.training.folds import train_folds
         from fgdeploy.training.train_settings import TrainSettings
         from fgdeploy.training.trainer import Reporter
         from fgdeploy.training.trainer import train as run
@@ -167,9 +178,12 @@ def train(
         with bars() as shown:
             epochs_shown = _Epochs(shown)
             reporter = Reporter(shown.say, shown.make, epochs_shown.tick, epochs_shown.done)
-            done = run(settings, folder, resume, overwrite, reporter)
+            if folds is None:
+                done = run(settings, folder, resume, overwrite, reporter)
+            else:
+                done = train_folds(settings, folds, folder, resume, overwrite, reporter)
     except KeyboardInterrupt:
-        if (folder / "state.pt").is_file():
+        if any(folder.glob("state.pt")) or any(folder.glob("fold-*/state.pt")):
             show.say(f"the state is kept in {folder}; go on with the same command and --resume")
         raise
     _report(done, folder, as_json)
@@ -208,6 +222,7 @@ class _Epochs:
         self._bars.live.update(self._task, completed=tick.step, facts=facts)
         if tick.step == tick.steps:
             self._bars.live.remove_task(self._task)
+            self._epoch = 0  # of folds, the next training begins with the same one
 
     def done(self, row: dict[str, float]) -> None:
         """Print what came of an epoch."""
@@ -237,9 +252,12 @@ def _report(done: Trained, folder: Path, as_json: bool) -> None:
                 "scores": done.scores,
                 "training_photos": {name: one.to_json() for name, one in done.reached.items()},
                 "advice": done.advice,
+                "folds": None if done.folds is None else done.folds.to_json(),
                 "skipped": list(done.skipped),
             }
         )
+    elif done.folds is not None:
+        _show_folds(done.folds)
     elif any(done.scores.values()):
         rows = [
             (
@@ -262,6 +280,18 @@ def _report(done: Trained, folder: Path, as_json: bool) -> None:
         show.say(f"advice: {done.advice}")
     show.say(f"wrote {done.weights}; next: fgdeploy export {folder} -o {folder.resolve().name}.fgd")
     show.report_skipped(list(done.skipped), told=True)
+
+
+def _show_folds(folds: FoldScores) -> None:
+    rows = [
+        (protocol, *(f"{one['mean']:.4f} ± {one['spread']:.4f}" for one in found.values()))
+        for protocol, found in folds.protocols.items()
+    ]
+    show.rows(rows, ("protocol", "mAP", "ties averaged", "R@1"))
+    show.say(
+        f"mean and spread over {counted(len(folds.each), 'fold')}; the model learned from all "
+        "photos, so it has no scores of its own"
+    )
 
 
 def _reached_line(found: Reached) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fgdeploy.evaluation.targets import Targets
-from fgdeploy.training.advising import Facts, advise, crowded_classes, losses_of, still_falling
+from fgdeploy.training.advising import Facts, advise, crowded_classes, still_falling
 from fgdeploy.training.reached import Reached
 
 _SETTLED = [2.0, 1.0, 0.5, 0.4, 0.35, 0.33, 0.32, 0.32]
@@ -68,6 +68,7 @@ def test_few_queries_want_folds() -> None:
     assert "--folds 5 " in (_with(queries=25, fewest=9) or "")
     assert _with(queries=25, fewest=1) is None  # no class of one photo can be divided
     assert _with(queries=0, to_targets=None) is None
+    assert _with(queries=25, fewest=3, folds=True) is None  # they were held out in turn
     assert advise(Facts(classes=3, bits=16, fewest=5, queries=9, losses=[])) is not None
 
 
@@ -75,7 +76,6 @@ def test_when_a_loss_still_falls() -> None:
     assert still_falling(_FALLING) and not still_falling(_SETTLED)
     assert still_falling([]) and still_falling([1.0, 1.0, 1.0])
     assert not still_falling([1.0, 0.5, 0.4, 0.6])
-    assert losses_of([{"loss": 1.0, "lr": 0.1}, {"seconds": 2.0}]) == [1.0]
 
 
 def test_crowded_classes_by_hand() -> None:

@@ -92,6 +92,27 @@ def test_a_folder_of_classes_holds_out_a_part(run: Run, moths: Path, tmp_path: P
     assert "--holdout" not in run("train", "--help").stdout
 
 
+def test_folds(run: Run, moths: Path, tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    shutil.copytree(moths, root)
+    (root / "split.csv").unlink()
+    result = run("train", root, *SMALL, "--folds", 2, "-o", "r")
+    assert result.exit_code == 0, result.output
+    header, *rows = result.stdout.splitlines()
+    assert header.split()[:2] == ["protocol", "mAP"]
+    assert [row.split()[0] for row in rows] == ["asym_targets", "asym_sign", "symmetric"]
+    assert all(row.count("±") == 3 for row in rows)
+    assert "mean and spread over 2 folds; the model learned from all photos" in result.stderr
+    again = run("train", root, *SMALL, "--folds", 2, "-o", "r", "--resume", "--json")
+    held = json.loads(again.stdout)["folds"]
+    assert held["count"] == 2 and f"{held['protocols']['symmetric']['map']['mean']:.4f}" in rows[2]
+    assert run("report", "r").exit_code == 0
+    shown = Path("report.html").read_text(encoding="utf-8")
+    assert f"{held['protocols']['symmetric']['map']['mean']:.4f} ±" in shown
+    table = _one_line(run("train", moths / "split.csv", *SMALL, "--folds", 2, "-o", "t"), 2)
+    assert "says itself which photos train" in table
+
+
 def test_unreadable_photos_end_with_3_or_stop(run: Run, moths: Path, tmp_path: Path) -> None:
     root = tmp_path / "photos"
     shutil.copytree(moths, root)
