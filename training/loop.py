@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 
 import timm.optim
 import torch
-from torch import Tensor
 
 from fgdeploy.core.errors import TrainingError
 from fgdeploy.core.text import counted
 from fgdeploy.models.backbone.embedding import Normalisation, Pixels
 from fgdeploy.models.methods.base import Recipe
 from fgdeploy.training import data, losses, schedule
-from fgdeploy.training.data import Views
+from fgdeploy.training.data import Loaded, Views
 from fgdeploy.training.objective import Batch, Objective
 from fgdeploy.training.precision import Precision
 from fgdeploy.training.run_state import RunState
@@ -86,6 +86,11 @@ class Loop:
             labels, recipe.batch, recipe.per_class, epoch, self._seed, even, recipe.drop_last
         )
 
+    def _ahead(self, done: int) -> Iterator[list[tuple[int, int]]]:
+        """Yield the batches of the whole training behind the first `done`, epoch by epoch."""
+        for epoch in range(done // self.steps, self._recipe.epochs):
+            yield from self._order(epoch)[max(0, done - epoch * self.steps) :]
+
     def run(self, state: RunState, hooks: Hooks) -> None:
         """Train from `state` on (step 0: from the start) and keep it up to date.
 
@@ -97,11 +102,16 @@ class Loop:
             self._optimizer.load_state_dict(state.optimizer)
             self._scaler.load_state_dict(state.scaler)
         total = self.steps * self._recipe.epochs
-        with _deterministic(self._precision.device), _interruption() as interrupted:
+        feed = data.batches(self._views, self._ahead(state.step), self._workers)
+        with (
+            _deterministic(self._precision.device),
+            _interruption() as interrupted,
+            contextlib.closing(feed),
+        ):
             while state.step < total or len(state.history) < self._recipe.epochs:
                 epoch = len(state.history)
                 if state.step < (epoch + 1) * self.steps:
-                    self._epoch(epoch, state, hooks, interrupted)
+                    self._epoch(epoch, feed, state, hooks, interrupted)
                     self._keep(state, hooks)  # before the evaluation, which may be interrupted
                 means = {name: value / self.steps for name, value in state.sums.items()}
                 lr = self._rate()
@@ -111,13 +121,19 @@ class Loop:
                 self._keep(state, hooks)
                 interrupted.stop()
 
-    def _epoch(self, epoch: int, state: RunState, hooks: Hooks, interrupted: _Interruption) -> None:
-        plan = self._order(epoch)
+    def _epoch(
+        self,
+        epoch: int,
+        feed: Iterator[Loaded],
+        state: RunState,
+        hooks: Hooks,
+        interrupted: _Interruption,
+    ) -> None:
         done = state.step - epoch * self.steps
         saved = time.monotonic()
         self._objective.train()
         self._scheduler.step(epoch)
-        for batch in data.batches(self._views, plan[done:], self._workers):
+        for batch in itertools.islice(feed, self.steps - done):
             try:
                 terms = self._step(batch, state.step)
             except torch.OutOfMemoryError:
@@ -138,9 +154,7 @@ class Loop:
                 saved = time.monotonic()
             interrupted.stop()
 
-    def _step(
-        self, batch: tuple[Mapping[str, Tensor], Tensor, Tensor], number: int
-    ) -> dict[str, float]:
+    def _step(self, batch: Loaded, number: int) -> dict[str, float]:
         """Take one step and return the loss and its terms."""
         device = self._precision.device
         given, labels, rows = batch

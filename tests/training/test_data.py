@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from fgdeploy.photos import Photo
+from fgdeploy.photos import Photo, images
 from fgdeploy.training import data
 
 _COLOURS = {"a": (200, 30, 30), "b": (30, 200, 30), "c": (30, 30, 200)}
@@ -217,3 +220,64 @@ def test_bilinear_square_views_are_transfg_s() -> None:
     windows = np.lib.stride_tricks.sliding_window_view(pixels[0], (56, 56))
     same = [(windows == one[0]).all(axis=(2, 3)).sum() for one in (cut, cut[:, :, ::-1])]
     assert sum(same) == 1
+
+
+# What is kept
+
+
+def _large(root: Path) -> tuple[list[Photo], data.Views]:
+    """Return three photos of twice the size that views need, and views of them."""
+    across, down = np.meshgrid(np.linspace(0, 230, 96), np.linspace(0, 230, 64))
+    paths = [root / f"{number}.png" for number in range(3)]
+    for number, path in enumerate(paths):
+        pixels = np.stack([across, down, np.full_like(down, 80 * number)], axis=-1)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+    chosen = [Photo(path, "a") for path in paths]
+    labels = np.zeros(3, dtype=np.int64)
+    return chosen, data.Views(chosen, labels, data.crop_and_flip(16, 0.3), 32, 0)
+
+
+def _scaled(image: Image.Image) -> torch.Tensor:
+    pixels = np.array(image.resize((16, 16), Image.Resampling.BILINEAR))
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def test_photos_are_kept_no_larger_than_views_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, views = _large(tmp_path)
+    decoded: list[Path] = []
+    real = images.decode
+
+    def counting(path: Path, *given: Any) -> Image.Image:
+        decoded.append(path)
+        return real(path, *given)
+
+    monkeypatch.setattr(images, "decode", counting)
+    monkeypatch.setattr(data, "KEPT_BYTES", 2 * 48 * 32 * 3)  # room for two of them, reduced
+    first = [views[(0, row)][0]["image"] for row in range(3)]
+    again = [views[(0, row)][0]["image"] for row in range(3)]
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    assert [path.name for path in decoded] == ["0.png", "1.png", "2.png", "2.png"]
+    small = data.Views(chosen, views.labels, _scaled, 32, 0)
+    whole = data.Views(chosen, views.labels, _scaled, 64, 0)
+    for row in range(3):
+        one, two = (given[(0, row)][0]["image"].double() for given in (small, whole))
+        assert (one - two).abs().max() < 4
+
+
+def test_workers_live_for_the_whole_plan(tmp_path: Path) -> None:
+    """One feed gives the batches of several epochs, and reads its plan as it goes."""
+    views = _views(_folder(tmp_path / "set", {"a": 3, "b": 3}))
+    read: list[int] = []
+
+    def ahead() -> Iterator[list[tuple[int, int]]]:
+        for epoch in range(50):
+            read.append(epoch)
+            yield from data.order(6, 4, epoch, 0)
+
+    feed = data.batches(views, ahead(), 1)
+    rows = [batch[2].tolist() for batch in itertools.islice(feed, 4)]
+    feed.close()
+    assert rows == [[row for _, row in group] for e in (0, 1) for group in data.order(6, 4, e, 0)]
+    assert read[-1] < 5
