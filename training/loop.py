@@ -74,6 +74,7 @@ class Loop:
             weight_decay=recipe.weight_decay,
             momentum=recipe.momentum,
             **({} if recipe.eps is None else {"eps": recipe.eps}),
+            **_fused(recipe, device),
         )
         self._scheduler = schedule.make(self._optimizer, recipe, self.steps)
         self._scaler = precision.scaler()
@@ -194,6 +195,11 @@ class Loop:
         state.optimizer = self._optimizer.state_dict()
         state.scaler = self._scaler.state_dict()
         hooks.save(state)
+
+
+def _fused(recipe: Recipe, device: torch.device) -> dict[str, bool]:
+    """Ask AdamW on a CPU for one pass over each tensor in place of ten."""
+    return {"fused": True} if recipe.optimizer == "adamw" and device.type == "cpu" else {}
 
 
 @contextlib.contextmanager

@@ -17,6 +17,9 @@ import pytest
 import torch
 
 from fgdeploy.core.errors import TrainingError
+from fgdeploy.models.methods.base import FAST
+from fgdeploy.models.methods.eet import PAPER
+from fgdeploy.training import loop
 from fgdeploy.training import run_state as states
 from fgdeploy.training.loop import Tick
 from fgdeploy.training.trainer import Reporter, train
@@ -174,3 +177,19 @@ def test_the_schedule_warms_up_and_ends_at_zero(small: Make, tmp_path: Path) -> 
     expected = [0.005, 0.01]
     expected += [0.01 * 0.5 * (1 + math.cos(math.pi * step / 5)) for step in (1, 2, 3, 4)]
     assert [tick.lr for tick in ticks] == pytest.approx(expected)
+
+
+def test_adamw_in_one_pass_is_adamw() -> None:
+    asked = loop._fused(FAST, torch.device("cpu"))
+    assert asked == {"fused": True}
+    assert loop._fused(PAPER, torch.device("cpu")) == {}
+    ends = []
+    for further in (asked, {}):
+        generator = torch.Generator().manual_seed(0)
+        weight = torch.nn.Parameter(torch.randn(7, 5, generator=generator))
+        optimizer = torch.optim.AdamW([weight], lr=0.01, weight_decay=0.05, **further)
+        for _ in range(5):
+            weight.grad = torch.randn(7, 5, generator=generator)
+            optimizer.step()
+        ends.append(weight.detach())
+    assert (ends[0] - ends[1]).abs().max() < 1e-6
