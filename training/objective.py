@@ -18,6 +18,7 @@ import numpy.typing as npt
 import timm.optim
 from torch import Tensor, nn
 
+from fgdeploy.core.errors import UsageError
 from fgdeploy.models.methods.base import Recipe
 from fgdeploy.models.network import Network
 from fgdeploy.models.options import Options
@@ -25,6 +26,7 @@ from fgdeploy.photos.boxes import Box
 from fgdeploy.training.data import IMAGE
 
 STUDENT, TEACHER = "student", "teacher"
+_STEM = ("patch_embed", "pos_embed", "cls_token", "reg_token", "norm_pre")  # timm's names
 
 
 @dataclass(frozen=True)
@@ -165,9 +167,27 @@ class Setup:
 
 
 def build(recipe: Recipe, setup: Setup) -> Objective:
-    """Return the objective that a recipe names, for this setup."""
+    """Return the objective that a recipe names, for this setup. Raises UsageError."""
     made: Objective = found(recipe.objective)(setup)
+    for net in made.networks().values():
+        freeze(net, recipe.frozen)
     return made
+
+
+def freeze(net: Network, count: int) -> None:
+    """Leave the backbone's embedding and its first `count` blocks as they are; 0 freezes nothing.
+
+    What they compute has no graph then: the backward pass ends above them. A method's own
+    parameters go on learning. Raises UsageError for more blocks than there are.
+    """
+    depth = len(net.encoder.vit.blocks)
+    if count > depth:
+        raise UsageError(f"{count} frozen blocks: the backbone has {depth}; freeze fewer")
+    stem = _STEM if count else ()
+    below = (*stem, *(f"blocks.{index}" for index in range(count)))
+    for name, value in net.encoder.vit.named_parameters():
+        if any(name == part or name.startswith(f"{part}.") for part in below):
+            value.requires_grad_(False)
 
 
 def found(what: str | Callable[..., Any]) -> Callable[..., Any]:

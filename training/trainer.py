@@ -181,7 +181,7 @@ class _Run:
         """Return a hash of all that decides the outcome: settings as resolved, weights, photos."""
         settings, recipe = self.settings, self.recipe
         # Not among the facts of runs before there were any.
-        later = ("by_epoch", "drop_last", "eps", "boxes", "first_lr", "last_lr")
+        later = ("by_epoch", "drop_last", "eps", "boxes", "first_lr", "last_lr", "frozen")
         named = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
         values = [value for name, value in named.items() if value or name not in later]
         facts: list[Any] = [_named(value) if callable(value) else value for value in values]

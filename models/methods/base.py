@@ -66,7 +66,8 @@ class Recipe:
     (image side, least area), None for crop and flip. per_class: photos of a class in a batch, None
     for batches in no order of class. parts: what `--without` may name. eps: of the optimiser, None
     for its own. boxes: it asks where the object of each photo is, and `augment` makes the views
-    from a photo and its box.
+    from a photo and its box. frozen: blocks from below that do not learn, nor does the embedding
+    under them; 0 for a backbone that learns whole.
     """
 
     objective: str | Callable[[Any], Any]
@@ -90,6 +91,7 @@ class Recipe:
     boxes: bool = False
     first_lr: float = 0.0
     last_lr: float = 0.0
+    frozen: int = 0
 
 
 # The recipe for small budgets, which needs nothing of a method but its network; measured in

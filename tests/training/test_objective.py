@@ -15,6 +15,7 @@ import torch
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor
 
+from fgdeploy.core.errors import UsageError
 from fgdeploy.models.backbone import vit
 from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.heads.hash import ClassHashHead
@@ -25,6 +26,7 @@ from fgdeploy.training import objective as objectives
 from fgdeploy.training.distillation import Distillation
 from fgdeploy.training.fast import FastObjective
 from fgdeploy.training.objective import STUDENT, TEACHER, Batch, Objective, Setup, build
+from tests.checks import refused
 from tests.models.samples import NORM, pruned
 from tests.training import setups
 
@@ -266,3 +268,49 @@ def test_without_gradients_an_objective_has_none(build: Callable[[Setup], Object
     assert all(
         term.requires_grad and term.shape == () for term in objective(setups.batch()).values()
     )
+
+
+def _stepped(frozen: int) -> tuple[FastObjective, dict[str, Tensor], dict[str, Tensor]]:
+    """Return an objective after two steps of AdamW, its first gradients, and how it began."""
+    recipe = _recipe(frozen=frozen, head_rate=1.0)
+    made = build(recipe, setups.made().setup)
+    assert isinstance(made, FastObjective)
+    before = {name: value.detach().clone() for name, value in made.named_parameters()}
+    optimizer = torch.optim.AdamW(made.parameter_groups(recipe), lr=1e-3)
+    first: dict[str, Tensor] = {}
+    for _ in range(2):
+        optimizer.zero_grad()
+        torch.stack(list(made(setups.batch(*range(8))).values())).sum().backward()
+        first = first or {
+            name: value.grad.clone()
+            for name, value in made.named_parameters()
+            if value.grad is not None
+        }
+        optimizer.step()
+    return made, first, before
+
+
+def test_frozen_blocks_stay_and_the_rest_learns_as_before() -> None:
+    made, first, before = _stepped(frozen=3)
+    _, whole, _ = _stepped(frozen=0)
+    below = ("blocks.0.", "blocks.1.", "blocks.2.", "patch_embed.", "cls_token", "pos_embed")
+    stay = {name for name in before if name.removeprefix("student.encoder.vit.").startswith(below)}
+    assert set(whole) == set(before)
+    assert set(first) == set(before) - stay
+    assert all(torch.equal(first[name], whole[name]) for name in first)
+    changed = {name for name, value in made.named_parameters() if value.ne(before[name]).any()}
+    assert changed == set(before) - stay
+    assert set(made.student.state()) == set(_net().state())  # saved whole
+
+
+def test_the_last_norm_and_the_head_learn_above_frozen_blocks() -> None:
+    net = _net()
+    objectives.freeze(net, DEPTH)
+    assert {name for name, value in net.state().items() if value.requires_grad} == {
+        f"{name}.{kind}" for name in ("norm", "head", "head_hash") for kind in ("weight", "bias")
+    }
+
+
+def test_more_frozen_blocks_than_there_are_is_an_error() -> None:
+    with refused(UsageError, "7 frozen blocks: the backbone has 6; freeze fewer"):
+        objectives.freeze(_net(), 7)
