@@ -94,21 +94,24 @@ def project_normed(
     """Return q, k and v [B, H, T, d] of the rows y [B, T, D] that norm1 has seen."""
     attn = block.attn
     q, k, v = (_heads(attn, part) for part in _products(attn, y, "qkv"))
-    return _turned(attn, attn.q_norm(q), places), _turned(attn, attn.k_norm(k), places), v
+    q, k = _turned(attn, places, attn.q_norm(q), attn.k_norm(k))
+    return q, k, v
 
 
 def queries(block: Block, y: Tensor, places: Tensor | None = None) -> Tensor:
     """Return q [B, H, R, d] of some rows y [B, R, D] that norm1 has seen; places: of these."""
     attn = block.attn
     (rows,) = _products(attn, y, "q")
-    return _turned(attn, attn.q_norm(_heads(attn, rows)), places)
+    (q,) = _turned(attn, places, attn.q_norm(_heads(attn, rows)))
+    return q
 
 
 def keys_values(block: Block, y: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return k and v [B, H, T, d] of the rows y [B, T, D] that norm1 has seen."""
     attn = block.attn
     k, v = (_heads(attn, part) for part in _products(attn, y, "kv"))
-    return _turned(attn, attn.k_norm(k), places), v
+    (k,) = _turned(attn, places, attn.k_norm(k))
+    return k, v
 
 
 def _products(attn: Block, y: Tensor, wanted: str) -> Sequence[Tensor]:
@@ -124,10 +127,10 @@ def _products(attn: Block, y: Tensor, wanted: str) -> Sequence[Tensor]:
     return rows.chunk(len(wanted), dim=-1)
 
 
-def _turned(attn: Block, x: Tensor, places: Tensor | None) -> Tensor:
+def _turned(attn: Block, places: Tensor | None, *parts: Tensor) -> Sequence[Tensor]:
     """Return queries or keys [B, H, R, d] with the positions of their rows, if these are rotary."""
     turn = getattr(attn, "turn", None)
-    found: Tensor = x if turn is None else turn(x, places)
+    found: Sequence[Tensor] = parts if turn is None else turn(places, *parts)
     return found
 
 

@@ -105,7 +105,7 @@ class EvaProjections(Simplifiable):
         return any(part is not None for part in self._biases())
 
     def products(self, y: Tensor, wanted: str) -> list[Tensor]:
-        """Return rows y [B, R, D] times the matrices of `wanted`, some letters of qkv in order.
+        """Return rows y [B, R, D] times the matrices of `wanted`, neighbours among qkv.
 
         Each is [B, R, H*d].
         """
@@ -114,12 +114,13 @@ class EvaProjections(Simplifiable):
         if wanted == _TARGETS:
             rows, bias = self.qkv(y), self._beside()
             return list((rows if bias is None else rows + bias).chunk(3, dim=-1))
-        weights = self.qkv.weight.chunk(3)
-        places = [_TARGETS.index(letter) for letter in wanted]
-        biases = [self._biases()[place] for place in places]
-        bias = None if biases[0] is None else torch.cat([one for one in biases if one is not None])
-        weight = torch.cat([weights[place] for place in places])
-        return list(F.linear(y, weight, bias).chunk(len(places), dim=-1))
+        # Slices of weights are constants of a graph, where chunks are not.
+        size = len(self.qkv.weight) // 3
+        first = _TARGETS.index(wanted[0]) * size
+        taken = slice(first, first + len(wanted) * size)
+        parts = [one for one in (self.qkv.bias, self._beside()) if one is not None]
+        bias = sum(parts[1:], parts[0])[taken] if parts else None
+        return list(F.linear(y, self.qkv.weight[taken], bias).chunk(len(wanted), dim=-1))
 
     def _beside(self) -> Tensor | None:
         """Return what is added behind `qkv` beside its own bias; keys have none (EVA)."""

@@ -160,6 +160,11 @@ def adapt(vit: Any, targets: str, rank: int, own_norm: bool) -> None:
     UsageError where the backbone has no place for them.
     """
     for block in vit.blocks:
+        if block.attn.qkv is None:
+            raise UsageError(
+                "the backbone makes queries, keys and values by matrices that lie apart, where "
+                "adapters have no place; choose another --backbone, such as vit_small_patch16_224"
+            )
         norm1 = None
         if own_norm:
             norm1 = _split_norm(block)
@@ -169,9 +174,10 @@ def adapt(vit: Any, targets: str, rank: int, own_norm: bool) -> None:
 def _split_norm(block: Any) -> Affine:
     """Leave norm1 its statistics alone and return its affine map."""
     norm = block.norm1
-    if not isinstance(norm, nn.LayerNorm) or not norm.elementwise_affine:
+    behind = getattr(block, "post_norm", False)
+    if behind or not isinstance(norm, nn.LayerNorm) or not norm.elementwise_affine:
         raise UsageError(
-            f"--set own_norm=true: the backbone's norm1 is no LayerNorm but "
+            f"--set own_norm=true: the backbone's norm1 is no LayerNorm before attention but "
             f"{type(norm).__name__}; leave it out"
         )
     affine = Affine(norm.normalized_shape[0]).to(norm.weight)

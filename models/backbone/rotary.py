@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fgdeploy.core.errors import UsageError
@@ -36,11 +37,11 @@ class Turned(nn.Module):
         self.by_halves = half
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """Return sines and cosines by place, [N + 1, d] or [H, N + 1, d]; place 0 turns nothing."""
+        """Return sines and cosines by place, [N + 1, H, d] or [N + 1, 1, d]; 0 turns nothing."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, places: Tensor | None) -> Tensor:
-        """Return x [B, H, R, d] turned. places: [R] or [B, R], 0..N.
+    def forward(self, places: Tensor | None, *parts: Tensor) -> list[Tensor]:
+        """Return queries or keys [B, H, R, d] turned. places: [R] or [B, R], 0..N.
 
         Raises UsageError without places: a step of the method does not pass them on.
         """
@@ -51,7 +52,7 @@ class Turned(nn.Module):
                 "vit_small_patch16_224"
             )
         sin, cos = (_rows(table, places) for table in self.tables())
-        return (x * cos + self._partner(x) * sin).to(x.dtype)
+        return [(x * cos + self._partner(x) * sin).to(x.dtype) for x in parts]
 
     def _partner(self, x: Tensor) -> Tensor:
         if self.by_halves:
@@ -64,11 +65,11 @@ class Turned(nn.Module):
 
 def _rows(table: Tensor, places: Tensor) -> Tensor:
     """Return the rows of a table that are at `places`, to multiply with [B, H, R, d]."""
-    if table.ndim == 2:
-        taken = table[places]
-        return taken if places.ndim == 1 else taken.unsqueeze(1)
-    taken = table[:, places]
-    return taken if places.ndim == 1 else taken.transpose(0, 1)
+    _, heads, size = table.shape
+    taken = F.embedding(places, table.flatten(1))  # one plain gather in a graph
+    if places.ndim == 1:
+        return taken.reshape(places.shape[0], heads, size).transpose(0, 1)
+    return taken.reshape(-1, places.shape[1], heads, size).transpose(1, 2)
 
 
 class FixedAngles(Turned):
@@ -101,10 +102,10 @@ class LearnedAngles(Turned, Simplifiable):
         self.rope, self.block = rope, block
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """Return the tables [H, N + 1, d] of the frequencies as they are now."""
-        first, second = self.rope.freqs[:, self.block].unsqueeze(2)  # [H, 1, d/2] each
+        """Return the tables [N + 1, H, d] of the frequencies as they are now."""
+        first, second = self.rope.freqs[:, self.block]  # [H, d/2] each
         kind = torch.promote_types(first.dtype, torch.float32)
-        x, y = (axis.to(kind)[:, None] for axis in (self.rope.t_x, self.rope.t_y))
+        x, y = (axis.to(kind)[:, None, None] for axis in (self.rope.t_x, self.rope.t_y))
         angles = x * first.to(kind) + y * second.to(kind)
         wide = angles.repeat_interleave(2, dim=-1)
         return _with_none(wide.sin(), 0.0), _with_none(wide.cos(), 1.0)
@@ -118,8 +119,8 @@ class LearnedAngles(Turned, Simplifiable):
 
 
 def _with_none(table: Tensor, value: float) -> Tensor:
-    """Return the table [..., N, d] with a row for place 0."""
-    return torch.cat([torch.full_like(table[..., :1, :], value), table], dim=-2)
+    """Return the table [N, ...] with a row for place 0."""
+    return torch.cat([torch.full_like(table[:1], value), table])
 
 
 def of(vit: Any) -> list[Turned] | None:
@@ -133,7 +134,7 @@ def of(vit: Any) -> list[Turned] | None:
     if hasattr(rope, "freqs"):
         return [LearnedAngles(rope, block) for block in range(depth)]
     with torch.no_grad():
-        sin, cos = rope.eval().get_embed().detach().chunk(2, dim=-1)
+        sin, cos = rope.eval().get_embed().detach().unsqueeze(1).chunk(2, dim=-1)
         half = bool(vit.blocks[0].attn.rotate_half)
         shared = FixedAngles(_with_none(sin, 0.0), _with_none(cos, 1.0), half)
     return [shared] * depth
@@ -162,7 +163,10 @@ def take_places(places: Tensor, rows: Tensor, prefix: int, suffix: int = 0) -> T
     places: [T], the same in every image, or [B, T].
     """
     at = rows + prefix
-    taken = places[at] if places.ndim == 1 else places.gather(1, at)
+    if places.ndim == 1:
+        taken = F.embedding(at, places.unsqueeze(1)).squeeze(2)
+    else:
+        taken = places.gather(1, at)
     parts = [taken]
     if prefix:
         parts.insert(0, places[..., :prefix].expand(at.shape[0], -1))

@@ -162,6 +162,12 @@ def guess_backbone(state: dict[str, Tensor]) -> tuple[str, int]:
         patch = int(state["patch_embed.proj.weight"].shape[-1])
         rows = int(state["pos_embed"].shape[1])
     except (KeyError, IndexError):
+        if "cls_token" in state and "pos_embed" not in state:
+            raise CheckpointError(
+                "the checkpoint has no pos_embed, as models with rotary positions have none, so "
+                "its backbone cannot be told; name it with --backbone, such as "
+                "vit_small_patch16_dinov3"
+            ) from None
         first = ", ".join(list(state)[:3])
         raise CheckpointError(
             "the checkpoint has no cls_token, pos_embed and patch_embed.proj.weight (its first "

@@ -145,10 +145,10 @@ def _exact_angles(kind: Kind, net: Any) -> None:
     if not isinstance(turn, FixedAngles):
         return
     for held, exact in zip(
-        (turn.sin, turn.cos), table(kind.family, 4, turn.sin.shape[1]), strict=True
+        (turn.sin, turn.cos), table(kind.family, 4, turn.sin.shape[2]), strict=True
     ):
-        assert (held - torch.from_numpy(exact)).abs().max() < 2e-6
-        held.copy_(torch.from_numpy(exact))
+        assert (held[:, 0] - torch.from_numpy(exact)).abs().max() < 2e-6
+        held[:, 0] = torch.from_numpy(exact)
 
 
 def test_pruned_it_is_the_reference(both: tuple[Kind, Any, Any]) -> None:
@@ -213,6 +213,53 @@ def test_methods_that_choose_rows_carry_places(method: str, backbone: str) -> No
         deployed = simplified(encoder, names)(photos).embedding
     assert (published - deployed).abs().max() < 1e-11
     assert len({tuple(row.tolist()) for row in seen[-1]}) == 2  # each photo keeps its own
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("dva", {"rank": "4", "targets": "q,k,v"}),
+        ("dva", {"rank": "4", "own_norm": "true"}),
+        ("glsim", {"top": "3"}),
+        ("clca", {"reduction": "evit", "blocks": "1,3"}),
+    ],
+)
+@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_dinov3_qkvb", "vit_small_patch16_rope_224"])
+def test_other_methods_run_on_them(method: str, given: dict[str, str], backbone: str) -> None:
+    net = vit.create(backbone, 64, variant=Variant(depth=4, width=48, heads=3))
+    found = registry.get(method)
+    options = found.options.parse(given).resolved(vit.geometry(net))
+    encoder = found.build(net, NORM, options).double().eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(4)
+    for value in filter(torch.is_floating_point, encoder.state().values()):
+        value.add_(torch.randn(value.shape, generator=generator, dtype=value.dtype) * 0.05)
+    photos = images(2, 64)
+    names = frozenset(declared(encoder)) - {"fold-normalisation"}
+    published = simplified(encoder, frozenset())(photos).embedding
+    deployed = simplified(encoder, names)(photos).embedding
+    assert (published - deployed).abs().max() < 1e-10 * published.abs().max()
+
+
+def test_adapters_on_projections_apart_are_refused() -> None:
+    net = vit.create("eva02_base_patch14_224", 56, variant=Variant(depth=1, width=48, heads=3))
+    found = registry.get("dva")
+    with refused(UsageError, "by matrices that lie apart, where adapters have no place; choose"):
+        found.build(net, NORM, found.options().resolved(vit.geometry(net)))
+
+
+def test_layer_decay_knows_every_tensor() -> None:
+    """timm groups by depth: its rates rise from block to block of those in pieces."""
+    net = vit.create(
+        "vit_small_patch16_rope_mixed_224", 64, variant=Variant(depth=3, width=48, heads=3)
+    )
+    groups = timm.optim.param_groups_layer_decay(
+        net, no_weight_decay_list=net.no_weight_decay(), layer_decay=0.5
+    )
+    held = [id(one) for group in groups for one in group["params"]]
+    assert sorted(held) == sorted(id(one) for one in net.parameters())
+    rates = {id(one): group["lr_scale"] for group in groups for one in group["params"]}
+    assert rates[id(net.blocks[0].attn.qkv.weight)] < rates[id(net.blocks[2].attn.qkv.weight)]
+    assert rates[id(net.cls_token)] < rates[id(net.blocks[0].attn.qkv.weight)]
 
 
 @pytest.mark.parametrize("method", ["tome", "dpcknn", "mame", "sit", "patchmerger"])
