@@ -19,10 +19,12 @@ from fgdeploy.models.heads.base import Features
 from fgdeploy.models.heads.hash import ClassHashHead
 from fgdeploy.models.methods.base import Recipe
 from fgdeploy.models.network import Network
-from fgdeploy.training import losses
+from fgdeploy.training import linear_probe, losses
 from fgdeploy.training.auxiliary import AuxiliaryHeads
+from fgdeploy.training.linear_probe import Probe
 from fgdeploy.training.looking import look
 from fgdeploy.training.objective import STUDENT, Batch, Objective, Setup
+from fgdeploy.training.sizing import SetFacts
 from fgdeploy.training.target_codes import Signs, class_codes, label_codes
 
 # A low scale keeps pulling hashes towards their codes long after the class is right; that is what
@@ -50,8 +52,10 @@ class FastObjective(Objective):
         self._labels = setup.labels
         self.register_buffer("codes", torch.from_numpy(by_class.astype(np.float32)))
         head = self.student.head
+        probe = linear_probe.fit(embeddings, setup.labels, setup.classes)
+        self._facts = SetFacts(len(setup.labels), setup.classes, probe.told)
         if "start" not in setup.without and isinstance(head, ClassHashHead):
-            start_heads(head, embeddings, setup.labels, by_class)
+            start_heads(head, probe, by_class)
 
     @staticmethod
     def _class_codes(setup: Setup, embeddings: npt.NDArray[np.float32]) -> Signs:
@@ -70,6 +74,11 @@ class FastObjective(Objective):
         codes: Tensor = self.codes  # type: ignore[assignment]
         return codes.cpu().numpy().astype(np.int8)[self._labels]
 
+    @property
+    def facts(self) -> SetFacts:
+        """Return what the first look says of the set."""
+        return self._facts
+
     def networks(self) -> dict[str, Network]:
         """Return the student; a teacher is given or there is none."""
         return {STUDENT: self.student}
@@ -80,6 +89,7 @@ class FastObjective(Objective):
         features = self.student(batch.images)
         hashes = self.student.hashes(features)["hash"]
         terms = {"code": losses.code_cosine(hashes, batch.labels, codes, SCALE)}
+        self.reached = losses.bits_reached(hashes, codes[batch.labels])
         terms |= self._further(features, batch.labels)
         terms |= self.auxiliary(features, batch.labels)
         if self.teacher is not None:
@@ -108,28 +118,15 @@ class FastObjective(Objective):
         return self
 
 
-def start_heads(
-    head: ClassHashHead,
-    embeddings: npt.NDArray[np.floating],
-    labels: npt.NDArray[np.int64],
-    codes: Signs,
-    ridge: float = 3e-2,
-    spread: float = 10.0,
-) -> None:
-    """Set the class head by ridge regression on one-hot labels, the hash head to the class codes.
+def start_heads(head: ClassHashHead, probe: Probe, codes: Signs, spread: float = 10.0) -> None:
+    """Set the class head to a linear probe of the features, the hash head to the class codes.
 
     Their product is then three times the ridge regression of the features on the codes (a length
-    that no code shows). embeddings: (n, D); codes: (C, bits). ridge is relative to the mean square
-    of the features; spread scales the logits so that a softmax of them is neither flat nor hard.
+    that no code shows). codes: (C, bits). spread scales the logits so that a softmax of them is
+    neither flat nor hard.
     """
-    rows = np.concatenate([embeddings, np.ones((len(embeddings), 1))], axis=1).astype(np.float64)
-    gram = rows.T @ rows
-    penalty = ridge * np.trace(gram) / len(gram)
-    sums = np.zeros((len(codes), rows.shape[1]))
-    np.add.at(sums, labels, rows)
-    weights = np.linalg.solve(gram + penalty * np.eye(len(gram)), sums.T).T * spread
     with torch.no_grad():
-        head.head.weight.copy_(torch.from_numpy(weights[:, :-1]))
-        head.head.bias.copy_(torch.from_numpy(weights[:, -1]))
+        head.head.weight.copy_(torch.from_numpy(probe.weights * spread))
+        head.head.bias.copy_(torch.from_numpy(probe.bias * spread))
         head.head_hash.weight.copy_(torch.from_numpy(codes.T * (3.0 / spread)))
         head.head_hash.bias.zero_()

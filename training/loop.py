@@ -26,6 +26,7 @@ from fgdeploy.training.precision import Precision
 from fgdeploy.training.run_state import RunState
 
 SAVE_SECONDS = 600  # within long epochs
+REACHED = "bits_reached"  # a column of the log
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,14 @@ class Loop:
     def _order(self, epoch: int) -> list[list[tuple[int, int]]]:
         recipe, labels = self._recipe, self._views.labels
         even = self._objective.compares_photos
-        return data.plan(
-            labels, recipe.batch, recipe.per_class, epoch, self._seed, even, recipe.drop_last
-        )
+        first = epoch * recipe.passes
+        return [
+            batch
+            for number in range(first, first + recipe.passes)
+            for batch in data.plan(
+                labels, recipe.batch, recipe.per_class, number, self._seed, even, recipe.drop_last
+            )
+        ]
 
     def _ahead(self, done: int) -> Iterator[list[tuple[int, int]]]:
         """Yield the batches of the whole training behind the first `done`, epoch by epoch."""
@@ -109,7 +115,7 @@ class Loop:
             _interruption() as interrupted,
             contextlib.closing(feed),
         ):
-            while state.step < total or len(state.history) < self._recipe.epochs:
+            while not self._ended(state, total):
                 epoch = len(state.history)
                 if state.step < (epoch + 1) * self.steps:
                     self._epoch(epoch, feed, state, hooks, interrupted)
@@ -121,6 +127,14 @@ class Loop:
                 state.sums = {}
                 self._keep(state, hooks)
                 interrupted.stop()
+
+    def _ended(self, state: RunState, total: int) -> bool:
+        """Tell whether all epochs are done, or two in a row left no bit to learn."""
+        if state.step >= total and len(state.history) >= self._recipe.epochs:
+            return True
+        last = [row.get(REACHED, 0.0) for row in state.history[-2:]]
+        settled = self._recipe.settled
+        return settled > 0 and len(last) == 2 and min(last) >= settled
 
     def _epoch(
         self,
@@ -168,6 +182,7 @@ class Loop:
             terms = self._objective(Batch(views, labels, rows))
         loss = losses.total(terms)
         values = {"loss": loss.item(), **{name: term.item() for name, term in terms.items()}}
+        reached = self._objective.reached
         if not math.isfinite(values["loss"]):
             broken = [name for name, value in values.items() if not math.isfinite(value)]
             raise TrainingError(
@@ -183,7 +198,7 @@ class Loop:
                 torch.nn.utils.clip_grad_norm_(group, self._recipe.clip_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        return values
+        return values if reached is None else {**values, REACHED: reached.item()}
 
     def _rate(self) -> float:
         """Return the learning rate before the factors of single groups."""

@@ -43,6 +43,11 @@ def code_cosine(hashes: Tensor, labels: Tensor, class_codes: Tensor, scale: floa
     return F.cross_entropy(scale * F.normalize(hashes, dim=1) @ directions.T, labels)
 
 
+def bits_reached(hashes: Tensor, targets: Tensor) -> Tensor:
+    """Return the share, 0..1, of bits of hashes that equal those of target codes in {-1, +1}."""
+    return ((hashes.detach() > 0) == (targets > 0)).float().mean()
+
+
 def total(terms: dict[str, Tensor]) -> Tensor:
     """Return the sum of weighted terms."""
     return torch.stack(list(terms.values())).sum()

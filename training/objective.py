@@ -24,6 +24,7 @@ from fgdeploy.models.network import Network
 from fgdeploy.models.options import Options
 from fgdeploy.photos.boxes import Box
 from fgdeploy.training.data import IMAGE
+from fgdeploy.training.sizing import SetFacts
 
 STUDENT, TEACHER = "student", "teacher"
 _STEM = ("patch_embed", "pos_embed", "cls_token", "reg_token", "norm_pre")  # timm's names
@@ -47,7 +48,18 @@ class Batch:
 
 
 class Objective(nn.Module, ABC):
-    """The networks of one training and their loss."""
+    """The networks of one training and their loss.
+
+    reached: share, 0..1, of the bits of the last batch that reach their target codes, None for an
+    objective that does not say.
+    """
+
+    reached: Tensor | None = None
+
+    @property
+    def facts(self) -> SetFacts | None:
+        """Return what a first look says of the set, None where the objective takes none."""
+        return None
 
     @property
     def targets(self) -> npt.NDArray[np.int8] | None:

@@ -23,7 +23,7 @@ from fgdeploy.models.heads.base import Features
 from fgdeploy.models.heads.hash import ClassHashHead
 from fgdeploy.models.methods.base import Recipe
 from fgdeploy.models.network import Network
-from fgdeploy.training import losses
+from fgdeploy.training import linear_probe, losses
 from fgdeploy.training.data import IMAGE
 from fgdeploy.training.fast import SCALE, start_heads
 from fgdeploy.training.looking import look
@@ -71,7 +71,8 @@ class ProxyObjective(Objective):
             torch.randn(setup.classes + 1, width, generator=generator) / 8
         )
         if "start" not in setup.without:
-            start_heads(head, embeddings, setup.labels, codes)
+            probe = linear_probe.fit(embeddings, setup.labels, setup.classes)
+            start_heads(head, probe, codes)
             self._start(embeddings, setup.labels)
 
     def _start(self, embeddings: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> None:

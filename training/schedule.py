@@ -60,6 +60,8 @@ def fitted(
             )
         scaled = recipe.by_epoch.scaled(sized.epochs / recipe.epochs)
         return dataclasses.replace(sized, by_epoch=scaled)
+    if recipe.sized:
+        return sized  # the warm-up follows from the set
     plan = data.plan(labels, sized.batch, sized.per_class, 0, settings.seed)
     steps = len(plan) * sized.epochs
     if sized.warmup > steps // 4 and "warmup" not in chosen:
@@ -70,3 +72,12 @@ def fitted(
         )
         sized = dataclasses.replace(sized, warmup=shorter)
     return sized
+
+
+def said(recipe: Recipe, steps: int) -> str:
+    """Return how long a training is, in words. steps: of an epoch."""
+    passes = f" (each {recipe.passes} passes over the photos)" if recipe.passes > 1 else ""
+    return (
+        f"{counted(recipe.epochs, 'epoch')}{passes} of {counted(steps, 'step')} of "
+        f"{counted(recipe.batch, 'photo')}, rate {recipe.lr:.2g}"
+    )

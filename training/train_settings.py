@@ -34,7 +34,7 @@ class TrainSettings:
     VAL_FRACTION. without: parts of the method to leave out, for comparison.
     boxes: a file that says where the objects are, for recipes that look at them.
     teacher: trained weights to learn from, frozen. eval_photos: most test photos in the evaluation
-    of an epoch; the last one takes all.
+    of an epoch, None for a quarter of those that it trains on; the last one takes all.
     """
 
     data: Path
@@ -57,7 +57,7 @@ class TrainSettings:
     without: frozenset[str] = frozenset()
     teacher: Path | None = None
     precision: str = "auto"
-    eval_photos: int = 1000
+    eval_photos: int | None = None
     workers: int | None = None
     strict: bool = False
     columns: Columns = AS_NAMED

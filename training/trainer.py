@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import os
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fgdeploy import photos
-from fgdeploy.bundle import sha256
 from fgdeploy.core.errors import CheckpointError, UsageError
 from fgdeploy.core.progress import Bars, Notify, no_bars, silent
 from fgdeploy.core.text import counted
@@ -30,7 +26,16 @@ from fgdeploy.models.methods import registry
 from fgdeploy.models.network import Network
 from fgdeploy.models.weights import trained
 from fgdeploy.models.weights.trained import TrainedConfig
-from fgdeploy.training import advising, data, division, objective, results, schedule
+from fgdeploy.training import (
+    advising,
+    data,
+    division,
+    objective,
+    results,
+    run_digest,
+    schedule,
+    sizing,
+)
 from fgdeploy.training import run_state as states
 from fgdeploy.training.data import Views
 from fgdeploy.training.division import Division
@@ -45,6 +50,8 @@ from fgdeploy.training.run_state import RunState
 from fgdeploy.training.target_codes import shared_codes
 from fgdeploy.training.teacher import frozen_teacher
 from fgdeploy.training.train_settings import TrainSettings
+
+_CHOSEN = ("epochs", "passes", "batch", "optimizer", "lr", "warmup", "layer_decay", "least_area")
 
 
 @dataclass(frozen=True)
@@ -161,7 +168,9 @@ class _Run:
         self.labels = self.division.labels(self.division.train)
         self.recipe = schedule.fitted(published, settings, self.labels, reporter.notify)
         self.boxes = boxes_of(self.division, settings, self.recipe, reporter.notify)
-        digest = self._digest()
+        digest = run_digest.of(
+            settings, self.recipe, self.assembly, self.precision, self.division, self.boxes
+        )
         self.state = RunState(digest)
         if resume:
             if results.read_settings(folder).get("digest") != digest:
@@ -175,34 +184,11 @@ class _Run:
             self.assembly.preprocess, self.precision.device, self.precision.autocast
         )
         self.objective = self._objective()
+        facts, width = self.objective.facts, self.assembly.geometry.width
+        if facts is not None:
+            self.recipe = sizing.sized(self.recipe, facts, settings, width)
+            self.reporter.notify(facts.said())
         self._check_space()
-
-    def _digest(self) -> str:
-        """Return a hash of all that decides the outcome: settings as resolved, weights, photos."""
-        settings, recipe = self.settings, self.recipe
-        # Not among the facts of runs before there were any.
-        later = ("by_epoch", "drop_last", "eps", "boxes", "first_lr", "last_lr", "frozen")
-        named = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
-        values = [value for name, value in named.items() if value or name not in later]
-        facts: list[Any] = [_named(value) if callable(value) else value for value in values]
-        chosen = self.assembly
-        facts += [chosen.method.name, settings.recipe, settings.bits, settings.seed]
-        facts += [sorted(settings.without), chosen.options, self.precision.name]
-        facts += [chosen.source.backbone, chosen.preprocess]
-        for given in (settings.weights, settings.teacher):
-            path = trained.locate(Path(given)) if given is not None else None
-            facts.append(sha256(path) if path is not None and path.is_file() else given)
-        if settings.weights_key is not None:  # not among the facts of runs before there was one
-            facts.append(settings.weights_key)
-        if settings.renames:
-            facts.append(settings.renames)
-        facts += [] if self.boxes is None else [self.boxes]
-        listed = hashlib.sha256(repr(facts).encode())
-        for split, which in (("train", self.division.train), ("test", self.division.test)):
-            for photo in which:
-                size = photo.path.stat().st_size
-                listed.update(f"\n{split} {photo.path.name} {photo.label} {size}".encode())
-        return listed.hexdigest()
 
     def _objective(self) -> Objective:
         settings, division, chosen = self.settings, self.division, self.assembly
@@ -286,10 +272,9 @@ class _Run:
             f"{self.assembly.method.name}, recipe {settings.recipe}: "
             f"{counted(len(division.train), 'photo')} of "
             f"{counted(len(division.classes), 'class')}, {settings.bits} bits, "
-            f"{counted(self.recipe.epochs, 'epoch')} of {counted(loop.steps, 'step')}, "
-            f"{self.precision}"
+            f"{schedule.said(self.recipe, loop.steps)}, {self.precision}"
         )
-        asked = photos.spread(division.test, settings.eval_photos, settings.seed)
+        asked = photos.spread(division.test, self._asked_often(), settings.seed)
         start = time.monotonic()
 
         def score(epoch: int) -> dict[str, float]:
@@ -305,6 +290,12 @@ class _Run:
 
         loop.run(self.state, Hooks(self.reporter.tick, save, score))
         return self.state
+
+    def _asked_often(self) -> int:
+        """Return how many test photos an epoch ends with: few beside those that it trains on."""
+        trained_on = len(self.division.train) * self.recipe.passes
+        asked = self.settings.eval_photos
+        return min(1000, max(100, trained_on // 4)) if asked is None else asked
 
     def _targets(self) -> Targets | None:
         drawn_to = self.objective.targets
@@ -363,11 +354,9 @@ class _Run:
             "network": name,
             "recipe": settings.recipe,
             "without": sorted(settings.without),
-            "epochs": recipe.epochs,
-            "batch": recipe.batch,
-            "optimizer": recipe.optimizer,
-            "lr": recipe.lr,
-            "warmup": recipe.warmup,
+            **{name: getattr(recipe, name) for name in _CHOSEN},
+            "steps": self.state.step,
+            "set": None if self.objective.facts is None else self.objective.facts.to_json(),
             "seed": settings.seed,
             "precision": self.precision.name,
             "start": settings.weights if settings.weights in ("pretrained", "random") else "file",
@@ -389,9 +378,3 @@ class _Run:
             classes=self.division.classes,
             training=facts,
         )
-
-
-def _named(value: Callable[..., Any]) -> str:
-    """Return what a class or function is called; its code is not looked at."""
-    kind = value if hasattr(value, "__qualname__") else type(value)
-    return f"{kind.__module__}.{kind.__qualname__}"

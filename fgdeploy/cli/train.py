@@ -106,8 +106,13 @@ def train(
     transposed_mask: method_options.MaskOption = False,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16 (CUDA).")] = "auto",
     eval_photos: Annotated[
-        int, typer.Option(min=1, help="Most test photos after each epoch; the end takes all.")
-    ] = 1000,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most test photos after each epoch; the end takes all. Default: a quarter of "
+            "those that an epoch trains on, 100 to 1000.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(max=1024, help="Processes that decode. Default: 0 on a CPU, 8 for a GPU."),
@@ -233,6 +238,7 @@ def _epoch_line(row: dict[str, float]) -> str:
     known = {
         "asym_targets_map": "asym_targets mAP",
         "asym_targets_recall_at_1": "R@1",
+        "bits_reached": "bits reached",
         "seconds": "s",
     }
     hidden = {"epoch", "step", "lr"}

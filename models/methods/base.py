@@ -67,7 +67,10 @@ class Recipe:
     for batches in no order of class. parts: what `--without` may name. eps: of the optimiser, None
     for its own. boxes: it asks where the object of each photo is, and `augment` makes the views
     from a photo and its box. frozen: blocks from below that do not learn, nor does the embedding
-    under them; 0 for a backbone that learns whole.
+    under them; 0 for a backbone that learns whole. sized: rate, warm-up and epochs follow from the
+    set, where a user says nothing. passes: over the photos in an epoch, which has one row in the
+    log. settled: share of bits of the training views that reach their target codes, in two epochs
+    in a row, at which a training ends early, 0 for never.
     """
 
     objective: str | Callable[[Any], Any]
@@ -92,6 +95,9 @@ class Recipe:
     first_lr: float = 0.0
     last_lr: float = 0.0
     frozen: int = 0
+    sized: bool = False
+    passes: int = 1
+    settled: float = 0.0
 
 
 # The recipe for small budgets, which needs nothing of a method but its network; measured in
@@ -99,15 +105,17 @@ class Recipe:
 FAST = Recipe(
     objective="fgdeploy.training.fast:FastObjective",
     epochs=6,
-    batch=64,
+    batch=32,
     optimizer="adamw",
-    lr=5e-4,
+    lr=1e-3,
     momentum=0.9,
     weight_decay=0.05,
-    layer_decay=0.75,
+    layer_decay=0.85,
     head_rate=2.0,
-    warmup=24,
+    warmup=40,
     least_area=0.3,
+    sized=True,
+    settled=0.995,
     parts=("ctp", "codes", "start"),
 )
 

@@ -12,7 +12,7 @@ from fgdeploy.core.errors import TrainingError
 from fgdeploy.models.heads.base import Features
 from fgdeploy.models.heads.hash import ClassHashHead, FoldedHead
 from fgdeploy.models.methods.eet import EETOptions
-from fgdeploy.training import losses
+from fgdeploy.training import linear_probe, losses
 from fgdeploy.training.fast import SCALE, FastObjective, start_heads
 from fgdeploy.training.objective import STUDENT
 from fgdeploy.training.target_codes import Signs, class_codes, label_codes
@@ -156,7 +156,7 @@ def test_the_product_of_the_heads_is_the_ridge_regression_on_the_codes(
     rows, labels = _clusters(count, classes, 0)
     codes = np.random.default_rng(1).choice(np.array([-1, 1], np.int8), (classes, BITS))
     heads = ClassHashHead(WIDTH, classes, BITS)
-    start_heads(heads, rows, labels, codes, ridge, spread)
+    start_heads(heads, linear_probe.fit(rows, labels, classes, ridge), codes, spread)
     folded = FoldedHead(heads).linear
     expected = HASH_SIZE * _ridge(rows, codes[labels].astype(np.float64), ridge)
     assert np.abs(expected).max() > 0.01
@@ -166,16 +166,6 @@ def test_the_product_of_the_heads_is_the_ridge_regression_on_the_codes(
     logits = spread * _ridge(rows, np.eye(classes)[labels], ridge)
     np.testing.assert_allclose(setups.array(heads.head.weight).T, logits[:-1], atol=1e-5)
     np.testing.assert_allclose(setups.array(heads.head.bias), logits[-1], atol=1e-5)
-
-
-def test_the_default_ridge_and_spread() -> None:
-    rows, labels = _clusters(50, 5, 0)
-    codes = np.random.default_rng(1).choice(np.array([-1, 1], np.int8), (5, BITS))
-    one, two = ClassHashHead(WIDTH, 5, BITS), ClassHashHead(WIDTH, 5, BITS)
-    start_heads(one, rows, labels, codes)
-    start_heads(two, rows, labels, codes, ridge=3e-2, spread=10.0)
-    for name, value in one.state_dict().items():
-        assert torch.equal(value, two.state_dict()[name])
 
 
 def test_the_fast_objective_starts_its_heads_from_the_features() -> None:
@@ -193,7 +183,7 @@ def test_heads_that_started_from_features_hash_new_images_of_a_class_to_its_code
     rows, labels = _clusters(400, 10, 0)
     codes = np.random.default_rng(1).choice(np.array([-1, 1], np.int8), (10, BITS))
     heads = ClassHashHead(WIDTH, 10, BITS)
-    start_heads(heads, rows[:200], labels[:200], codes)
+    start_heads(heads, linear_probe.fit(rows[:200], labels[:200], 10), codes)
     with torch.no_grad():
         found = heads(Features(torch.from_numpy(rows[200:]).float()))
     hashes, logits = found["hash"], found["logits"]
