@@ -39,10 +39,11 @@ FEW_QUERIES = 100
 class Facts:
     """What is known after a training.
 
-    queries: photos held out; losses: of each epoch; to_targets: mAP asym_targets, 0..1, None where
-    nothing was held out; crowded: classes whose target code another class nearly has. reached: None
-    without target codes. fewest: photos of the smallest class, in training and held out. folds:
-    whether the scores are those of folds, which held out every photo.
+    queries: photos held out; losses: of each epoch, which is `passes` over the photos; to_targets:
+    mAP asym_targets, 0..1, None where nothing was held out; crowded: classes whose target code
+    another class nearly has. reached: None without target codes. fewest: photos of the smallest
+    class, in training and held out. folds: whether the scores are those of folds, which held out
+    every photo.
     """
 
     classes: int
@@ -54,6 +55,7 @@ class Facts:
     to_targets: float | None = None
     crowded: int = 0
     folds: bool = False
+    passes: int = 1
 
 
 def advise(facts: Facts) -> str | None:
@@ -66,7 +68,7 @@ def _steps(facts: Facts) -> str | None:
     found = facts.reached
     if found is None or found.bits_equal >= BITS_REACHED or not still_falling(facts.losses):
         return None
-    epochs = len(facts.losses)
+    epochs = len(facts.losses) * facts.passes
     return (
         f"the codes of the training photos are not learned yet ({found.bits_equal:.0%} of their "
         f"bits) and the loss still falls: train longer, with --epochs {2 * max(epochs, 1)}"
@@ -144,8 +146,12 @@ def gather(
     history: Sequence[Mapping[str, float]],
     found: LookBack,
     folds: FoldScores | None,
+    passes: int = 1,
 ) -> Facts:
-    """Return the facts of a training. folds: the scores of folds, where `found` has none."""
+    """Return the facts of a training.
+
+    folds: the scores of folds, where `found` has none; passes: over the photos in an epoch.
+    """
     counts = Counter(photo.label for photo in (*division.train, *division.test))
     return Facts(
         classes=len(division.classes),
@@ -157,4 +163,5 @@ def gather(
         to_targets=found.map_of(ASYM_TARGETS, folds),
         crowded=0 if targets is None else crowded_classes(targets),
         folds=folds is not None,
+        passes=passes,
     )

@@ -57,6 +57,8 @@ def of(
         facts.append(sha256(path) if path is not None and path.is_file() else given)
     if settings.weights_key is not None:  # not among the facts of runs before there was one
         facts.append(settings.weights_key)
+    if recipe.sized:  # a number given is not the same as one that the set decides
+        facts.append([settings.epochs, settings.lr, settings.warmup])
     if settings.renames:
         facts.append(settings.renames)
     facts += [] if boxes is None else [boxes]

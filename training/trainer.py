@@ -334,7 +334,9 @@ class _Run:
             path = weights if name == STUDENT else self.folder / f"{name}.safetensors"
             asked = folds if name == STUDENT else None
             trained.save(path, net.state(), self._config(name, net, outcomes[name], asked))
-        facts = advising.gather(self.division, targets, state.history, outcomes[STUDENT], folds)
+        facts = advising.gather(
+            self.division, targets, state.history, outcomes[STUDENT], folds, self.recipe.passes
+        )
         done = Finished(
             {name: found.scores() for name, found in outcomes.items()},
             state.history,

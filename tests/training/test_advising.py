@@ -34,6 +34,11 @@ def test_nothing_is_said_of_a_good_training() -> None:
     assert _with(losses=_FALLING) is None  # learned all the same
 
 
+def test_epochs_are_counted_in_passes_as_the_option_counts_them() -> None:
+    said = _with(Reached(0.8, 0.1, 0.5), losses=_FALLING[:8], passes=2)
+    assert said is not None and said.endswith("--epochs 32")
+
+
 @pytest.mark.parametrize("epochs", [1, 3, 8])
 def test_codes_that_are_not_learned_yet_want_more_steps(epochs: int) -> None:
     said = _with(Reached(0.8, 0.1, 0.5), losses=_FALLING[:epochs])
