@@ -75,18 +75,20 @@ def settle(
     classes = len(codes)
     columns = np.ascontiguousarray(codes.T, np.float32)  # (bits, C)
     price_of_side = (LEANING * (classes - 1) * leaning).astype(np.float32)
+    shared = columns @ columns.T  # of each two bits: in how many classes they agree, less the rest
     for _ in range(max(3, min(sweeps, 40_000 // classes))):
         flips = 0
         for start, block in wanted.blocks():
             for row, distances in enumerate(block, start):
-                flips += _settle_one(columns, row, distances, price_of_side[row], wanted.spacing)
+                side = price_of_side[row]
+                flips += _settle_one(columns, shared, row, distances, side, wanted.spacing)
         if flips == 0:
             break
     return np.ascontiguousarray(columns.T).astype(np.int8)
 
 
 def _settle_one(
-    columns: Floats, row: int, wanted: Floats, price_of_side: Floats, spacing: int
+    columns: Floats, shared: Floats, row: int, wanted: Floats, price_of_side: Floats, spacing: int
 ) -> int:
     """Flip bits of one code while that pays, and return how many."""
     bits, classes = columns.shape
@@ -94,10 +96,11 @@ def _settle_one(
     distance = (bits - code @ columns) / 2
     error = distance - wanted
     error[row], distance[row] = 0, 2 * bits  # itself
+    pull = columns @ error
     flips = 0
     # (e + s)^2 - e^2 = 2 s e + 1 over the others; s is +1 where a bit is the same, else -1
     while flips < 4 * bits:
-        price = 2 * code * (columns @ error) + (classes - 1) + price_of_side * code
+        price = 2 * code * pull + (classes - 1) + price_of_side * code
         near = np.flatnonzero(distance <= spacing)  # others cannot come too near by one bit
         if len(near):
             after = distance[near] + code[:, None] * columns[:, near]
@@ -108,8 +111,11 @@ def _settle_one(
             break
         step = code[best] * columns[best]
         step[row] = 0
-        error += step
         distance += step
+        pull += code[best] * shared[best] - code  # columns @ step
+        shared[best] -= 2 * code[best] * code
+        shared[best, best] = classes
+        shared[:, best] = shared[best]
         code[best] = columns[best, row] = -code[best]
         flips += 1
     return flips
