@@ -104,6 +104,7 @@ class Assembly:
             return
         parts = (*state_dicts.HEADS, *self.method.head.parts)
         given = checkpoint.without_heads(tensors, parts)
+        given = checkpoint.last_norm_named(given, self.source.name, notify)
         given = {name: value for name, value in given.items() if name not in encoder.unused}
         wanted, vit = encoder.state(), encoder.vit
         if is_eva(vit):

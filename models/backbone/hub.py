@@ -20,6 +20,7 @@ _PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 def pretrained(backbone: str, image_size: int) -> ViT:
     """Return timm's pretrained `backbone` at `image_size`, from the hub or its local cache.
 
+    It pools as its weights were trained to: the name of its last norm follows from that.
     Raises CheckpointError that names the ways out when neither has it.
     """
     # Weights of an Eva that pools its patches are of that pooling's norm (`eva_names`).

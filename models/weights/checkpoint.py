@@ -119,6 +119,21 @@ def without_heads(state: Mapping[str, Tensor], parts: Sequence[str] = HEADS) -> 
     return {key: value for key, value in state.items() if key.split(".")[0] not in parts}
 
 
+def last_norm_named(state: StateDict, name: str, notify: Notify = silent) -> StateDict:
+    """Return a backbone's tensors with its last norm as `norm`, also where timm has `fc_norm`.
+
+    timm calls it so in ViTs that normalise the mean of their patches behind pooling. A norm works
+    row by row, so it is applied to the class token as it is. notify: told so, of the file `name`.
+    """
+    if "fc_norm.weight" not in state or "norm.weight" in state:
+        return state
+    notify(
+        f"{name}: its last norm (fc_norm) was trained on the mean of the patches; here it "
+        "normalises the class token, so train before you judge"
+    )
+    return {re.sub(r"^fc_norm\.", "norm.", key): value for key, value in state.items()}
+
+
 def resize_positions(position: Tensor, vit: ViT) -> Tensor:
     """Resize position rows to the model's grid, bilinear, other tokens' rows kept (EET's code)."""
     if position.ndim != 3 or position.shape[2] != vit.pos_embed.shape[2]:
