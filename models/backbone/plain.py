@@ -79,6 +79,11 @@ _REASONS: dict[str, Callable[[Any], bool]] = {
     "is of the family {model}, no plain ViT": lambda model: (
         not isinstance(model, timm.models.VisionTransformer) or not len(model.blocks)
     ),
+    "pools its patches by attention behind the last block and has no class token, whose attention "
+    "tells within a block which patches stay (CLIP's models of images and text have one, such as "
+    "vit_base_patch16_clip_224)": lambda model: (
+        model.cls_token is None and model.attn_pool is not None
+    ),
     "pools its patches and has no class token": lambda model: model.cls_token is None,
     "has blocks of the kind {block}": lambda model: _other_block(model.blocks[0]),
     "has attention of the kind {attn}": lambda model: _other_attention(model.blocks[0].attn),

@@ -16,6 +16,7 @@ from fgdeploy.models.backbone import vit as backbones
 from fgdeploy.models.backbone.vit import Geometry
 from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.heads.base import Features, NoHead
+from fgdeploy.models.methods.eet import SCHEDULE
 from fgdeploy.models.network import Network
 from fgdeploy.models.plan import block_macs, dense, record
 from fgdeploy.models.reduce.stages import Stage, check, parse
@@ -81,6 +82,33 @@ def test_the_numbers_of_the_method_tables(
     assert tuple(giga(count) for count in counts) == numbers
     assert all(type(count) is int for count in counts)
     assert record(plain.published(), size).macs == counts[0]
+
+
+@pytest.mark.parametrize(
+    ("side", "prefix", "kept", "numbers"),
+    [
+        (37, 1, (684, 342, 85), ("46.70", "43.24", "23.77", "21.94")),
+        (37, 5, (684, 342, 85), ("46.88", "43.41", "23.91", "22.07")),
+        (16, 1, (128, 64, 16), ("6.12", "5.70", "3.34", "3.00")),
+        (16, 5, (128, 64, 16), ("6.23", "5.79", "3.44", "3.09")),
+    ],
+    ids=["DINOv2-S/14@518", "with registers@518", "DINOv2-S/14@224", "with registers@224"],
+)
+def test_dinov2_at_its_own_size_and_at_224(
+    side: int, prefix: int, kept: tuple[int, ...], numbers: tuple[str, ...]
+) -> None:
+    """By hand, as in the method tables: dense as coded / simplified, EET as coded / simplified."""
+    net, size = _vit(384, 12, 14, side, prefix), 14 * side
+    stages = SCHEDULE.stages(12, side * side)
+    assert tuple(stage.keep for stage in stages) == kept
+    plain, eet = _network(net, ()), _network(net, stages)
+    counts = (
+        record(plain.published(), size).macs,
+        record(plain.deployed(), size).macs,
+        record(eet.published(), size).macs,
+        record(eet.deployed(), size).macs,
+    )
+    assert tuple(giga(count) for count in counts) == numbers
 
 
 def test_a_network_with_weights_is_counted_alike() -> None:

@@ -14,7 +14,12 @@ CHOOSE = r"; choose another --backbone, a plain ViT with a class token such as v
 @pytest.mark.parametrize(
     ("backbone", "reason"),
     [
-        ("vit_base_patch16_siglip_224", "pools its patches and has no class token"),
+        (
+            "vit_base_patch16_siglip_224",
+            r"pools its patches by attention behind the last block and has no class token, whose "
+            r"attention .* stay \(CLIP's .* have one, such as vit_base_patch16_clip_224\)",
+        ),
+        ("vit_base_patch16_siglip_gap_224", "pools its patches and has no class token"),
         ("test_vit2", "pools its patches and has no class token"),
         ("resnet18", "is of the family ResNet, no plain ViT"),
         ("swin_tiny_patch4_window7_224", "is of the family SwinTransformer, no plain ViT"),
