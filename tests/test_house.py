@@ -149,8 +149,8 @@ def _reductions() -> set[str]:
 
 # Within the models: backbone -> tokens -> walk -> encoder -> network -> methods -> assembly.
 _ORDER = (
-    {"backbone.plain", "weights.vit_pytorch_keys", "weights.substitute", "simplify"}
-    | {"weights.eva_names"},
+    {"backbone.plain", "simplify", "weights.dinov2_keys", "weights.eva_names"}
+    | {"weights.vit_pytorch_keys", "weights.substitute"},
     {"backbone.rotary"},
     {"backbone.variant", "backbone.eva_blocks"},
     {"backbone.vit", "backbone.blocks", "reduce.stages", "weights.state_dicts"}

@@ -150,6 +150,8 @@ def trained_size(state: Mapping[str, Tensor], stride: int | None = None) -> int 
 
 # (width, depth) of the plain DeiT family that EET is published on.
 _FAMILY = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base"}
+# ... and those of DINOv2, with patches of 14 pixels and layer scale.
+_DINOV2 = {(384, 12): "small", (768, 12): "base", (1024, 24): "large", (1536, 40): "giant"}
 
 
 def guess_backbone(state: dict[str, Tensor]) -> tuple[str, int]:
@@ -177,8 +179,10 @@ def guess_backbone(state: dict[str, Tensor]) -> tuple[str, int]:
     depth = 1 + max(
         (int(m[1]) for key in state if (m := re.match(r"blocks\.(\d+)\.", key))), default=-1
     )
-    size = _FAMILY.get((width, depth))
     scaled = "blocks.0.ls1.gamma" in state
+    if patch == 14 and scaled and (found := _guess_dinov2(state, width, depth, rows)):
+        return found
+    size = _FAMILY.get((width, depth))
     distilled = "dist_token" in state
     positions = rows if scaled else rows - 1 - distilled
     side = round(max(positions, 0) ** 0.5)
@@ -191,3 +195,20 @@ def guess_backbone(state: dict[str, Tensor]) -> tuple[str, int]:
     family = "deit3" if scaled else "deit"
     kind = "_distilled" if distilled else ""
     return f"{family}_{size}{kind}_patch16_224", side * patch
+
+
+def _guess_dinov2(
+    state: dict[str, Tensor], width: int, depth: int, rows: int
+) -> tuple[str, int] | None:
+    """Return (timm name, image size) of a DINOv2 with or without four registers, None for others.
+
+    With registers it has no position for CLS. What has no last norm is InternViT.
+    """
+    size = _DINOV2.get((width, depth))
+    registers = state["reg_token"].shape[1] if "reg_token" in state else 0
+    positions = rows if registers else rows - 1
+    side = round(max(positions, 0) ** 0.5)
+    fits = registers in (0, 4) and side and side * side == positions
+    if size is None or not fits or "norm.weight" not in state:
+        return None
+    return f"vit_{size}_patch14_{'reg4_' if registers else ''}dinov2", side * 14

@@ -16,7 +16,7 @@ from torch import Tensor
 from fgdeploy.core.errors import CheckpointError
 from fgdeploy.core.progress import Notify, silent
 from fgdeploy.models.backbone.vit import ViT
-from fgdeploy.models.weights import arguments, state_dicts, vit_pytorch_keys
+from fgdeploy.models.weights import arguments, dinov2_keys, state_dicts, vit_pytorch_keys
 from fgdeploy.models.weights.state_dicts import HEADS, Rename, StateDict
 
 
@@ -25,7 +25,7 @@ def read(
 ) -> StateDict:
     """Return the network in a file, its tensors renamed. Raises CheckpointError.
 
-    rename, key, notify: as in `state_dicts.pick`; names of ViT-pytorch are read as well.
+    rename, key, notify: as in `state_dicts.pick`; names of ViT-pytorch and DINOv2 are read as well.
     """
     return renamed(load(path), path.name, rename, key, notify)
 
@@ -35,9 +35,9 @@ def renamed(
 ) -> StateDict:
     """Return the network in what a file `name` holds, its tensors renamed. Raises CheckpointError.
 
-    rename, key, notify: as in `state_dicts.pick`; names of ViT-pytorch are read as well.
+    rename, key, notify: as in `state_dicts.pick`; names of ViT-pytorch and DINOv2 are read as well.
     """
-    both = vit_pytorch_keys.then(rename)
+    both = vit_pytorch_keys.then(dinov2_keys.then(rename))
     picked = state_dicts.pick(content, name, both, key, notify)
     if notes := vit_pytorch_keys.notes(picked):
         notify(f"{name}: {'; '.join(notes)}")
