@@ -23,8 +23,6 @@ def pretrained(backbone: str, image_size: int) -> ViT:
     It pools as its weights were trained to: the name of its last norm follows from that.
     Raises CheckpointError that names the ways out when neither has it.
     """
-    # Weights of an Eva that pools its patches are of that pooling's norm (`eva_names`).
-    pooling = {} if timm.models.is_model_in_modules(backbone, "eva") else {"global_pool": "token"}
     with _offline_if_unreachable():
         try:
             return timm.create_model(
@@ -32,7 +30,6 @@ def pretrained(backbone: str, image_size: int) -> ViT:
                 pretrained=True,
                 img_size=image_size,
                 dynamic_img_size=False,
-                **pooling,
             ).eval()
         except Exception as error:  # the hub client, timm and torch raise many kinds
             reason = type(error).__name__

@@ -63,7 +63,7 @@ def test_the_hub_is_asked_for_the_pooling_that_weights_are_of(
     monkeypatch.setattr(timm, "create_model", create)
     for backbone in ("eva02_tiny_patch14_224.mim_in22k", "deit_tiny_patch16_224"):
         hub.pretrained(backbone, 224)
-    assert [given.get("global_pool") for given in asked] == [None, "token"]
+    assert [given.get("global_pool") for given in asked] == [None, None]
 
 
 def test_a_checkpoint_in_timms_names_is_read_whole(tmp_path: Path) -> None:
