@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from fgdeploy.core.text import counted, is_utf8
 from fgdeploy.evaluation.leaks import check_repeats
 from fgdeploy.photos import Columns, Photo, images
 from fgdeploy.photos.table import AS_NAMED
+from fgdeploy.training import data_warnings
 from fgdeploy.training.train_settings import VAL_FRACTION
 
 
@@ -52,12 +53,12 @@ def divide(
     Splits named `train` and `test` are kept as they are. Photos without a split are divided
     class by class: `val_fraction` of each, 0 to below 1, by default VAL_FRACTION, is asked with; of
     two photos or more at least one, and never all. It is refused (UsageError) where all photos have
-    splits. Told to `notify`: classes
-    that are empty or have a single photo, photos that cannot be read, and photos with two classes.
+    splits. Told to `notify`: classes that are empty, photos that cannot be read, photos with two
+    classes, and `data_warnings`.
     strict: raise ImageError at the first that cannot be read. columns: what those of a CSV are
     called. Copies of training photos are not held out; where the splits themselves share photos,
     by path or content, DataError is raised unless `allow_leaks`, as for data that nothing can be
-    learnt from.
+    learnt from: no photos, one class, copies of one photo.
     """
     readable, skipped = usable(source, strict, notify, progress, columns)
     if val_fraction is not None and all(photo.split for photo in readable):
@@ -67,27 +68,25 @@ def divide(
         )
     part = VAL_FRACTION if val_fraction is None else val_fraction
     train, test = _without_copies(*_split(readable, part, seed), allow_leaks, notify)
-    counts = Counter(photo.label for photo in train)
+    counts = Counter(str(photo.label) for photo in train)
+    _check_learnable(source, counts)
+    lines = data_warnings.of_counts(counts, Counter(str(photo.label) for photo in test))
+    lines += data_warnings.of_copies(_copied(source, train))
+    for line in lines:
+        notify(line)
+    return Division(tuple(train), tuple(test), tuple(sorted(map(str, counts))), tuple(skipped))
+
+
+def _check_learnable(source: Path, counts: Mapping[str, int]) -> None:
+    if not counts:
+        raise DataError(
+            f"{source}: no photos to train on; check the split column, or the top folders"
+        )
     if len(counts) < 2:
         raise DataError(
             f"{source}: training needs photos of two classes or more, got {len(counts)}; check the "
             "folder of each class, or the class and split columns"
         )
-    held = {photo.label for photo in test}
-    single = sorted(str(c) for c, count in counts.items() if count == 1 and c not in held)
-    if single:
-        notify(
-            f"{_some(single)}: one training photo only, so there is little to learn the class "
-            "from and nothing of it is held out; add photos"
-        )
-    foreign = [photo for photo in test if photo.label not in counts]
-    if foreign:
-        names = _some(sorted({str(photo.label) for photo in foreign}))
-        notify(
-            f"{names}: photos to test but none to train on; they stay in the evaluation, where "
-            "they have no target code"
-        )
-    return Division(tuple(train), tuple(test), tuple(sorted(map(str, counts))), tuple(skipped))
 
 
 def usable(
@@ -116,19 +115,39 @@ def usable(
         )
     if source.is_dir():
         _name_empty_folders(source, found, notify)
-    readable, skipped = _readable(found, strict, progress)
+    readable, skipped, small = _readable(found, strict, progress)
     skipped = [*listed.skipped, *skipped]
     for reason in skipped:
         notify(f"skipped: {reason}")
     if skipped:
         notify(f"{counted(len(skipped), 'photo')} skipped (--strict stops at the first)")
+    for line in data_warnings.of_small(small):
+        notify(line)
     return readable, skipped
 
 
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{'class' if len(names) == 1 else 'classes'} {shown}{rest}"
+def _copied(source: Path, train: Sequence[Photo]) -> dict[str, int]:
+    """Return classes of several photos that are all copies of one, and how many these are.
+
+    Raises DataError where all photos are one.
+    """
+    alone = [dataclasses.replace(one, label=str(row), split=None) for row, one in enumerate(train)]
+    classes: dict[str, Counter[str]] = {}
+    for group in photos.find_repeats(alone).labels:
+        of_group = Counter(str(train[int(photo.label or 0)].label) for photo in group)
+        if of_group.total() == len(train):
+            raise DataError(
+                f"{source}: all {counted(len(train), 'training photo')} are copies of one, "
+                f"{train[0].path}, so there is nothing to learn; give other photos"
+            )
+        for label, count in of_group.items():
+            classes.setdefault(label, Counter())[str(group[0].label)] = count
+    whole = Counter(str(photo.label) for photo in train)
+    return {
+        label: whole[label]
+        for label, sizes in classes.items()
+        if len(sizes) == 1 and sizes.total() == whole[label] > 1
+    }
 
 
 def _name_empty_folders(source: Path, found: Sequence[Photo], notify: Notify) -> None:
@@ -140,33 +159,36 @@ def _name_empty_folders(source: Path, found: Sequence[Photo], notify: Notify) ->
     )
     # A dataset in its official layout has folders of other things too; classes lie side by side.
     if empty and all(photo.path.parent.parent == source for photo in found):
-        notify(f"{_some(empty)}: the folder has no images; left out")
+        notify(f"{data_warnings.named(empty)}: the folder has no images; left out")
 
 
 def _readable(
     found: Sequence[Photo], strict: bool, progress: Progress
-) -> tuple[list[Photo], list[str]]:
-    def check(photo: Photo) -> str | None:
-        try:
-            images.decode(photo.path, 64, photo.reading)  # JPEGs at 1/8 scale: whole, yet quick
-        except ImageError as error:
-            return str(error)
-        return None
+) -> tuple[list[Photo], list[str], list[str]]:
+    """Return the photos that decode, why others do not, and the paths of those that are small."""
 
-    kept, skipped = [], []
+    def check(photo: Photo) -> tuple[int, str | None]:
+        try:
+            # JPEGs at 1/8 scale: whole, yet quick, and small ones as they are
+            return min(images.decode(photo.path, 64, photo.reading).size), None
+        except ImageError as error:
+            return 0, str(error)
+
+    kept, skipped, small = [], [], []
     with ThreadPoolExecutor() as pool:
-        for done, (photo, reason) in enumerate(
+        for done, (photo, (side, reason)) in enumerate(
             zip(found, pool.map(check, found), strict=True), start=1
         ):
             if reason is None:
                 kept.append(photo)
+                small += [str(photo.path)] if side < data_warnings.SMALL_SIDE else []
             elif strict:
                 pool.shutdown(cancel_futures=True)
                 raise ImageError(reason)
             else:
                 skipped.append(reason)
             progress(done, len(found))
-    return kept, skipped
+    return kept, skipped, small
 
 
 def _split(

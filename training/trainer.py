@@ -30,6 +30,7 @@ from fgdeploy.training import (
     advising,
     data,
     division,
+    lookalikes,
     objective,
     results,
     run_digest,
@@ -195,7 +196,9 @@ class _Run:
 
         def embed(net: Network) -> npt.NDArray[np.float32]:
             progress = self.reporter.progress("looking at the photos")
-            return self.embedder.embeddings(net, division.train, progress)
+            rows = self.embedder.embeddings(net, division.train, progress)
+            lookalikes.tell(rows, self.labels, division.train, self.reporter.notify)
+            return rows
 
         def make(pruned: bool) -> Network:
             return chosen.trainable(len(division.classes), settings.bits, dense=not pruned)

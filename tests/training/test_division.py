@@ -95,7 +95,10 @@ def test_a_class_with_one_photo_is_trained_on_and_named(tmp_path: Path) -> None:
     assert [p.label for p in made.train].count("lone") == 1
     assert [p.label for p in made.test].count("lone") == 0
     assert len(said) == 1
-    assert said[0].startswith("class lone: one training photo only")
+    assert said[0] == (
+        "warning: class lone: one training photo only, so nothing shows how it varies, and 1 class "
+        "of these cannot be tested; add photos"
+    )
 
 
 def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
@@ -104,16 +107,16 @@ def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
     (root / "texts").mkdir()
     (root / "texts" / "readme.txt").write_text("no image")
     _, said = _divide(root)
-    assert said == ["classes nothing, texts: the folder has no images; left out"]
+    assert said[0] == "classes nothing, texts: the folder has no images; left out"
 
 
 def test_unreadable_photos_are_named_counted_and_skipped(tmp_path: Path) -> None:
-    root = _folder(tmp_path / "set", {"a": 4, "b": 4})
+    root = _folder(tmp_path / "set", {"a": 4, "b": 4, "c": 4})
     (root / "a" / "broken.jpg").write_bytes(b"\xff\xd8\xff not a photo")
     whole = (root / "b" / "00.png").read_bytes()
     (root / "b" / "00.png").write_bytes(whole[: len(whole) // 2])
     made, said = _divide(root)
-    assert len(made.train) + len(made.test) == 7
+    assert len(made.train) + len(made.test) == 11
     assert len(made.skipped) == 2
     assert said[-1] == "2 photos skipped (--strict stops at the first)"
     assert any("broken.jpg" in line for line in said)
@@ -124,6 +127,14 @@ def test_unreadable_photos_are_named_counted_and_skipped(tmp_path: Path) -> None
 def test_photos_of_one_class_teach_nothing(tmp_path: Path) -> None:
     with refused(DataError, "two classes or more, got 1"):
         _divide(_folder(tmp_path / "set", {"a": 5}))
+
+
+def test_no_photo_to_train_on_is_refused(tmp_path: Path) -> None:
+    root = _folder(tmp_path / "set", {"a": 2, "b": 2})
+    rows = [f"{label}/0{i}.png,{label},test" for label in "ab" for i in range(2)]
+    (root / "split.csv").write_text("\n".join(["path,class,split", *rows]))
+    with refused(DataError, "split.csv: no photos to train on; check the split column"):
+        _divide(root / "split.csv")
 
 
 def test_labels_without_files_are_refused_with_their_line(tmp_path: Path) -> None:
@@ -147,9 +158,12 @@ def test_classes_that_are_only_asked_for_are_named(tmp_path: Path) -> None:
     (root / "split.csv").write_text("\n".join(rows))
     made, said = _divide(root / "split.csv")
     assert made.classes == ("a", "b")
-    assert said == [
-        "class c: photos to test but none to train on; they stay in the evaluation, where they "
-        "have no target code"
+    assert said[1:] == [
+        "warning: classes a, b: photos to train on but none to test, so the scores say nothing of "
+        "them; add test photos",
+        "warning: class c: photos to test but none to train on; they stay in the evaluation, where "
+        "they have no target code and count as 0 against training photos; check the class and "
+        "split of each photo",
     ]
 
 
@@ -161,18 +175,18 @@ def _copy(root: Path, name: str, of: str) -> None:
 
 
 def test_copies_of_training_photos_are_not_held_out(tmp_path: Path) -> None:
-    root = _folder(tmp_path / "set", {"a": 8, "b": 8})
+    root = _folder(tmp_path / "set", {"a": 8, "b": 8, "c": 4})
     alone, _ = _divide(root, 0.25)
     for photo in alone.test:
         _copy(root, f"{photo.label}/copy-{photo.path.name}", f"{photo.label}/{photo.path.name}")
     made, said = _divide(root, 0.25)
     sides = [{p.path.read_bytes() for p in side} for side in (made.train, made.test)]
     assert not sides[0] & sides[1]
-    (line,) = said
+    line = said[0]
     moved = re.fullmatch(
         r"(\d+) photos held out are copies of training photos, so they train", line
     )
-    assert moved and len(made.test) + int(moved[1]) == round(0.25 * 10) * 2
+    assert moved and len(made.test) + int(moved[1]) == round(0.25 * 10) * 2 + 1
 
 
 def test_splits_that_share_a_photo_are_refused_unless_told(tmp_path: Path) -> None:
@@ -197,16 +211,49 @@ def test_a_photo_of_two_classes_is_named(tmp_path: Path) -> None:
     root = _folder(tmp_path / "set", {"a": 3, "b": 3})
     _copy(root, "b/copy.png", "a/00.png")
     _, said = _divide(root, val_fraction=0)
-    assert len(said) == 1
     assert said[0].startswith("warning: 1 photo is in more than one class: ")
     assert said[0].endswith("copy.png (b); one of them is wrong")
 
 
 def test_what_a_scan_leaves_out_is_skipped(tmp_path: Path) -> None:
-    root = _folder(tmp_path / "set", {"a": 3, "b": 3})
+    root = _folder(tmp_path / "set", {"a": 3, "b": 3, "c": 3})
     (root / "a" / "x.nef").touch()
     made, said = _divide(root)
     assert len(made.skipped) == 1
     assert said[-1].endswith(" skipped (--strict stops at the first)")
     with refused(ImageError, r"x\.nef is raw camera data"):
         _divide(root, strict=True)
+
+
+def test_a_class_of_copies_of_one_photo_is_named(tmp_path: Path) -> None:
+    root = _folder(tmp_path / "set", {"a": 1, "b": 3, "c": 1, "d": 2})
+    for number in range(1, 4):
+        _copy(root, f"a/{number}.png", "a/00.png")
+        _copy(root, f"b/copy{number}.png", "b/00.png")  # it has others too
+    _copy(root, "c/1.png", "a/00.png")  # not a class of copies of one
+    _, said = _divide(root, val_fraction=0)
+    assert [line for line in said if "are copies of one (" in line] == [
+        "warning: class a: all training photos are copies of one (4 files), so nothing shows how "
+        "it varies; add other photos"
+    ]
+
+
+def test_copies_of_one_photo_teach_nothing(tmp_path: Path) -> None:
+    root = _folder(tmp_path / "set", {"a": 1})
+    for name in ("a/1.png", "b/2.png", "b/3.png"):
+        (root / name).parent.mkdir(exist_ok=True)
+        _copy(root, name, "a/00.png")
+    with refused(DataError, r"all 4 training photos are copies of one, .*png, so there is nothing"):
+        _divide(root, val_fraction=0)
+
+
+def test_photos_of_a_few_pixels_are_counted(tmp_path: Path) -> None:
+    root = _folder(tmp_path / "set", {"a": 3, "b": 3, "c": 3})
+    for label, kind in (("a", "png"), ("b", "jpg")):
+        Image.effect_noise((10, 14), 40).convert("RGB").save(root / label / f"tiny.{kind}")
+    made, said = _divide(root, val_fraction=0)
+    assert len(made.train) == 11
+    (line,) = said
+    assert line.startswith(
+        f"warning: 2 photos of less than 32 pixels on the short side, such as {root / 'a'}"
+    )
