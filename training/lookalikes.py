@@ -26,7 +26,7 @@ class Lookalikes:
     twins: npt.NDArray[np.int64]
 
 
-def tell(
+def tell_lookalikes(
     embeddings: npt.NDArray[np.float32],
     labels: npt.NDArray[np.int64],
     chosen: Sequence[Photo],

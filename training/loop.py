@@ -14,6 +14,7 @@ from types import FrameType
 
 import timm.optim
 import torch
+from torch import Tensor
 
 from fgdeploy.core.errors import TrainingError
 from fgdeploy.core.text import counted
@@ -24,6 +25,7 @@ from fgdeploy.training.data import Loaded, Views
 from fgdeploy.training.objective import Batch, Objective
 from fgdeploy.training.precision import Precision
 from fgdeploy.training.run_state import RunState
+from fgdeploy.training.waiting import Waiting
 
 SAVE_SECONDS = 600  # within long epochs
 REACHED = "bits_reached"  # a column of the log
@@ -39,6 +41,15 @@ class Tick:
     loss: float
     lr: float
     images: int
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Seconds of a step's arithmetic, and of its views: the first time, and photos kept since."""
+
+    step_s: float
+    first_views_s: float
+    views_s: float
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,9 @@ class Loop:
         device = precision.device
         self._objective = objective.to(device)
         self._recipe, self._views, self._precision = recipe, views, precision
-        self._seed, self._workers = seed, workers
+        self._seed, self.workers = seed, workers
+        self.epochs, self.batch = recipe.epochs, recipe.batch
+        self.waiting = Waiting()
         self.steps = len(self._order(0))
         self._optimizer = timm.optim.create_optimizer_v2(
             objective.parameter_groups(recipe),
@@ -109,7 +122,7 @@ class Loop:
             self._optimizer.load_state_dict(state.optimizer)
             self._scaler.load_state_dict(state.scaler)
         total = self.steps * self._recipe.epochs
-        feed = data.batches(self._views, self._ahead(state.step), self._workers)
+        feed = data.batches(self._views, self._ahead(state.step), self.workers)
         with (
             _deterministic(self._precision.device),
             _interruption() as interrupted,
@@ -123,6 +136,8 @@ class Loop:
                 means = {name: value / self.steps for name, value in state.sums.items()}
                 lr = self._rate()
                 row = {"epoch": epoch + 1, "step": state.step, "lr": lr, **means}
+                if self.waiting.share is not None:
+                    row["data_wait"] = round(self.waiting.share, 3)
                 state.history.append({**row, **hooks.evaluate(epoch + 1)})
                 state.sums = {}
                 self._keep(state, hooks)
@@ -148,7 +163,7 @@ class Loop:
         saved = time.monotonic()
         self._objective.train()
         self._scheduler.step(epoch)
-        for batch in itertools.islice(feed, self.steps - done):
+        for batch in self.waiting.over(itertools.islice(feed, self.steps - done)):
             try:
                 terms = self._step(batch, state.step)
             except torch.OutOfMemoryError:
@@ -171,15 +186,8 @@ class Loop:
 
     def _step(self, batch: Loaded, number: int) -> dict[str, float]:
         """Take one step and return the loss and its terms."""
-        device = self._precision.device
-        given, labels, rows = batch
-        labels, rows = (part.to(device, non_blocking=True) for part in (labels, rows))
-        frames = {name: view.to(device, non_blocking=True) for name, view in given.items()}
-        torch.manual_seed(data.derive(self._seed, 2, number))  # drop path and the like
         self._scheduler.step_update(number + 1)
-        with self._precision.autocast():
-            views = {name: self._pixels(view) for name, view in frames.items()}
-            terms = self._objective(Batch(views, labels, rows))
+        terms = self._terms(batch, number)
         loss = losses.total(terms)
         values = {"loss": loss.item(), **{name: term.item() for name, term in terms.items()}}
         reached = self._objective.reached
@@ -199,6 +207,56 @@ class Loop:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         return values if reached is None else {**values, REACHED: reached.item()}
+
+    def _terms(self, batch: Loaded, number: int) -> dict[str, Tensor]:
+        """Run the forward pass of a step."""
+        device = self._precision.device
+        given, labels, rows = batch
+        labels, rows = (part.to(device, non_blocking=True) for part in (labels, rows))
+        frames = {name: view.to(device, non_blocking=True) for name, view in given.items()}
+        torch.manual_seed(data.derive(self._seed, 2, number))  # drop path and the like
+        with self._precision.autocast():
+            views = {name: self._pixels(view) for name, view in frames.items()}
+            found: dict[str, Tensor] = self._objective(Batch(views, labels, rows))
+        return found
+
+    def rehearse(self, count: int) -> StepCost:
+        """Return what a step costs, measured on `count` batches after one to warm up.
+
+        Forward and backward passes of the first batches, the optimiser's step left out. Weights,
+        buffers, gradients, modes and random generators are left as they were.
+        """
+        device, objective = self._precision.device, self._objective
+        buffers = [(held, held.clone()) for held in objective.buffers()]
+        modes = [(part, part.training) for part in objective.modules()]
+        on_gpu = device.type == "cuda"
+        planned = self._order(0)
+        times: list[tuple[float, float]] = []
+        objective.train()
+        with torch.random.fork_rng(devices=[device] if on_gpu else []), _deterministic(device):
+            for number in range(count + 1):
+                items = planned[number % len(planned)]
+                start = time.monotonic()
+                batch = torch.utils.data.default_collate([self._views[item] for item in items])
+                made = time.monotonic()
+                loss = losses.total(self._terms(batch, number))
+                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                if on_gpu:
+                    torch.cuda.synchronize(device)
+                times.append((made - start, time.monotonic() - made))
+        again = time.monotonic()
+        for item in planned[0]:
+            self._views[item]
+        again = time.monotonic() - again
+        with torch.no_grad():
+            for held, before in buffers:
+                held.copy_(before)
+        self._optimizer.zero_grad(set_to_none=True)
+        for part, mode in modes:
+            part.training = mode
+        share = 1 / max(self.workers, 1)
+        views, steps = (sum(one) / count for one in zip(*times[1:], strict=True))
+        return StepCost(steps, views * share, again * share)
 
     def _rate(self) -> float:
         """Return the learning rate before the factors of single groups."""

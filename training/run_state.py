@@ -6,6 +6,7 @@ row), and the learning rate from the step, so the step number holds them all.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,23 @@ class RunState:
     scaler: dict[str, Any] = field(default_factory=dict)
     sums: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
+
+
+def check_space(folder: Path, count: int) -> None:
+    """Refuse before the first step what would fail at the end of the first epoch.
+
+    count: numbers that are trained. Raises CheckpointError where the disk is too full.
+    """
+    need = 4 * count * 8  # the state with two moments, its successor, and the weights
+    state = folder / STATE_FILE
+    need -= state.stat().st_size if state.is_file() else 0
+    place = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(place).free
+    if free < need:
+        raise CheckpointError(
+            f"no space for the checkpoint: {folder} has {free / 1e6:.0f} MB free, the training "
+            f"state needs up to {need / 1e6:.0f} MB; free some, or choose another -o"
+        )
 
 
 def save(folder: Path, state: RunState) -> None:

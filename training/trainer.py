@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from fgdeploy.training import (
     advising,
     data,
     division,
-    lookalikes,
+    estimate,
     objective,
     results,
     run_digest,
@@ -41,6 +40,7 @@ from fgdeploy.training import run_state as states
 from fgdeploy.training.data import Views
 from fgdeploy.training.division import Division
 from fgdeploy.training.fold_scores import FoldScores
+from fgdeploy.training.lookalikes import tell_lookalikes
 from fgdeploy.training.loop import Hooks, Loop, Tick
 from fgdeploy.training.object_views import boxes_of
 from fgdeploy.training.objective import STUDENT, Objective, Setup
@@ -189,7 +189,7 @@ class _Run:
         if facts is not None:
             self.recipe = sizing.sized(self.recipe, facts, settings, width)
             self.reporter.notify(facts.said())
-        self._check_space()
+        states.check_space(folder, sum(p.numel() for p in self.objective.parameters()))
 
     def _objective(self) -> Objective:
         settings, division, chosen = self.settings, self.division, self.assembly
@@ -197,7 +197,7 @@ class _Run:
         def embed(net: Network) -> npt.NDArray[np.float32]:
             progress = self.reporter.progress("looking at the photos")
             rows = self.embedder.embeddings(net, division.train, progress)
-            lookalikes.tell(rows, self.labels, division.train, self.reporter.notify)
+            tell_lookalikes(rows, self.labels, division.train, self.reporter.notify)
             return rows
 
         def make(pruned: bool) -> Network:
@@ -233,22 +233,6 @@ class _Run:
             )
         return made
 
-    def _check_space(self) -> None:
-        """Refuse before the first step what would fail at the end of the first epoch."""
-        count = sum(p.numel() for p in self.objective.parameters())
-        need = 4 * count * 8  # the state with two moments, its successor, and the weights
-        state = self.folder / states.STATE_FILE
-        need -= state.stat().st_size if state.is_file() else 0
-        place = next(
-            path for path in (self.folder, *self.folder.absolute().parents) if path.is_dir()
-        )
-        free = shutil.disk_usage(place).free
-        if free < need:
-            raise CheckpointError(
-                f"no space for the checkpoint: {self.folder} has {free / 1e6:.0f} MB free, the "
-                f"training state needs up to {need / 1e6:.0f} MB; free some, or choose another -o"
-            )
-
     def fit(self) -> RunState:
         """Run the loop to its end."""
         division, settings = self.division, self.settings
@@ -278,6 +262,15 @@ class _Run:
             f"{schedule.said(self.recipe, loop.steps)}, {self.precision}"
         )
         asked = photos.spread(division.test, self._asked_often(), settings.seed)
+        told = estimate.before(
+            loop,
+            self.state.step,
+            self.embedder,
+            self.objective,
+            division,
+            len(asked),
+            self.reporter.notify,
+        )
         start = time.monotonic()
 
         def score(epoch: int) -> dict[str, float]:
@@ -290,6 +283,9 @@ class _Run:
             if state.history and not state.sums:
                 results.write_log(self.folder, state.history)
                 self.reporter.epoch(state.history[-1])
+                loop.waiting.advise(workers, self.reporter.notify)
+                if told is not None:
+                    told.epoch_done()
 
         loop.run(self.state, Hooks(self.reporter.tick, save, score))
         return self.state

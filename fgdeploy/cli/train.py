@@ -241,7 +241,7 @@ def _epoch_line(row: dict[str, float]) -> str:
         "bits_reached": "bits reached",
         "seconds": "s",
     }
-    hidden = {"epoch", "step", "lr"}
+    hidden = {"epoch", "step", "lr", "data_wait"}
     if len(row.keys() - hidden - known.keys()) == 2:  # the loss and its only term
         hidden |= row.keys() - hidden - known.keys() - {"loss"}
     terms = [

@@ -53,13 +53,13 @@ def test_twins_are_told_with_an_example() -> None:
     labels = np.array([0, 1, 1, 0, 0, 2])
     chosen[4] = Photo(Path("4.jpg"), "a")
     said: list[str] = []
-    lookalikes.tell(rows, labels, chosen, said.append)
+    lookalikes.tell_lookalikes(rows, labels, chosen, said.append)
     assert said == [
         "warning: 2 training photos cannot be told from photos of another class, as the network "
         "sees the same in both: 1.jpg (b) and 4.jpg (a); one class of each pair may be wrong"
     ]
     said.clear()
-    lookalikes.tell(rows[[0, 1, 2, 5]], labels[[0, 1, 2, 5]], chosen, said.append)
+    lookalikes.tell_lookalikes(rows[[0, 1, 2, 5]], labels[[0, 1, 2, 5]], chosen, said.append)
     assert said == []
 
 
@@ -67,9 +67,9 @@ def test_photos_that_all_look_the_same_are_refused() -> None:
     rows = np.ones((5, 8), np.float32) + np.linspace(0, 1e-4, 40, dtype=np.float32).reshape(5, 8)
     chosen = [Photo(Path(f"{row}.jpg"), str(row)) for row in range(5)]
     with refused(DataError, "the same in all 5 training photos, such as 0.jpg and 4.jpg, so there"):
-        lookalikes.tell(rows, np.arange(5), chosen, print)
+        lookalikes.tell_lookalikes(rows, np.arange(5), chosen, print)
 
 
 def test_embeddings_that_are_no_numbers_are_left_to_others() -> None:
     rows = np.full((3, 4), np.nan, np.float32)
-    lookalikes.tell(rows, np.arange(3), [Photo(Path("x"), "a")] * 3, lambda line: None)
+    lookalikes.tell_lookalikes(rows, np.arange(3), [Photo(Path("x"), "a")] * 3, lambda line: None)
