@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
+import timm.optim
 import torch
 from torch import Tensor
 
