@@ -115,7 +115,7 @@ FAST = Recipe(
     warmup=40,
     least_area=0.3,
     sized=True,
-    settled=0.995,
+    settled=0.99,
     parts=("ctp", "codes", "start"),
 )
 
