@@ -60,18 +60,25 @@ def fitted(
             )
         scaled = recipe.by_epoch.scaled(sized.epochs / recipe.epochs)
         return dataclasses.replace(sized, by_epoch=scaled)
-    if recipe.sized:
-        return sized  # the warm-up follows from the set
-    plan = data.plan(labels, sized.batch, sized.per_class, 0, settings.seed)
-    steps = len(plan) * sized.epochs
-    if sized.warmup > steps // 4 and "warmup" not in chosen:
-        shorter = max(1, steps // 6)
-        notify(
-            f"warm-up shortened from {sized.warmup} to {shorter} of {counted(steps, 'step')}; "
-            "--warmup sets it"
-        )
-        sized = dataclasses.replace(sized, warmup=shorter)
-    return sized
+    return sized if recipe.sized else warmed(sized, settings, labels, notify)
+
+
+def warmed(
+    recipe: Recipe, settings: TrainSettings, labels: npt.NDArray[np.int64], notify: Notify
+) -> Recipe:
+    """Return the recipe with a warm-up that fits its steps, unless the user gave one."""
+    if recipe.by_epoch is not None or settings.warmup is not None:
+        return recipe
+    plan = data.plan(labels, recipe.batch, recipe.per_class, 0, settings.seed)
+    steps = len(plan) * recipe.epochs * recipe.passes
+    if recipe.warmup <= steps // 4:
+        return recipe
+    shorter = max(1, steps // 6)
+    notify(
+        f"warm-up shortened from {recipe.warmup} to {shorter} of {counted(steps, 'step')}; "
+        "--warmup sets it"
+    )
+    return dataclasses.replace(recipe, warmup=shorter)
 
 
 def said(recipe: Recipe, steps: int) -> str:

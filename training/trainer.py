@@ -186,7 +186,9 @@ class _Run:
         )
         self.objective = self._objective()
         facts, width = self.objective.facts, self.assembly.geometry.width
-        if facts is not None:
+        if facts is None:
+            self.recipe = schedule.warmed(self.recipe, settings, self.labels, reporter.notify)
+        else:
             self.recipe = sizing.sized(self.recipe, facts, settings, width)
             self.reporter.notify(facts.said())
         states.check_space(folder, sum(p.numel() for p in self.objective.parameters()))

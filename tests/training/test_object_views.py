@@ -81,12 +81,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _chosen(data: Path, **changes: Any) -> tuple[Any, list[str]]:
     said: list[str] = []
     settings = TrainSettings(data, method="dva", recipe="paper", **changes)
-    divided = division.divide(data, 0.25, 0, True)
+    divided = division.divide(data, None, 0, True)
     return boxes_of(divided, settings, PAPER, said.append), said
 
 
 def _listed(data: Path, folder: Path, split: str, box: str = "0,0,.5,.5") -> Path:
-    divided = division.divide(data, 0.25, 0, True)
+    divided = division.divide(data, None, 0, True)
     rows = [f"{photo.path},{box}\n" for photo in getattr(divided, split)]
     (folder / "boxes.csv").write_text("path,x0,y0,x1,y1\n" + "".join(rows), encoding="utf-8")
     return folder / "boxes.csv"
@@ -108,7 +108,7 @@ def test_a_recipe_that_looks_at_objects_needs_boxes(data: Path, tmp_path: Path) 
 def test_boxes_in_vain_are_refused(data: Path, tmp_path: Path) -> None:
     path = _listed(data, tmp_path, "train")
     settings = TrainSettings(data, method="dva", boxes=path)
-    divided = division.divide(data, 0.25, 0, True)
+    divided = division.divide(data, None, 0, True)
     with refused(UsageError, "boxes.csv: recipe fast looks at whole photos; leave it out, or name"):
         boxes_of(divided, settings, FAST, print)
     plain = dataclasses.replace(settings, boxes=None)

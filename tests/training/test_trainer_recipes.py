@@ -121,7 +121,7 @@ def test_batches_hold_groups_of_a_class_in_every_view(plain: Make, tmp_path: Pat
     assert [(tick.epoch, tick.step, tick.steps, tick.images) for tick in ticks] == [
         (epoch, step, 3, 6) for epoch in (1, 2) for step in (1, 2, 3)
     ]
-    assert "warm-up shortened from 24 to 1 of 6 steps; --warmup sets it" in said
+    assert "warm-up shortened from 40 to 1 of 6 steps; --warmup sets it" in said
     for batch in SEEN:
         assert list(batch.views) == ["image", "small"]
         assert {tuple(view.shape) for view in batch.views.values()} == {(6, 3, 64, 64)}
@@ -140,7 +140,7 @@ def test_a_warm_up_is_measured_in_the_steps_that_are_taken(plain: Make, tmp_path
     reporter = Reporter(tick=ticks.append, notify=said.append)
     train(plain(recipe="pairs", batch=5, epochs=1), tmp_path / "run", reporter=reporter)
     assert [tick.steps for tick in ticks] == [6] * 6
-    assert "warm-up shortened from 24 to 1 of 6 steps; --warmup sets it" in said
+    assert "warm-up shortened from 40 to 1 of 6 steps; --warmup sets it" in said
 
 
 @pytest.mark.parametrize("recipe", ["pairs", "looks"])
@@ -180,7 +180,7 @@ def test_a_run_does_not_go_on_with_another_objective_or_other_views(
 def test_without_target_codes_photos_are_scored_among_themselves(
     plain: Make, tmp_path: Path
 ) -> None:
-    done = train(plain(precision="fp32"), tmp_path / "run")
+    done = train(plain(precision="fp32", lr=5e-4), tmp_path / "run")
     assert not (tmp_path / "run" / "targets.npz").exists()
     assert not list((tmp_path / "run").glob("*asym_targets*"))
     assert list(done.scores) == ["student"]
@@ -193,7 +193,9 @@ def test_without_target_codes_photos_are_scored_among_themselves(
     with (tmp_path / "run" / "log.csv").open() as stream:
         logged = list(csv.DictReader(stream))
     assert len(logged) == 2 and "symmetric_map" in logged[0]
-    assert train(plain(precision="fp32"), tmp_path / "run", resume=True).scores == done.scores
+    assert (
+        train(plain(precision="fp32", lr=5e-4), tmp_path / "run", resume=True).scores == done.scores
+    )
 
 
 def test_a_run_without_target_codes_is_exported_and_evaluated(plain: Make, tmp_path: Path) -> None:
