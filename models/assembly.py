@@ -17,14 +17,13 @@ from fgdeploy.core.text import counted
 from fgdeploy.models import trained_options
 from fgdeploy.models.backbone import vit as backbones
 from fgdeploy.models.backbone.embedding import Normalisation, normalisation
-from fgdeploy.models.backbone.eva_blocks import is_eva
 from fgdeploy.models.backbone.vit import Geometry
 from fgdeploy.models.encoder import Encoder
 from fgdeploy.models.methods import registry
 from fgdeploy.models.methods.base import Method
 from fgdeploy.models.network import Network
 from fgdeploy.models.options import Options
-from fgdeploy.models.weights import checkpoint, eva_names, source, state_dicts, trained
+from fgdeploy.models.weights import checkpoint, source, state_dicts, trained
 from fgdeploy.models.weights.source import WeightSource
 from fgdeploy.models.weights.told import Told
 from fgdeploy.models.weights.trained import TrainedConfig
@@ -104,11 +103,9 @@ class Assembly:
             return
         parts = (*state_dicts.HEADS, *self.method.head.parts)
         given = checkpoint.without_heads(tensors, parts)
-        given = checkpoint.last_norm_named(given, self.source.name, notify)
+        given = checkpoint.read_by_cls(given, self.source.name, notify)
         given = {name: value for name, value in given.items() if name not in encoder.unused}
         wanted, vit = encoder.state(), encoder.vit
-        if is_eva(vit):
-            given = eva_names.read_by_cls(given, wanted)
         held = vit.pos_embed
         if "pos_embed" in given and held is not None and given["pos_embed"].shape != held.shape:
             given["pos_embed"] = checkpoint.resize_positions(given["pos_embed"], vit)

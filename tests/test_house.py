@@ -149,7 +149,7 @@ def _reductions() -> set[str]:
 
 # Within the models: backbone -> tokens -> walk -> encoder -> network -> methods -> assembly.
 _ORDER = (
-    {"backbone.plain", "simplify", "weights.dinov2_keys", "weights.eva_names"}
+    {"backbone.plain", "simplify", "weights.dinov2_keys"}
     | {"weights.vit_pytorch_keys", "weights.substitute"},
     {"backbone.rotary"},
     {"backbone.variant", "backbone.eva_blocks"},

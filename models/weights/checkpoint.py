@@ -119,12 +119,14 @@ def without_heads(state: Mapping[str, Tensor], parts: Sequence[str] = HEADS) -> 
     return {key: value for key, value in state.items() if key.split(".")[0] not in parts}
 
 
-def last_norm_named(state: StateDict, name: str, notify: Notify = silent) -> StateDict:
-    """Return a backbone's tensors with its last norm as `norm`, also where timm has `fc_norm`.
+def read_by_cls(state: StateDict, name: str, notify: Notify = silent) -> StateDict:
+    """Return a backbone's tensors, also of one that pools its patches, for one that reads CLS.
 
-    timm calls it so in ViTs that normalise the mean of their patches behind pooling. A norm works
-    row by row, so it is applied to the class token as it is. notify: told so, of the file `name`.
+    Attention that pools (Perception Encoder) is left out. The last norm is `norm`, also where timm
+    has `fc_norm`, as in ViTs that normalise the mean of their patches: a norm works row by row, so
+    it is applied to the class token as it is. notify: told so, of the file `name`.
     """
+    state = {key: value for key, value in state.items() if not key.startswith("attn_pool.")}
     if "fc_norm.weight" not in state or "norm.weight" in state:
         return state
     notify(

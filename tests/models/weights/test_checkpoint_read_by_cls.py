@@ -13,7 +13,7 @@ from fgdeploy.models import assembly
 from fgdeploy.models.assembly import NetworkSettings
 from fgdeploy.models.backbone import hub, vit
 from fgdeploy.models.backbone.variant import Variant
-from fgdeploy.models.weights import eva_names
+from fgdeploy.models.weights import checkpoint
 from tests.checks import refused
 from tests.models.samples import pruned
 
@@ -36,7 +36,7 @@ def test_every_tensor_of_the_blocks_is_taken(backbone: str, pooled: str | None) 
     assert pooled is None or any(name.startswith(pooled) for name in file)
     net = vit.create(backbone, size, variant=Variant(depth=2, width=48, heads=3))
     wanted = pruned(net).state()
-    found = eva_names.read_by_cls(file, wanted)
+    found = checkpoint.read_by_cls(file, "file")
     assert found.keys() == wanted.keys()
     assert {name: value.shape for name, value in found.items()} == {
         name: value.shape for name, value in wanted.items()
@@ -47,7 +47,7 @@ def test_every_tensor_of_the_blocks_is_taken(backbone: str, pooled: str | None) 
 
 def test_a_norm_of_all_rows_stays_beside_that_of_pooled_ones() -> None:
     file = {name: torch.zeros(1) for name in ("norm.weight", "fc_norm.weight")}
-    assert eva_names.read_by_cls(file, {"norm.weight": torch.zeros(1)}) == file
+    assert checkpoint.read_by_cls(file, "file") == file
 
 
 def test_the_hub_is_asked_for_the_pooling_that_weights_are_of(
