@@ -17,7 +17,7 @@ from fgdeploy.training.train_settings import TrainSettings
 
 # Told apart so well, a set is easy; so badly, it is of another kind than what was pretrained on.
 EASY, HARD = 0.8, 0.1
-STEPS = (160, 480)  # least steps of an easy and of a hard set
+STEPS, PHOTOS = (160, 480), 32  # least steps of an easy and of a hard set, of so many photos
 PASSES = (6, 12)  # least passes over the photos
 LOG_ROWS = 12  # at most, each with an evaluation and a state on disk
 WIDTH = 192  # whose rate the recipe names; wider networks take smaller steps (Yang et al. 2022)
@@ -68,7 +68,8 @@ def sized(recipe: Recipe, facts: SetFacts, settings: TrainSettings, width: int) 
     per_pass = math.ceil(facts.photos / recipe.batch)
     passes = recipe.epochs
     if settings.epochs is None:
-        least = math.ceil(_between(STEPS, facts.hardness) / per_pass)
+        steps = _between(STEPS, facts.hardness) * min(1.0, PHOTOS / recipe.batch)
+        least = math.ceil(steps / per_pass)
         passes = max(round(_between(PASSES, facts.hardness)), least)
         changes["passes"] = math.ceil(passes / LOG_ROWS)
         changes["epochs"] = math.ceil(passes / changes["passes"])

@@ -48,6 +48,7 @@ def test_what_the_user_gives_stays() -> None:
     steps, passes, recipe = _sized(800, 0.1, epochs=3)
     assert (passes, recipe.epochs, recipe.passes) == (3, 3, 1)
     assert recipe.warmup == steps // 8
+    assert _sized(800, 0.1, batch=64)[1] == _sized(800, 0.1)[1]  # as many photos in all
     assert _sized(800, 0.1, lr=0.5)[2].lr == 0.5
     assert _sized(800, 0.1, warmup=7)[2].warmup == 7
 
