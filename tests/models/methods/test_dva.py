@@ -161,7 +161,10 @@ def test_what_does_not_fit_is_said(given: Mapping[str, str], words: str) -> None
 def test_a_norm_of_its_own_needs_a_layer_norm() -> None:
     vit = narrow(SMALL, 64)
     vit.blocks[0].norm1 = torch.nn.RMSNorm(WIDTH)
-    with refused(UsageError, "own_norm=true: the backbone's norm1 is no LayerNorm but RMSNorm"):
+    with refused(
+        UsageError,
+        "own_norm=true: the backbone's norm1 is no LayerNorm before attention but RMSNorm",
+    ):
         build(vit, NORM, DVAOptions(own_norm=True))
 
 
